@@ -1,0 +1,1 @@
+//! Quotes BTC in a fiat currency.

@@ -1,0 +1,1 @@
+//! Starts the whole cluster outside compose: private servers, the real binaries, a price simulator.

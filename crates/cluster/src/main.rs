@@ -1,0 +1,3 @@
+//! Starts the process; nothing else.
+
+fn main() {}

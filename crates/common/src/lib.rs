@@ -1,0 +1,1 @@
+//! What every service shares: process life, configuration, events, HTTP, broker, money.

@@ -1,0 +1,1 @@
+//! Accepts orders, exactly once, and relays them to the queue.

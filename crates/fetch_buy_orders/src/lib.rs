@@ -1,0 +1,1 @@
+//! Serves pages of orders from the read model.

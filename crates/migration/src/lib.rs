@@ -1,0 +1,1 @@
+//! Brings the schemas of both models up to date.

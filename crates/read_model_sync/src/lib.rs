@@ -1,0 +1,1 @@
+//! Projects the write model into the read model.
