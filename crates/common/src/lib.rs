@@ -1,1 +1,24 @@
-//! What every service shares: process life, configuration, events, HTTP, broker, money.
+//! What every service of the cluster shares, and nothing that only one of them needs.
+//!
+//! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`env`], [`endpoints`]),
+//! what it reports ([`logging`]), how it answers ([`http`]), what it waits for ([`database`], [`migrations`]), what travels on the
+//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), and the money types that both models speak ([`money`]).
+
+pub mod service;
+
+pub mod endpoints;
+pub mod env;
+
+pub mod logging;
+
+pub mod http;
+
+pub mod database;
+pub mod migrations;
+mod retry;
+
+pub mod broker;
+pub mod buy_order_event;
+pub mod trace_context;
+
+pub mod money;

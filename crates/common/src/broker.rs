@@ -1,0 +1,73 @@
+//! RabbitMQ: what is declared there ([`topology`]), and how events are published and consumed.
+//!
+//! lapin's own recovery stays off: it gives up silently after a number of attempts. Instead the caller is a supervisor: it
+//! opens a [`Session`], works until anything fails, drops all of it, pauses ([`Backoff`]), and starts again from the connection.
+
+pub mod topology;
+
+mod backoff;
+mod consumer;
+mod publisher;
+mod session;
+
+pub use backoff::Backoff;
+pub use consumer::{Consumer, Listening, listen};
+pub use publisher::{Outgoing, Publisher, Publishing, Verdict, connect_publisher};
+pub use session::Session;
+
+use std::time::Duration;
+
+/// Why a session with the broker is of no use any more: drop it and open another.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker refused something, or the connection is gone.
+    #[error("the broker or the connection to it failed")]
+    Amqp(#[from] lapin::Error),
+    /// The broker did not answer in time.
+    #[error("no answer from the broker within {} s while trying to {doing}", limit.as_secs())]
+    TimedOut {
+        /// What was tried.
+        doing: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The stream of deliveries ended: the queue was deleted or the consumer cancelled.
+    #[error("the broker ended the stream of deliveries")]
+    ConsumerCancelled,
+    /// The connection was found closed.
+    #[error("the connection to the broker is closed")]
+    Closed,
+    /// The broker took part of a window only.
+    #[error("{count} messages were not confirmed, the first because: {reason}")]
+    NotConfirmed {
+        /// How many.
+        count: usize,
+        /// The broker's reason for the first of them.
+        reason: String,
+    },
+}
+
+/// An error and its sources in one line, for events.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Waits for the broker, but not for ever.
+async fn within<T, E: Into<Error>>(
+    limit: Duration,
+    doing: &'static str,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, future).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(Error::TimedOut { doing, limit }),
+    }
+}

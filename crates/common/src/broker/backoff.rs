@@ -1,0 +1,86 @@
+//! The pauses of a supervisor between two attempts.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio_util::sync::CancellationToken;
+
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Pauses that double from the first one up to ten seconds, with jitter, so that a restarted broker is not met by all at once.
+#[derive(Debug)]
+pub struct Backoff {
+    first: Duration,
+    pauses: ExponentialBackoff,
+}
+
+impl Backoff {
+    /// Begins with `first`, and never ends.
+    #[must_use]
+    pub fn starting_at(first: Duration) -> Self {
+        Self {
+            first,
+            pauses: pauses(first),
+        }
+    }
+
+    /// To be called once the work has succeeded again: the next pause is the first one.
+    pub fn reset(&mut self) {
+        self.pauses = pauses(self.first);
+    }
+
+    /// Waits; `false` when the process was asked to stop meanwhile.
+    pub async fn pause(&mut self, stopping: &CancellationToken) -> bool {
+        let pause = self.pauses.next().unwrap_or(LONGEST);
+        stopping
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_some()
+    }
+}
+
+fn pauses(first: Duration) -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(first)
+        .with_max_delay(LONGEST.max(first))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_never_run_out() {
+        let mut backoff = Backoff::starting_at(Duration::from_secs(1));
+        let pauses: Vec<Duration> = backoff.pauses.by_ref().take(100).collect();
+        assert_eq!(pauses.len(), 100);
+        assert!(
+            pauses
+                .iter()
+                .all(|pause| *pause >= Duration::from_secs(1) && *pause <= 2 * LONGEST),
+            "{pauses:?}"
+        );
+        assert!(pauses[50] >= LONGEST);
+        backoff.reset();
+        assert!(
+            backoff
+                .pauses
+                .next()
+                .is_some_and(|pause| pause <= Duration::from_secs(2))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_at_once_when_the_process_stops() {
+        let stopping = CancellationToken::new();
+        stopping.cancel();
+        assert!(
+            !Backoff::starting_at(Duration::from_secs(3600))
+                .pause(&stopping)
+                .await
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! Consuming in batches: what is ready is taken together, and acknowledged together.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use tokio_util::sync::CancellationToken;
+
+use super::{Backoff, Error, Publisher, Session, chain, topology, within};
+use crate::endpoints;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A stream of deliveries, acknowledged by hand.
+#[derive(Debug)]
+pub struct Consumer {
+    channel: Channel,
+    deliveries: lapin::Consumer,
+}
+
+impl Consumer {
+    /// Begins to consume a queue with at most `prefetch` deliveries not acknowledged.
+    ///
+    /// # Errors
+    /// When the connection fails, the queue is away, or the broker hangs.
+    pub async fn on(session: &Session, queue_name: &str, prefetch: u16) -> Result<Self, Error> {
+        let channel = session.channel().await?;
+        within(
+            LIMIT,
+            "set the prefetch",
+            channel.basic_qos(prefetch, BasicQosOptions::default()),
+        )
+        .await?;
+        let consume = channel.basic_consume(
+            topology::short(queue_name),
+            topology::short(""), // the broker chooses a tag
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let deliveries = within(LIMIT, "consume", consume).await?;
+        Ok(Self { channel, deliveries })
+    }
+
+    /// Waits for a delivery, and takes with it what else has arrived, up to `most`. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When the stream fails or ends: what is not acknowledged will come again, on another session.
+    pub async fn next_batch(&mut self, most: usize) -> Result<Vec<Delivery>, Error> {
+        let first = self.deliveries.next().await.ok_or(Error::ConsumerCancelled)??;
+        let mut batch = vec![first];
+        while batch.len() < most {
+            match self.deliveries.next().now_or_never() {
+                Some(Some(Ok(delivery))) => batch.push(delivery),
+                // The end of the stream is met again by the next call; what has arrived is still worth the work.
+                Some(Some(Err(_)) | None) | None => break,
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Acknowledges this delivery and every one before it.
+    ///
+    /// # Errors
+    /// When the connection fails: the deliveries will come again.
+    pub async fn acknowledge_through(&self, last: &Delivery) -> Result<(), Error> {
+        let acknowledge = self
+            .channel
+            .basic_ack(last.delivery_tag, BasicAckOptions { multiple: true });
+        within(LIMIT, "acknowledge", acknowledge).await
+    }
+}
+
+/// A session that consumes, and can move a message elsewhere before it acknowledges it.
+#[derive(Debug)]
+pub struct Listening {
+    /// The connection.
+    pub session: Session,
+    /// The deliveries.
+    pub consumer: Consumer,
+    /// A channel in confirm mode, for dead letters.
+    pub publisher: Publisher,
+}
+
+/// Connects until it succeeds, with an event per try; nothing when the process was asked to stop.
+pub async fn listen(
+    queue: &endpoints::Queue,
+    name: &str,
+    prefetch: u16,
+    backoff: &mut Backoff,
+    stopping: &CancellationToken,
+) -> Option<Listening> {
+    let attempt = async || -> Result<Listening, Error> {
+        let session = Session::open(queue, name).await?;
+        let publisher = Publisher::on(&session).await?;
+        let consumer = Consumer::on(&session, topology::BUY_ORDER_QUEUE, prefetch).await?;
+        Ok(Listening {
+            session,
+            consumer,
+            publisher,
+        })
+    };
+    loop {
+        match stopping.run_until_cancelled(attempt()).await? {
+            Ok(listening) => {
+                tracing::info!(
+                    event = "queue_listener_starting_consumption",
+                    queue_name = topology::BUY_ORDER_QUEUE
+                );
+                return Some(listening);
+            }
+            Err(error) => Listening::report_failure(queue, &error),
+        }
+        if !backoff.pause(stopping).await {
+            return None;
+        }
+    }
+}
+
+impl Listening {
+    /// The event of a connection that could not be made, or was lost.
+    pub fn report_failure(queue: &endpoints::Queue, error: &Error) {
+        tracing::warn!(
+            event = "queue_listener_failed_to_connect",
+            queue_host = queue.host,
+            queue_port = queue.port,
+            queue_name = topology::BUY_ORDER_QUEUE,
+            error = chain(error)
+        );
+    }
+}

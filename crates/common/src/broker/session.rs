@@ -1,0 +1,87 @@
+//! One connection to the broker, with the topology declared.
+
+use std::time::Duration;
+
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Channel, Connection, ConnectionProperties};
+
+use super::{Error, topology, within};
+use crate::endpoints;
+
+/// A broker that is reachable connects within milliseconds; more than this is a broker that hangs.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// A peer that is silent for two of these is gone; without it a cut cable would go unnoticed for ever.
+const HEARTBEAT_S: u16 = 10;
+
+/// One connection to the broker; it is never repaired, only replaced.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+}
+
+impl Session {
+    /// Connects, naming the connection `name` in the management UI, and declares the topology.
+    ///
+    /// # Errors
+    /// When the broker is away, refuses the login, hangs, or has other ideas about the topology.
+    pub async fn open(queue: &endpoints::Queue, name: &str) -> Result<Self, Error> {
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connection = within(
+            CONNECT_LIMIT,
+            "connect",
+            Connection::connect_uri(uri(queue), properties),
+        )
+        .await?;
+        let session = Self { connection };
+        let channel = session.channel().await?;
+        within(
+            CONNECT_LIMIT,
+            "declare the topology",
+            topology::declare(&channel, queue),
+        )
+        .await?;
+        Ok(session)
+    }
+
+    /// Whether the connection is still up, as far as is known.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Says goodbye, so that the broker requeues what is not acknowledged at once; does not wait for a broker that hangs.
+    pub async fn close(self) {
+        // A failed goodbye has no consequence: dropping the connection says the same less politely.
+        let _ = within(
+            CLOSE_LIMIT,
+            "close",
+            self.connection.close(200, "stopping".into()),
+        )
+        .await;
+    }
+
+    pub(super) async fn channel(&self) -> Result<Channel, Error> {
+        within(CONNECT_LIMIT, "open a channel", self.connection.create_channel()).await
+    }
+}
+
+/// Built from its parts, not from a text: no character in a password or vhost needs escaping.
+fn uri(queue: &endpoints::Queue) -> AMQPUri {
+    AMQPUri {
+        scheme: AMQPScheme::AMQP,
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: queue.user.clone(),
+                password: queue.password.expose().to_owned(),
+            },
+            host: queue.host.clone(),
+            port: queue.port,
+        },
+        vhost: queue.vhost.clone(),
+        query: AMQPQueryString {
+            heartbeat: Some(HEARTBEAT_S),
+            ..AMQPQueryString::default()
+        },
+    }
+}

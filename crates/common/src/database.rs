@@ -1,0 +1,61 @@
+//! Connections to PostgreSQL.
+
+use std::time::Duration;
+
+use backon::Retryable as _;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, PgPool};
+
+use crate::endpoints::Database;
+use crate::retry;
+
+/// Connections of one process; a few suffice, as writes and projections go in batches.
+const MOST_CONNECTIONS: u32 = 10;
+
+/// A request that cannot get a connection within this time is refused, to be tried again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A server that accepts and then says nothing must not hold up the start for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Limits that the server keeps for us, because a query that is given up here goes on there.
+const SESSION_LIMITS: [(&str, &str); 3] = [
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "15s"),
+];
+
+/// Waits until the database answers, with a growing pause and an event per try, and returns a pool of connections.
+///
+/// `database` is its name in the events, for example `write_model`.
+pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(&endpoint.host)
+        .port(endpoint.port)
+        .database(&endpoint.name)
+        .username(&endpoint.user)
+        .password(endpoint.password.expose())
+        .options(SESSION_LIMITS);
+    let pool = PgPoolOptions::new()
+        .max_connections(MOST_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.clone());
+    let ask = || async {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        connected.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
+    };
+    let Database { host, port, user, .. } = endpoint;
+    let report = |error: &sqlx::Error, _pause| {
+        tracing::warn!(event = "failed_to_connect_to_database", database, port, host, user, error = %error);
+    };
+    // The retry policy has no last attempt.
+    if ask
+        .retry(retry::for_ever(endpoint.retry_wait))
+        .notify(report)
+        .await
+        .is_ok()
+    {
+        tracing::info!(event = "connected_to_database", database, port, host, user);
+    }
+    pool
+}

@@ -1,0 +1,168 @@
+//! The groups of variables that several services read: where to listen, and what to talk to.
+
+use std::time::Duration;
+
+use crate::env::{Env, Secret};
+
+const ONE_SECOND: Duration = Duration::from_secs(1);
+
+/// Where a service listens: `SERVICE_HOST`, `SERVICE_PORT`.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The address to bind, for example `0.0.0.0`.
+    pub host: String,
+    /// The TCP port; 0 lets the system choose.
+    pub port: u16,
+}
+
+impl Listen {
+    /// Reads `SERVICE_HOST` and `SERVICE_PORT`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            host: env.string("SERVICE_HOST"),
+            port: env.parse("SERVICE_PORT"),
+        }
+    }
+}
+
+/// The log server: `LOGGING_HOST`, `LOGGING_PORT`, `LOGGING_RETRY_S`.
+#[derive(Debug, Clone)]
+pub struct Logging {
+    /// The host name, or nothing: then events go to standard output only.
+    pub host: Option<String>,
+    /// The port of the forward protocol.
+    pub port: u16,
+    /// The first pause between two attempts to connect.
+    pub retry: Duration,
+}
+
+impl Logging {
+    /// Reads `LOGGING_HOST`, `LOGGING_PORT` and `LOGGING_RETRY_S`.
+    pub fn from_env(env: &mut Env) -> Self {
+        const FORWARD_PORT: u16 = 24224;
+        Self {
+            host: env.optional("LOGGING_HOST"),
+            port: env.parse_or("LOGGING_PORT", FORWARD_PORT),
+            retry: env.seconds_or("LOGGING_RETRY_S", ONE_SECOND),
+        }
+    }
+}
+
+/// A PostgreSQL database: `{PREFIX}_HOST`, `_PORT`, `_NAME`, `_USER`, `_PWD` (or `_PWD_FILE`), `_RETRY_WAIT_S`.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// The host name.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// The name of the database.
+    pub name: String,
+    /// The role to log in as.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// The first pause between two attempts to connect.
+    pub retry_wait: Duration,
+}
+
+impl Database {
+    /// Reads the group whose names begin with `prefix`, for example `WRITE_MODEL_DB`.
+    pub fn from_env(env: &mut Env, prefix: &str) -> Self {
+        Self {
+            host: env.string(&format!("{prefix}_HOST")),
+            port: env.parse(&format!("{prefix}_PORT")),
+            name: env.string(&format!("{prefix}_NAME")),
+            user: env.string(&format!("{prefix}_USER")),
+            password: env.secret(&format!("{prefix}_PWD")),
+            retry_wait: env.seconds_or(&format!("{prefix}_RETRY_WAIT_S"), ONE_SECOND),
+        }
+    }
+}
+
+/// The RabbitMQ broker: `Q_HOST`, `Q_PORT`, `Q_EXCHANGE`, `Q_USER`, `Q_PWD` (or `Q_PWD_FILE`), `Q_VHOST`, `Q_CLIENT_CONNECT_RETRY_S`.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// The host name.
+    pub host: String,
+    /// The AMQP port.
+    pub port: u16,
+    /// The exchange that events are published to.
+    pub exchange: String,
+    /// The user to log in as.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// The virtual host.
+    pub vhost: String,
+    /// The first pause between two attempts to connect.
+    pub connect_retry: Duration,
+}
+
+impl Queue {
+    /// Reads the `Q_…` group.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            host: env.string("Q_HOST"),
+            port: env.parse("Q_PORT"),
+            exchange: env.string_or("Q_EXCHANGE", "pydist"),
+            user: env.string("Q_USER"),
+            password: env.secret("Q_PWD"),
+            vhost: env.string_or("Q_VHOST", "/"),
+            connect_retry: env.seconds_or("Q_CLIENT_CONNECT_RETRY_S", ONE_SECOND),
+        }
+    }
+}
+
+/// Another service of the cluster: `{PREFIX}_PROTOCOL`, `_HOST`, `_PORT`.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// `http` or `https`.
+    pub protocol: String,
+    /// The host name.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl Peer {
+    /// Reads the group whose names begin with `prefix`, for example `BTC_PRICE`.
+    pub fn from_env(env: &mut Env, prefix: &str) -> Self {
+        let protocol_name = format!("{prefix}_PROTOCOL");
+        let protocol = env.string_or(&protocol_name, "http");
+        if protocol != "http" && protocol != "https" {
+            env.fault(format!(
+                "{protocol_name} is malformed: {protocol:?} is neither http nor https"
+            ));
+        }
+        Self {
+            protocol,
+            host: env.string(&format!("{prefix}_HOST")),
+            port: env.parse(&format!("{prefix}_PORT")),
+        }
+    }
+
+    /// The URL of a path of this service; the path begins with a slash.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("{}://{}:{}{path}", self.protocol, self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_speaks_http_or_https_only() {
+        let mut env = Env::from_pairs([("X_PROTOCOL", "ftp"), ("X_HOST", "a"), ("X_PORT", "80")]);
+        Peer::from_env(&mut env, "X");
+        assert!(env.finish(()).is_err());
+    }
+
+    #[test]
+    fn an_empty_logging_host_means_standard_output_only() {
+        let mut env = Env::from_pairs([("LOGGING_HOST", "")]);
+        assert!(Logging::from_env(&mut env).host.is_none());
+        assert!(env.finish(()).is_ok());
+    }
+}

@@ -1,0 +1,17 @@
+//! How a service answers over HTTP: listener, common routes, error bodies, and readers of requests that name every fault at once.
+
+mod body;
+pub mod client;
+pub mod field;
+pub(crate) mod health;
+mod problem;
+mod query;
+mod routes;
+mod server;
+
+pub use body::BodyFields;
+pub use field::FieldFault;
+pub use problem::{ErrorItem, Location, Problem};
+pub use query::QueryFields;
+pub use routes::routes;
+pub use server::{bind, serve};

@@ -1,0 +1,117 @@
+//! What can be wrong with one field of a request, in pydantic's terms, and the readers of types that several services take.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Why a field was refused: pydantic's `type`, `msg` and `ctx`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldFault {
+    pub(super) kind: &'static str,
+    pub(super) msg: String,
+    pub(super) ctx: Option<Value>,
+}
+
+impl FieldFault {
+    /// A fault with pydantic's `type` and a message for people.
+    pub fn new(kind: &'static str, msg: impl Into<String>) -> Self {
+        Self {
+            kind,
+            msg: msg.into(),
+            ctx: None,
+        }
+    }
+
+    /// Adds the values behind the message.
+    #[must_use]
+    pub fn with_context(mut self, ctx: Value) -> Self {
+        self.ctx = Some(ctx);
+        self
+    }
+
+    pub(super) fn missing() -> Self {
+        Self::new("missing", "Field required")
+    }
+
+    /// A value of the right type that breaks a rule; the message ends with `reason`.
+    #[must_use]
+    pub fn value_error(reason: &str) -> Self {
+        Self::new("value_error", format!("Value error, {reason}")).with_context(json!({ "error": reason }))
+    }
+}
+
+/// Reads a UUID.
+///
+/// # Errors
+/// `uuid_parsing`.
+pub fn uuid(text: &str) -> Result<Uuid, FieldFault> {
+    Uuid::try_parse(text).map_err(|error| {
+        let error = error.to_string();
+        FieldFault::new("uuid_parsing", format!("Input should be a valid UUID, {error}"))
+            .with_context(json!({ "error": error }))
+    })
+}
+
+/// Reads an integer between two bounds, both included.
+///
+/// # Errors
+/// `int_parsing`, `greater_than_equal` or `less_than_equal`.
+pub fn integer_between(text: &str, least: u32, most: u32) -> Result<u32, FieldFault> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(FieldFault::new(
+            "int_parsing",
+            "Input should be a valid integer, unable to parse string as an integer",
+        ));
+    }
+    let too_large = || {
+        FieldFault::new(
+            "less_than_equal",
+            format!("Input should be less than or equal to {most}"),
+        )
+        .with_context(json!({ "le": most }))
+    };
+    let too_small = || {
+        FieldFault::new(
+            "greater_than_equal",
+            format!("Input should be greater than or equal to {least}"),
+        )
+        .with_context(json!({ "ge": least }))
+    };
+    let magnitude = digits.parse::<u32>();
+    match magnitude {
+        Ok(value) if value == 0 || !text.starts_with('-') => {
+            if value < least {
+                Err(too_small())
+            } else if value > most {
+                Err(too_large())
+            } else {
+                Ok(value)
+            }
+        }
+        _ if text.starts_with('-') => Err(too_small()),
+        _ => Err(too_large()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &str) -> Result<u32, &'static str> {
+        integer_between(text, 1, 1000).map_err(|fault| fault.kind)
+    }
+
+    #[test]
+    fn integers_are_read_within_their_bounds() {
+        assert_eq!(kind("1"), Ok(1));
+        assert_eq!(kind("1000"), Ok(1000));
+        assert_eq!(kind("0"), Err("greater_than_equal"));
+        assert_eq!(kind("-5"), Err("greater_than_equal"));
+        assert_eq!(kind("1001"), Err("less_than_equal"));
+        assert_eq!(kind("99999999999999999999"), Err("less_than_equal"));
+        assert_eq!(kind("-99999999999999999999"), Err("greater_than_equal"));
+        for text in ["", "x", "1.0", "1e2", "-", "1_0", " 1"] {
+            assert_eq!(kind(text), Err("int_parsing"), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Waiting for the schemas: no service starts its work before `migration` reports that it is done.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use backon::Retryable as _;
+
+use crate::endpoints::Peer;
+use crate::http::client;
+use crate::retry;
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Waits until `migration` answers its health check, with a growing pause and an event per try.
+///
+/// # Errors
+/// When no HTTP client can be built.
+pub async fn wait(migration: &Peer) -> anyhow::Result<()> {
+    let client = client::client(REQUEST_TIMEOUT, None)?;
+    let url = migration.url("/healthcheck");
+    tracing::info!(event = "waiting_for_migrations");
+    let ask = || async {
+        let response = client
+            .get(&url)
+            .send()
+            .await
+            .context("migration cannot be reached")?;
+        ensure!(
+            response.status().is_success(),
+            "migration answered {}",
+            response.status()
+        );
+        Ok(())
+    };
+    let report = |error: &anyhow::Error, _pause| {
+        tracing::warn!(
+            event = "migrations_service_connection_error",
+            error_text = format!("{error:#}")
+        );
+    };
+    ask.retry(retry::for_ever(FIRST_PAUSE)).notify(report).await
+}

@@ -1,0 +1,208 @@
+//! How a service starts and stops; the same for all.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::endpoints::Logging;
+use crate::env::Env;
+use crate::http::health;
+use crate::logging;
+
+/// Work that was accepted may take this long after the signal; shorter than the grace period of docker-compose.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
+
+const FLUSH_DEADLINE: Duration = Duration::from_millis(700);
+
+/// The life of a service, shared with its tasks.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    failed: Arc<AtomicBool>,
+    flags: Arc<[String]>,
+}
+
+impl Lifecycle {
+    fn new(flags: Vec<String>) -> Self {
+        Self {
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            failed: Arc::default(),
+            flags: flags.into(),
+        }
+    }
+
+    /// Runs a task for as long as the service lives. One that ends, fails or panics before the service was asked to stop takes its
+    /// siblings with it, and the exit code is 1.
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let lifecycle = self.clone();
+        self.tasks.spawn(async move {
+            let outcome = tokio::spawn(task).await;
+            let info = match outcome {
+                Ok(Ok(())) if lifecycle.stopping.is_cancelled() => return,
+                Ok(Ok(())) => format!("task {name} ended before it was asked to"),
+                Ok(Err(error)) => format!("task {name} failed: {error:#}"),
+                Err(panic) => format!("task {name} panicked: {panic}"),
+            };
+            tracing::error!(event = "service_run_logic_exception_occurred", info);
+            lifecycle.failed.store(true, Ordering::Relaxed);
+            lifecycle.stopping.cancel();
+        });
+    }
+
+    /// Cancelled when the service is asked to stop.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    /// Asks the service to stop, as SIGTERM does.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Whether the service was started with this flag.
+    #[must_use]
+    pub fn has_flag(&self, flag: &str) -> bool {
+        self.flags.iter().any(|given| given == flag)
+    }
+}
+
+/// Runs a service from its first line to its exit code: reads the configuration (names every fault and exits with 1), sets up logging,
+/// heeds SIGTERM and SIGINT before the first connection attempt, calls `start`, waits, drains, and flushes the log on every path.
+///
+/// The argument `healthcheck` asks the running service for its health instead, and exits with 0 or 1; containers use it.
+pub fn run<C, F>(
+    name: &'static str,
+    configure: fn(&mut Env) -> C,
+    start: impl FnOnce(C, Lifecycle) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    run_with_flags(name, &[], configure, start)
+}
+
+/// As [`run`], for a service that knows command line flags; `start` asks [`Lifecycle::has_flag`] for them.
+pub fn run_with_flags<C, F>(
+    name: &'static str,
+    known_flags: &[&str],
+    configure: fn(&mut Env) -> C,
+    start: impl FnOnce(C, Lifecycle) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    const USAGE: u8 = 2;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments == ["healthcheck"] {
+        return health::probe(Env::from_process());
+    }
+    if let Some(unknown) = arguments
+        .iter()
+        .find(|argument| !known_flags.contains(&argument.as_str()))
+    {
+        complain(&format!(
+            "{name}: unknown argument {unknown:?}; known: healthcheck {}",
+            known_flags.join(" ")
+        ));
+        return ExitCode::from(USAGE);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("{name}: the async runtime cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let exit_code = runtime.block_on(live(name, Lifecycle::new(arguments), configure, start));
+    runtime.shutdown_background(); // a name lookup that hangs in a thread must not hold up the exit
+    ExitCode::from(exit_code)
+}
+
+async fn live<C, F>(
+    name: &'static str,
+    lifecycle: Lifecycle,
+    configure: fn(&mut Env) -> C,
+    start: impl FnOnce(C, Lifecycle) -> F,
+) -> u8
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    // Fails only when a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+
+    let mut env = Env::from_process();
+    let config = configure(&mut env);
+    let log_endpoint = Logging::from_env(&mut env);
+    let log = logging::start(name, &log_endpoint, env.optional("RUST_LOG").as_deref());
+
+    let exit_code = match env.finish(config) {
+        Err(faults) => {
+            complain(&format!("{name}: {faults}"));
+            tracing::error!(event = "service_configuration_exception_occurred", info = %faults);
+            1
+        }
+        Ok(config) => match live_with_signals(&lifecycle, start(config, lifecycle.clone())).await {
+            Ok(()) => u8::from(lifecycle.failed.load(Ordering::Relaxed)),
+            Err(error) => {
+                tracing::error!(
+                    event = "service_run_logic_exception_occurred",
+                    info = format!("{error:#}")
+                );
+                1
+            }
+        },
+    };
+    tracing::info!(event = "service_shut_down", exit_code);
+    log.flush(FLUSH_DEADLINE).await;
+    exit_code
+}
+
+async fn live_with_signals(
+    lifecycle: &Lifecycle,
+    start: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    stop_on_signals(lifecycle)?;
+    tokio::select! {
+        started = start => started?,
+        () = lifecycle.stopping.cancelled() => return Ok(()),
+    }
+    if !lifecycle.stopping.is_cancelled() {
+        tracing::info!(event = "service_started");
+    }
+    lifecycle.stopping.cancelled().await;
+    lifecycle.tasks.close();
+    if tokio::time::timeout(DRAIN_DEADLINE, lifecycle.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("work in hand was given up after the drain deadline of {DRAIN_DEADLINE:?}");
+    }
+    Ok(())
+}
+
+fn stop_on_signals(lifecycle: &Lifecycle) -> std::io::Result<()> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind)?;
+        let stopping = lifecycle.stopping();
+        tokio::spawn(async move {
+            signals.recv().await;
+            stopping.cancel();
+        });
+    }
+    Ok(())
+}
+
+/// For what must be said before, or without, a log.
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn complain(sentence: &str) {
+    eprintln!("{sentence}");
+}
