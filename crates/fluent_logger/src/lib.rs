@@ -1,1 +1,16 @@
-//! Async client of Fluentd's forward protocol.
+#![doc = include_str!("../README.md")]
+
+mod ack;
+mod backoff;
+mod buffer;
+mod config;
+mod connection;
+mod encode;
+mod record;
+mod sender;
+mod worker;
+
+pub use config::{Config, Status};
+pub use record::{Record, Value};
+pub use sender::Sender;
+pub use worker::{Flushed, Worker, start};
