@@ -31,5 +31,5 @@ COMMENT ON COLUMN buy_order_read_model.currency_amount IS 'Fiat to spend';
 COMMENT ON COLUMN buy_order_read_model.btc_rate IS 'Fiat per BTC, as quoted when the order was accepted';
 COMMENT ON COLUMN buy_order_read_model.btc_amount IS 'currency_amount / btc_rate, rounded up to 8 decimal places';
 
--- A page is one range of this index, read from its start: a client's orders below the cursor, newest first.
-CREATE INDEX buy_order_read_model_page_idx ON buy_order_read_model (client_id, id DESC);
+-- A page is one range of this index, read backwards from the cursor: a client's orders below it, newest first.
+CREATE INDEX buy_order_read_model_page_idx ON buy_order_read_model (client_id, id);
