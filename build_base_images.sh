@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Builds pydist/base: the Rust toolchain and all dependencies compiled, no code. Does nothing while no manifest has changed.
+#
+#   ./build_base_images.sh
+#   EXTRA_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt ./build_base_images.sh    behind a proxy that inspects TLS: a PEM bundle that
+#                                                      the build trusts when it downloads; it does not reach the run images
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+IMAGE=${BASE_IMAGE:-pydist/base}
+LABEL=pydist.inputs # its value: the hash of what the image was built from
+
+say() { echo "base image: $*"; }
+fail() {
+    echo "base image: $*" >&2
+    exit 1
+}
+
+docker version >/dev/null 2>&1 || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh"
+RUST_IMAGE=${RUST_IMAGE:-$(sed -n 's/^RUST_IMAGE=//p' .env)}
+[ -n "$RUST_IMAGE" ] || fail "RUST_IMAGE is set neither in the environment nor in .env"
+if [ -n "${EXTRA_CA_BUNDLE:-}" ] && [ ! -r "$EXTRA_CA_BUNDLE" ]; then fail "EXTRA_CA_BUNDLE names $EXTRA_CA_BUNDLE, which cannot be read."; fi
+
+manifests=(Cargo.toml Cargo.lock crates/*/Cargo.toml)
+[ ! -d .cargo ] || manifests+=(.cargo/*)
+hash=$({ cat "${manifests[@]}" docker/base/Dockerfile; printf '%s\n' "${manifests[@]}" "$RUST_IMAGE"; } | sha256sum | cut -c1-16)
+if [ "$(docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "$IMAGE" 2>/dev/null || true)" = "$hash" ]; then
+    say "$IMAGE is up to date"
+    exit 0
+fi
+
+docker image inspect "$RUST_IMAGE" >/dev/null 2>&1 || {
+    say "pulling $RUST_IMAGE"
+    docker pull "$RUST_IMAGE" || fail "$RUST_IMAGE cannot be pulled. Where no image registry can be reached: docker/standin/build.sh"
+}
+
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+cp --parents "${manifests[@]}" "$context"
+# Cargo looks for the targets where the real ones are. What a stub holds matters only to build scripts, and we have none.
+find crates -name '*.rs' | while read -r source; do
+    mkdir -p "$context/$(dirname "$source")"
+    echo 'fn main() {}' >"$context/$source"
+done
+: >"$context/extra-ca.pem"
+if [ -n "${EXTRA_CA_BUNDLE:-}" ]; then cat "$EXTRA_CA_BUNDLE" >"$context/extra-ca.pem"; fi
+cp docker/base/Dockerfile "$context/Dockerfile"
+
+say "building $IMAGE on $RUST_IMAGE: compiles every dependency once, which takes some minutes"
+tar -C "$context" -c . | docker build --build-arg "RUST_IMAGE=$RUST_IMAGE" --label "$LABEL=$hash" --tag "$IMAGE" - ||
+    fail "the build failed: see above. 'certificate' in its message: see EXTRA_CA_BUNDLE at the top of $0."
+say "$IMAGE is built, in $SECONDS s"

@@ -1,0 +1,9 @@
+#!/bin/bash
+# Becomes RabbitMQ, as the user rabbitmq. RABBITMQ_DEFAULT_USER, _PASS and _VHOST are read by the server itself.
+set -euo pipefail
+
+if [ "$1" = rabbitmq-server ] && [ "$(id -u)" -eq 0 ]; then
+    chown -R rabbitmq:rabbitmq /var/lib/rabbitmq
+    exec setpriv --reuid=rabbitmq --regid=rabbitmq --init-groups "$0" "$@"
+fi
+exec "$@"
