@@ -7,12 +7,14 @@ pub mod topology;
 
 mod backoff;
 mod consumer;
+mod outgoing;
 mod publisher;
 mod session;
 
 pub use backoff::Backoff;
 pub use consumer::{Consumer, Listening, listen};
-pub use publisher::{Outgoing, Publisher, Publishing, Verdict, connect_publisher};
+pub use outgoing::Outgoing;
+pub use publisher::{Publisher, Publishing, Verdict, WINDOW, connect_publisher};
 pub use session::Session;
 
 use std::time::Duration;

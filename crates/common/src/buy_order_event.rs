@@ -1,1 +1,271 @@
-//! Being written.
+//! The message on the queue: an order was created.
+//!
+//! Read more liberally than written: the Python system that this one is a port of may send its decimals as JSON numbers, and those are
+//! taken by their digits, never through a float. Fields that are not known are ignored.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use crate::money::{BtcAmount, BtcRate, FiatAmount};
+use crate::timestamp::rfc3339_micros;
+
+/// The `type` property of the message.
+pub const MESSAGE_TYPE: &str = "buy_order_created";
+
+/// The `content_type` property of the message.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// An order was created: all that the read model keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuyOrderCreated {
+    /// `buy_order.id` of the write model.
+    pub id: i64,
+    /// `client.id` of the write model.
+    pub client_id: i64,
+    /// The id that clients see.
+    pub external_id: Uuid,
+    /// When the order was written, to the microsecond.
+    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    pub created_at: OffsetDateTime,
+    /// `currency.id` of the write model.
+    pub currency_id: i64,
+    /// ISO 4217: three capitals. Which currencies there are is the write model's business, so this is not an enumeration.
+    #[serde(deserialize_with = "read_iso3")]
+    pub currency_iso3: String,
+    /// Fiat to spend.
+    #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    pub currency_amount: FiatAmount,
+    /// Fiat per BTC.
+    #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    pub btc_rate: BtcRate,
+    /// BTC to be had for it.
+    #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    pub btc_amount: BtcAmount,
+}
+
+fn write_decimal<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// Reads `"123.45"`, `123.45`, `2e-05` and `"2E-5"` exactly.
+fn read_decimal<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr,
+    T::Err: fmt::Display,
+    D: Deserializer<'de>,
+{
+    let raw: Box<RawValue> = Deserialize::deserialize(deserializer)?;
+    let json = raw.get();
+    let text: Cow<'_, str> = match json.as_bytes().first() {
+        Some(b'"') => Cow::Owned(serde_json::from_str(json).map_err(D::Error::custom)?),
+        Some(b'-' | b'0'..=b'9') => Cow::Borrowed(json),
+        _ => return Err(D::Error::custom("expected a decimal as a string or a number")),
+    };
+    let plain = without_exponent(&text).ok_or_else(|| D::Error::custom("not a decimal number"))?;
+    plain
+        .parse()
+        .map_err(|error| D::Error::custom(format_args!("{error}: {plain:.40}")))
+}
+
+/// Moves the point of `1.5e-3` as its exponent says: `0.0015`. Python writes small numbers that way. No digit is lost or rounded.
+fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
+    /// Far beyond any column, and no reason to build a long text for a hostile exponent.
+    const LARGEST_EXPONENT: i32 = 40;
+    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
+        return Some(Cow::Borrowed(text));
+    };
+    let exponent: i32 = exponent
+        .parse()
+        .ok()
+        .filter(|exponent: &i32| exponent.abs() <= LARGEST_EXPONENT)?;
+    let (sign, unsigned) = mantissa
+        .strip_prefix('-')
+        .map_or(("", mantissa), |unsigned| ("-", unsigned));
+    let (integer, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let shift = usize::try_from(exponent.abs()).ok()?;
+    let moved = if exponent < 0 {
+        let digits = format!("{}{integer}{fraction}", "0".repeat(shift));
+        // What was the integer part, padded, now has its last `shift` digits behind the point.
+        let point = integer.len();
+        format!("{}.{}", nonempty(digits.get(..point)?), digits.get(point..)?)
+    } else {
+        let digits = format!(
+            "{integer}{fraction}{}",
+            "0".repeat(shift.saturating_sub(fraction.len()))
+        );
+        let point = integer.len() + shift;
+        format!("{}.{}", digits.get(..point)?, nonempty(digits.get(point..)?))
+    };
+    Some(Cow::Owned(format!("{sign}{moved}")))
+}
+
+fn nonempty(digits: &str) -> &str {
+    if digits.is_empty() { "0" } else { digits }
+}
+
+fn write_time<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339_micros(*time))
+}
+
+/// Reads RFC 3339 with any offset, and cuts to microseconds, so that the value survives PostgreSQL.
+fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+    let text: Cow<'de, str> = Deserialize::deserialize(deserializer)?;
+    let time = OffsetDateTime::parse(&text, &Rfc3339)
+        .map_err(D::Error::custom)?
+        .to_offset(time::UtcOffset::UTC);
+    time.replace_microsecond(time.microsecond())
+        .map_err(D::Error::custom)
+}
+
+fn read_iso3<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text: String = Deserialize::deserialize(deserializer)?;
+    if text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(format_args!("not an ISO 4217 code: {text:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::uuid;
+
+    use super::*;
+
+    const GOLDEN: &str = concat!(
+        r#"{"id":1,"client_id":1,"external_id":"3b14efb6-041f-4d31-b35a-37c82333af36","#,
+        r#""created_at":"2026-11-23T15:37:32.531853Z","currency_id":1,"currency_iso3":"USD","#,
+        r#""currency_amount":"123.45","btc_rate":"48478.88000000","btc_amount":"0.00254647"}"#
+    );
+
+    fn golden() -> BuyOrderCreated {
+        BuyOrderCreated {
+            id: 1,
+            client_id: 1,
+            external_id: uuid!("3b14efb6-041f-4d31-b35a-37c82333af36"),
+            created_at: datetime!(2026-11-23 15:37:32.531853 UTC),
+            currency_id: 1,
+            currency_iso3: "USD".to_owned(),
+            currency_amount: "123.45".parse().unwrap(),
+            btc_rate: "48478.88".parse().unwrap(),
+            btc_amount: "0.00254647".parse().unwrap(),
+        }
+    }
+
+    fn read(json: &str) -> Result<BuyOrderCreated, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_message_is_written_as_agreed() {
+        assert_eq!(serde_json::to_string(&golden()).unwrap(), GOLDEN);
+    }
+
+    #[test]
+    fn the_message_is_read_as_agreed() {
+        assert_eq!(read(GOLDEN), Ok(golden()));
+    }
+
+    #[test]
+    fn the_originals_numbers_are_read_by_their_digits() {
+        let json = GOLDEN
+            .replace(r#""123.45""#, "123.45")
+            .replace(r#""48478.88000000""#, "48478.88")
+            .replace(r#""0.00254647""#, "0.00254647");
+        assert_eq!(read(&json), Ok(golden()));
+        // A float would make this 999999999999.99999999 a 1000000000000.
+        let json = GOLDEN.replace(r#""48478.88000000""#, "999999999999.99999999");
+        assert_eq!(
+            read(&json).map(|event| event.btc_rate.to_string()),
+            Ok("999999999999.99999999".to_owned())
+        );
+    }
+
+    #[test]
+    fn pythons_small_numbers_are_read_exactly() {
+        for (number, exact) in [
+            ("2e-05", "0.00002000"),
+            ("1e-08", "0.00000001"),
+            ("\"1E-8\"", "0.00000001"),
+            ("1.5e-3", "0.00150000"),
+            ("12.5e-3", "0.01250000"),
+            ("1.25e1", "12.50000000"),
+            ("1e2", "100.00000000"),
+            ("1E+1", "10.00000000"),
+            ("0.00000001", "0.00000001"),
+        ] {
+            let json = GOLDEN.replace(r#""0.00254647""#, number);
+            assert_eq!(
+                read(&json).map(|event| event.btc_amount.to_string()),
+                Ok(exact.to_owned()),
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let json = GOLDEN.replacen('{', r#"{"a_later_field":{"x":[1]},"#, 1);
+        assert_eq!(read(&json), Ok(golden()));
+    }
+
+    #[test]
+    fn a_time_with_another_offset_is_the_same_time() {
+        let json = GOLDEN.replace("15:37:32.531853Z", "16:37:32.531853999+01:00");
+        assert_eq!(read(&json), Ok(golden()));
+    }
+
+    #[test]
+    fn a_time_is_written_with_all_six_decimals() {
+        let event = BuyOrderCreated {
+            created_at: datetime!(2026-11-23 15:37:32 UTC),
+            ..golden()
+        };
+        assert!(
+            serde_json::to_string(&event)
+                .unwrap()
+                .contains(r#""2026-11-23T15:37:32.000000Z""#)
+        );
+    }
+
+    #[test]
+    fn what_the_read_model_could_not_keep_exactly_is_refused() {
+        for (part, broken) in [
+            (r#""123.45""#, r#""123.456""#),
+            (r#""123.45""#, r#""0""#),
+            (r#""123.45""#, "-1"),
+            (r#""123.45""#, "1e41"),
+            (r#""123.45""#, "1e-99999999999"),
+            (r#""123.45""#, r#""e5""#),
+            (r#""123.45""#, r#""1e""#),
+            (r#""123.45""#, r#""NaN""#),
+            (r#""123.45""#, "null"),
+            (r#""123.45""#, "[1]"),
+            (r#""123.45""#, "true"),
+            (r#""USD""#, r#""usd""#),
+            (r#""USD""#, r#""USDX""#),
+            (r#""USD""#, "840"),
+            (r#""id":1"#, r#""id":1.5"#),
+            (r#""id":1"#, r#""id":9223372036854775808"#),
+            (r#""id":1,"#, ""),
+            (
+                r#""2026-11-23T15:37:32.531853Z""#,
+                r#""2026-11-23T15:37:32.531853""#,
+            ),
+            ("3b14efb6", "xyz"),
+        ] {
+            let json = GOLDEN.replacen(part, broken, 1);
+            assert_ne!(json, GOLDEN);
+            assert!(read(&json).is_err(), "{json}");
+        }
+    }
+}

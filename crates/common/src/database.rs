@@ -59,3 +59,38 @@ pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
     }
     pool
 }
+
+/// Whether the same statement can succeed later: the server cannot be reached, is busy, is stopping, or gave up for want of time or
+/// room. Everything else, for example a column that is not there, is a fault of ours.
+#[must_use]
+pub fn is_away(error: &sqlx::Error) -> bool {
+    // Classes of SQLSTATE: connection, rolled back by a conflict, resources, a lock not to be had, operator intervention and
+    // statement_timeout, system error; and 25P03, the server's end of a transaction that stood idle.
+    const CLASSES: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
+    const IDLE_IN_TRANSACTION: &str = "25P03";
+    match error {
+        sqlx::Error::Database(refusal) => {
+            let code = refusal.code().unwrap_or_default();
+            code == IDLE_IN_TRANSACTION || CLASSES.iter().any(|class| code.starts_with(class))
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_away_is_told_from_a_fault_of_ours() {
+        assert!(is_away(&sqlx::Error::PoolTimedOut));
+        assert!(is_away(&sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
+        assert!(!is_away(&sqlx::Error::ColumnNotFound("id".to_owned())));
+    }
+}

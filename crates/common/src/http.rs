@@ -4,6 +4,7 @@ mod body;
 pub mod client;
 pub mod field;
 pub(crate) mod health;
+pub mod openapi;
 mod problem;
 mod query;
 mod routes;

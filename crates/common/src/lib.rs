@@ -2,7 +2,8 @@
 //!
 //! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`env`], [`endpoints`]),
 //! what it reports ([`logging`]), how it answers ([`http`]), what it waits for ([`database`], [`migrations`]), what travels on the
-//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), and the money types that both models speak ([`money`]).
+//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), and the money and time types that both models
+//! speak ([`money`], [`timestamp`]).
 
 pub mod service;
 
@@ -22,3 +23,4 @@ pub mod buy_order_event;
 pub mod trace_context;
 
 pub mod money;
+pub mod timestamp;

@@ -1,1 +1,19 @@
-//! Accepts orders, exactly once, and relays them to the queue.
+//! `create_buy_order` accepts orders to buy BTC, exactly once, and relays them to the queue.
+//!
+//! One request's way: [`routes`] reads it and answers a repeat at once; [`price`] asks for the rate; [`order`] computes the BTC and
+//! decides; [`batch`] writes the orders that arrive together in one transaction, whose SQL is in [`db`]; [`outbox`] publishes them.
+
+pub mod app;
+pub mod config;
+
+pub mod error;
+pub mod routes;
+
+pub mod price;
+
+pub mod order;
+
+pub mod batch;
+pub mod db;
+
+pub mod outbox;

@@ -1,3 +1,9 @@
 //! Starts the process; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use create_buy_order::{app, config::Config};
+
+fn main() -> ExitCode {
+    common::service::run("create_buy_order", Config::from_env, app::start)
+}

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff};
 use tokio_util::sync::CancellationToken;
 
-const LONGEST: Duration = Duration::from_secs(10);
+use crate::retry;
 
 /// Pauses that double from the first one up to ten seconds, with jitter, so that a restarted broker is not met by all at once.
 #[derive(Debug)]
@@ -20,32 +20,23 @@ impl Backoff {
     pub fn starting_at(first: Duration) -> Self {
         Self {
             first,
-            pauses: pauses(first),
+            pauses: retry::for_ever(first).build(),
         }
     }
 
     /// To be called once the work has succeeded again: the next pause is the first one.
     pub fn reset(&mut self) {
-        self.pauses = pauses(self.first);
+        self.pauses = retry::for_ever(self.first).build();
     }
 
     /// Waits; `false` when the process was asked to stop meanwhile.
     pub async fn pause(&mut self, stopping: &CancellationToken) -> bool {
-        let pause = self.pauses.next().unwrap_or(LONGEST);
+        let pause = self.pauses.next().unwrap_or(self.first);
         stopping
             .run_until_cancelled(tokio::time::sleep(pause))
             .await
             .is_some()
     }
-}
-
-fn pauses(first: Duration) -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(first)
-        .with_max_delay(LONGEST.max(first))
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 #[cfg(test)]

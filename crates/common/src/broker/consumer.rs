@@ -61,6 +61,12 @@ impl Consumer {
         Ok(batch)
     }
 
+    /// Whether the deliveries in hand can still be acknowledged, as far as is known.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.channel.status().connected()
+    }
+
     /// Acknowledges this delivery and every one before it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Error, Session, chain, topology, within};
+use super::{Backoff, Error, Outgoing, Session, chain, topology, within};
 use crate::endpoints;
 
 /// How many messages may be on their way at once; more gains nothing and makes a failure cost more.
@@ -16,19 +16,6 @@ pub const WINDOW: usize = 1000;
 
 /// A window is confirmed within tens of milliseconds; a broker that blocks publishers (memory, disk) may take for ever.
 const WINDOW_LIMIT: Duration = Duration::from_secs(10);
-
-/// A message to publish. Every one of a window needs its own `message_id` among the properties, or a return of one fails them all.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// The exchange.
-    pub exchange: String,
-    /// The routing key.
-    pub routing_key: String,
-    /// Properties and headers; the delivery mode is set to persistent.
-    pub properties: BasicProperties,
-    /// The body.
-    pub body: Vec<u8>,
-}
 
 /// What the broker did with one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +45,7 @@ impl Publisher {
     }
 
     /// Publishes messages, persistent and mandatory, [`WINDOW`] at a time, and waits until the broker has spoken about each. The verdicts are
-    /// in the order of the messages. Publishing the same message again is safe, losing one is not: whatever is unclear is not confirmed.
+    /// in the order of the messages. The return of a message is told by its `message_id`; one without an id fails its whole window. Publishing the same message again is safe, losing one is not: whatever is unclear is not confirmed.
     ///
     /// # Errors
     /// When the connection fails or the broker hangs: then nothing is known about any of the messages, and the session is of no more use.

@@ -1,0 +1,220 @@
+//! Every SQL statement of this service: on orders here, on the outbox in [`outbox`].
+
+pub mod outbox;
+
+use std::collections::HashMap;
+
+use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
+use rust_decimal::Decimal;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, PgExecutor, PgPool, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::order::{Admission, Draft, Order, OrderRequest, Verdict, admit};
+
+/// The order that an equal request made before, if any.
+///
+/// # Errors
+/// When the write model does not answer.
+pub async fn find_order(
+    executor: impl PgExecutor<'_>,
+    request: &OrderRequest,
+) -> sqlx::Result<Option<Order>> {
+    Ok(find_orders(executor, &[*request]).await?.remove(&0))
+}
+
+/// Writes a batch of drafts in one transaction, and returns a verdict for each, in their order. All of an order, its idempotence key,
+/// the running total and the outbox commit together or not at all.
+///
+/// Must run in a task of its own that nobody cancels: a `begin` that is dropped midway leaves its transaction open in the pool
+/// (launchbadge/sqlx #4393).
+///
+/// # Errors
+/// When the write model fails. After a failed commit it is not known whether the batch was written; repeating the requests is safe.
+pub async fn write_batch(pool: &PgPool, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
+    let mut transaction = pool.begin().await?;
+    let total = lock_total(&mut transaction).await?;
+    let requests: Vec<OrderRequest> = drafts.iter().map(|draft| draft.request).collect();
+    let mut known = find_orders(&mut *transaction, &requests).await?;
+    let admissions = admit(drafts, total, |place| known.contains_key(&place));
+
+    let new: Vec<(usize, &Draft)> = drafts
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| admissions[*place] == Admission::New)
+        .collect();
+    let created = if new.is_empty() {
+        HashMap::new()
+    } else {
+        insert_orders(&mut transaction, &new).await?
+    };
+    transaction.commit().await?;
+
+    let verdict = |(place, admission): (usize, &Admission)| match admission {
+        Admission::New => created.get(&place).cloned().map(Verdict::Created),
+        Admission::Known => known.remove(&place).map(Verdict::Repeated),
+        Admission::SameAs(first) => created.get(first).cloned().map(Verdict::Repeated),
+        Admission::OverCap => Some(Verdict::OverCap),
+    };
+    admissions
+        .iter()
+        .enumerate()
+        .map(verdict)
+        .map(|verdict| verdict.ok_or(sqlx::Error::RowNotFound))
+        .collect()
+}
+
+/// Takes the lock that puts the writers in a row, and reads the sum of all orders' BTC.
+async fn lock_total(connection: &mut PgConnection) -> sqlx::Result<Decimal> {
+    sqlx::query_scalar("SELECT btc_amount FROM buy_order_running_total FOR UPDATE")
+        .fetch_one(connection)
+        .await
+}
+
+/// The orders that these requests made before, by the place of the request.
+async fn find_orders(
+    executor: impl PgExecutor<'_>,
+    requests: &[OrderRequest],
+) -> sqlx::Result<HashMap<usize, Order>> {
+    const STATEMENT: &str = "
+        SELECT asked.place - 1 AS place, o.id, o.external_id, o.created_at, currency.iso3::text AS currency, o.currency_amount, o.btc_rate, o.btc_amount
+          FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
+               AS asked (client_id, currency, currency_amount, idempotence_key, place)
+          JOIN currency ON currency.iso3 = asked.currency
+          JOIN buy_order_idempotence_cache AS cache
+            ON (cache.client_id, cache.currency_id, cache.currency_amount, cache.idempotence_key)
+             = (asked.client_id, currency.id, asked.currency_amount, asked.idempotence_key)
+          JOIN buy_order AS o ON o.id = cache.buy_order_id";
+    let rows = sqlx::query(STATEMENT)
+        .bind(
+            requests
+                .iter()
+                .map(|request| request.client_id)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            requests
+                .iter()
+                .map(|request| request.currency.iso3())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            requests
+                .iter()
+                .map(|request| request.amount.decimal())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            requests
+                .iter()
+                .map(|request| request.idempotence_key)
+                .collect::<Vec<_>>(),
+        )
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(|row| Ok((place(row)?, order(row)?))).collect()
+}
+
+/// Inserts the orders with their keys and outbox rows, and adds them to the total; returns the orders by the place of their draft.
+async fn insert_orders(
+    connection: &mut PgConnection,
+    drafts: &[(usize, &Draft)],
+) -> sqlx::Result<HashMap<usize, Order>> {
+    // Sorted before the ids and times are drawn, so that within a batch, too, the order of ids is the order of arrival.
+    const STATEMENT: &str = "
+        WITH draft AS MATERIALIZED (
+            SELECT given.*, currency.id AS currency_id
+              FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::numeric[], $6::uuid[], $7::numeric[], $8::numeric[], $9::text[])
+                   AS given (place, external_id, client_id, currency, currency_amount, idempotence_key, btc_rate, btc_amount, traceparent)
+              JOIN currency ON currency.iso3 = given.currency
+        ), created AS (
+            INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
+            SELECT external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount FROM draft ORDER BY place
+            RETURNING id, external_id, created_at, currency_amount, btc_rate, btc_amount
+        ), remembered AS (
+            INSERT INTO buy_order_idempotence_cache (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
+            SELECT draft.client_id, draft.currency_id, draft.currency_amount, draft.idempotence_key, created.id
+              FROM created JOIN draft USING (external_id)
+        ), announced AS (
+            INSERT INTO outbox (buy_order_id, traceparent)
+            SELECT created.id, draft.traceparent FROM created JOIN draft USING (external_id) ORDER BY created.id
+        ), counted AS (
+            UPDATE buy_order_running_total SET btc_amount = btc_amount + (SELECT sum(created.btc_amount) FROM created)
+        )
+        SELECT draft.place, created.*, draft.currency FROM created JOIN draft USING (external_id)";
+    let columns = Columns::of(drafts)?;
+    let rows = sqlx::query(STATEMENT)
+        .bind(columns.places)
+        .bind(columns.external_ids)
+        .bind(columns.client_ids)
+        .bind(columns.currencies)
+        .bind(columns.amounts)
+        .bind(columns.idempotence_keys)
+        .bind(columns.rates)
+        .bind(columns.btc_amounts)
+        .bind(columns.traces)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| Ok((place(row)?, order(row)?))).collect()
+}
+
+/// A batch turned by columns, as `unnest` takes it.
+#[derive(Default)]
+struct Columns {
+    places: Vec<i64>,
+    external_ids: Vec<Uuid>,
+    client_ids: Vec<i64>,
+    currencies: Vec<&'static str>,
+    amounts: Vec<Decimal>,
+    idempotence_keys: Vec<Uuid>,
+    rates: Vec<Decimal>,
+    btc_amounts: Vec<Decimal>,
+    traces: Vec<String>,
+}
+
+impl Columns {
+    fn of(drafts: &[(usize, &Draft)]) -> sqlx::Result<Self> {
+        let mut columns = Self::default();
+        for (place, draft) in drafts {
+            columns
+                .places
+                .push(i64::try_from(*place).map_err(|error| sqlx::Error::Encode(error.into()))?);
+            columns.external_ids.push(draft.external_id);
+            columns.client_ids.push(draft.request.client_id);
+            columns.currencies.push(draft.request.currency.iso3());
+            columns.amounts.push(draft.request.amount.decimal());
+            columns.idempotence_keys.push(draft.request.idempotence_key);
+            columns.rates.push(draft.rate.decimal());
+            columns.btc_amounts.push(draft.btc_amount.decimal());
+            columns.traces.push(draft.trace.to_string());
+        }
+        Ok(columns)
+    }
+}
+
+fn place(row: &PgRow) -> sqlx::Result<usize> {
+    usize::try_from(row.try_get::<i64, _>("place")?).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn order(row: &PgRow) -> sqlx::Result<Order> {
+    let currency: String = row.try_get("currency")?;
+    let currency = Currency::parse(&currency)
+        .ok_or_else(|| sqlx::Error::Decode(format!("unknown currency {currency:?}").into()))?;
+    Ok(Order {
+        id: row.try_get("id")?,
+        external_id: row.try_get("external_id")?,
+        created_at: row.try_get::<OffsetDateTime, _>("created_at")?,
+        currency,
+        currency_amount: money::<FiatAmount>(row, "currency_amount")?,
+        btc_rate: money::<BtcRate>(row, "btc_rate")?,
+        btc_amount: money::<BtcAmount>(row, "btc_amount")?,
+    })
+}
+
+fn money<T>(row: &PgRow, column: &str) -> sqlx::Result<T>
+where
+    T: TryFrom<Decimal, Error = MoneyError>,
+{
+    T::try_from(row.try_get::<Decimal, _>(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
+}

@@ -1,0 +1,51 @@
+//! Why an order was not accepted, and what the client gets to know.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use common::database;
+use common::http::Problem;
+
+use crate::batch::WriteError;
+use crate::order::CAP;
+use crate::price::PriceError;
+
+/// A `PUT /buy_order` that made no order; `Display` is what the client may read.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The request is faulty.
+    #[error("the request is faulty")]
+    Invalid(Problem),
+    /// The order does not fit.
+    #[error("the order would take the book past {CAP} BTC")]
+    OverCap,
+    /// No rate to compute the BTC with.
+    #[error("no recent price is available, try again shortly")]
+    PriceUnavailable(#[source] PriceError),
+    /// The write model failed while it was read.
+    #[error("orders cannot be looked up at the moment, try again shortly")]
+    NotRead(#[source] sqlx::Error),
+    /// The write model failed while it was written.
+    #[error("orders cannot be written at the moment, try again shortly with the same idempotence_key")]
+    NotWritten(#[source] WriteError),
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let detail = self.to_string();
+        let is_ours = match &self {
+            Self::NotRead(error) => !database::is_away(error),
+            Self::NotWritten(WriteError::Database(error)) => !database::is_away(error),
+            _ => false,
+        };
+        match self {
+            Self::Invalid(problem) => problem,
+            Self::OverCap => Problem::client(StatusCode::CONFLICT, detail),
+            Self::PriceUnavailable(error) => Problem::unavailable(detail, error),
+            Self::NotRead(error) if is_ours => Problem::internal(error),
+            Self::NotRead(error) => Problem::unavailable(detail, error),
+            Self::NotWritten(error) if is_ours => Problem::internal(error),
+            Self::NotWritten(error) => Problem::unavailable(detail, error),
+        }
+        .into_response()
+    }
+}

@@ -1,0 +1,199 @@
+//! The relay: takes events from the outbox to the broker, and removes each only when the broker has confirmed it.
+//!
+//! At least once: a relay that dies between confirm and removal leaves the event to be published again. Consumers bear that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::broker::{self, Backoff, Outgoing, Publishing, Verdict};
+use common::endpoints;
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::db::outbox::{self, Claimed};
+
+/// How often the outbox is looked at without being told: events of another replica that died, or whose wake-up was missed.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Longer than a publish can take (its limit is 10 s), so that two relays rarely publish the same event.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// A broker that hangs gets this long to confirm what is on its way once the process was asked to stop.
+const LAST_WINDOW_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why the relay had to stop what it did, and must connect anew.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    #[error("the write model failed")]
+    Database(#[source] anyhow::Error),
+}
+
+/// Relays events until the process is asked to stop. Outages of broker or database only delay it. Several relays may run side by side.
+///
+/// `wake` is to be notified after each commit that wrote to the outbox.
+///
+/// # Errors
+/// None so far; the signature is that of a service's task.
+pub async fn relay(
+    pool: PgPool,
+    queue: endpoints::Queue,
+    wake: Arc<Notify>,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut backoff = Backoff::starting_at(queue.connect_retry);
+    let name = "create_buy_order outbox relay";
+    while let Some(mut publishing) = broker::connect_publisher(&queue, name, &mut backoff, &stopping).await {
+        let mut relay = Relay {
+            pool: &pool,
+            exchange: &queue.exchange,
+            wake: &wake,
+            stopping: &stopping,
+        };
+        let interrupted = loop {
+            match relay.run(&mut publishing, &mut backoff).await {
+                Ok(()) => {
+                    publishing.session.close().await;
+                    return Ok(());
+                }
+                Err(Interrupted::Broker(error)) => break error,
+                // The connection to the broker is still good.
+                Err(Interrupted::Database(error)) => report_failure(&error),
+            }
+            if !backoff.pause(&stopping).await {
+                return Ok(());
+            }
+        };
+        Publishing::report_failure(&queue, &interrupted);
+        // A message that was returned had no queue to go to: connecting anew declares what is missing.
+        drop(publishing);
+        if !backoff.pause(&stopping).await {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn report_failure(error: &anyhow::Error) {
+    tracing::warn!(event = "outbox_relay_failed", info = format!("{error:#}"));
+}
+
+struct Relay<'a> {
+    pool: &'a PgPool,
+    exchange: &'a str,
+    wake: &'a Notify,
+    stopping: &'a CancellationToken,
+}
+
+impl Relay<'_> {
+    /// Relays until something fails, or the process is asked to stop. No query is ever dropped half-way.
+    async fn run(&mut self, publishing: &mut Publishing, backoff: &mut Backoff) -> Result<(), Interrupted> {
+        while !self.stopping.is_cancelled() {
+            if !publishing.session.connected() {
+                return Err(broker::Error::Closed.into());
+            }
+            let most = i64::try_from(broker::WINDOW).unwrap_or(i64::MAX);
+            let events = outbox::claim(self.pool, most, LEASE)
+                .await
+                .map_err(Interrupted::Database)?;
+            if events.is_empty() {
+                self.wait_for_events().await;
+            } else {
+                self.publish(publishing, &events).await?;
+                backoff.reset();
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_for_events(&self) {
+        tokio::select! {
+            () = self.stopping.cancelled() => {}
+            () = self.wake.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+
+    async fn publish(&self, publishing: &mut Publishing, events: &[Claimed]) -> Result<(), Interrupted> {
+        let published = match self.messages(events) {
+            Ok(messages) => self.publish_in_time(publishing, &messages).await,
+            Err(error) => {
+                return self
+                    .release(events.iter().map(|event| event.id).collect(), error)
+                    .await;
+            }
+        };
+        let verdicts = match published {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                let all = events.iter().map(|event| event.id).collect();
+                return self.release(all, error.into()).await;
+            }
+        };
+        let mut confirmed = Vec::with_capacity(events.len());
+        let mut not_confirmed = Vec::new();
+        let mut first_reason = None;
+        for (event, verdict) in events.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Confirmed => confirmed.push(event.id),
+                Verdict::NotConfirmed(reason) => {
+                    not_confirmed.push(event.id);
+                    first_reason.get_or_insert(reason);
+                }
+            }
+        }
+        outbox::remove(self.pool, &confirmed).await.map_err(database)?;
+        match first_reason {
+            None => Ok(()),
+            Some(reason) => {
+                let error = broker::Error::NotConfirmed {
+                    count: not_confirmed.len(),
+                    reason,
+                };
+                self.release(not_confirmed, error.into()).await
+            }
+        }
+    }
+
+    fn messages(&self, events: &[Claimed]) -> Result<Vec<Outgoing>, Interrupted> {
+        events
+            .iter()
+            .map(|claimed| {
+                Outgoing::buy_order_created(self.exchange, &claimed.event, claimed.traceparent.as_deref())
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|error| Interrupted::Database(error.into()))
+    }
+
+    /// Publishing has a limit of its own; a stop shortens it, because the process has only seconds left.
+    async fn publish_in_time(
+        &self,
+        publishing: &mut Publishing,
+        messages: &[Outgoing],
+    ) -> Result<Vec<Verdict>, broker::Error> {
+        let too_late = async {
+            self.stopping.cancelled().await;
+            tokio::time::sleep(LAST_WINDOW_LIMIT).await;
+        };
+        tokio::select! {
+            verdicts = publishing.publisher.publish_all(messages) => verdicts,
+            () = too_late => Err(broker::Error::TimedOut { doing: "publish before the process stops", limit: LAST_WINDOW_LIMIT }),
+        }
+    }
+
+    /// Gives the events back, so that no one has to wait for the lease, and passes the failure on.
+    async fn release(&self, ids: Vec<i64>, because: Interrupted) -> Result<(), Interrupted> {
+        if let Err(error) = outbox::release(self.pool, &ids).await {
+            report_failure(
+                &anyhow::Error::from(error).context("the lease could not be given back, and will expire"),
+            );
+        }
+        Err(because)
+    }
+}
+
+fn database(error: sqlx::Error) -> Interrupted {
+    Interrupted::Database(anyhow::Error::from(error).context("confirmed events could not be removed"))
+}

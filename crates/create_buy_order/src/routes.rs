@@ -1,0 +1,192 @@
+//! `PUT /buy_order`.
+
+mod request;
+
+use axum::extract::State as FromState;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::put;
+use axum::{Json, Router};
+use common::http::BodyFields;
+use common::http::openapi::{Detail, FieldFaults};
+use common::timestamp::rfc3339_micros;
+use common::trace_context::{TRACEPARENT, TraceContext};
+use serde::Serialize;
+use sqlx::PgPool;
+use utoipa::{OpenApi, ToSchema};
+use uuid::Uuid;
+
+use crate::batch::Orders;
+use crate::db;
+use crate::error::ApiError;
+use crate::order::{self, Draft, Order, OrderRequest, Verdict};
+use crate::price::Prices;
+
+pub use request::BuyOrderRequest;
+
+/// What the handlers share; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The write model, for looking up repeats.
+    pub pool: PgPool,
+    /// Where rates come from.
+    pub prices: Prices,
+    /// Where drafts go.
+    pub orders: Orders,
+}
+
+/// All that this service answers.
+pub fn router(state: State) -> Router {
+    let api = Router::new()
+        .route("/buy_order", put(put_buy_order))
+        .with_state(state);
+    common::http::routes(api, Some(ApiDoc::openapi()))
+}
+
+/// The description of this service for `/openapi.json` and `/docs`.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "create_buy_order",
+        description = "Accepts orders to buy BTC for fiat at the market price, exactly once."
+    ),
+    paths(put_buy_order)
+)]
+struct ApiDoc;
+
+/// The answer to an accepted order.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BuyOrderResponse {
+    /// The key of the request.
+    #[schema(example = "5fa733ae-82b4-4ac0-8478-35ff30dae879")]
+    idempotence_key: Uuid,
+    buy_order: BuyOrder,
+}
+
+/// An order in the book. Decimals are strings, so that no client reads them through a float.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BuyOrder {
+    /// The id of the order.
+    #[schema(example = "3b14efb6-041f-4d31-b35a-37c82333af36")]
+    id: Uuid,
+    /// When it was accepted: UTC, with microseconds.
+    #[schema(example = "2026-11-23T15:37:32.531853Z", format = DateTime)]
+    created_at: String,
+    /// What was paid in.
+    #[schema(example = "USD")]
+    currency: &'static str,
+    /// What was paid, with 2 decimals.
+    #[schema(example = "123.45")]
+    currency_amount: String,
+    /// Fiat per BTC, with 8 decimals.
+    #[schema(example = "48478.88000000")]
+    btc_rate: String,
+    /// What was bought: `currency_amount / btc_rate`, rounded up to 8 decimals.
+    #[schema(example = "0.00254647")]
+    btc_amount: String,
+}
+
+impl From<Order> for BuyOrder {
+    fn from(order: Order) -> Self {
+        Self {
+            id: order.external_id,
+            created_at: rfc3339_micros(order.created_at),
+            currency: order.currency.iso3(),
+            currency_amount: order.currency_amount.to_string(),
+            btc_rate: order.btc_rate.to_string(),
+            btc_amount: order.btc_amount.to_string(),
+        }
+    }
+}
+
+/// Buy BTC for fiat at the market price
+///
+/// Client, currency, amount and `idempotence_key` name one order for ever: a repeat is answered with that order and the header
+/// `Idempotent-Replayed: true`.
+#[utoipa::path(
+    put, path = "/buy_order", request_body = BuyOrderRequest,
+    responses(
+        (status = 200, body = BuyOrderResponse, description = "The order, new or made by an equal request before",
+            headers(("Idempotent-Replayed" = Option<String>, description = "`true` when an equal request made the order before"))),
+        (status = 408, body = Detail, description = "The body took too long to arrive"),
+        (status = 409, body = Detail, description = "The order would take the book past 100 BTC; nothing was changed"),
+        (status = 413, body = Detail, description = "The body is too large"),
+        (status = 422, body = FieldFaults, description = "Every fault of the request"),
+        (status = 500, body = Detail, description = "A fault of ours, with a reference to quote"),
+        (status = 503, body = Detail, description = "No price, or no write model: try again with the same idempotence_key",
+            headers(("Retry-After" = u64, description = "Seconds to wait"))),
+    ),
+)]
+pub(crate) async fn put_buy_order(
+    FromState(state): FromState<State>,
+    headers: HeaderMap,
+    body: BodyFields,
+) -> Result<Response, ApiError> {
+    let request = request::read(body).map_err(ApiError::Invalid)?;
+    let OrderRequest {
+        client_id,
+        currency,
+        amount,
+        idempotence_key,
+    } = request;
+    tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
+
+    let verdict = match db::find_order(&state.pool, &request)
+        .await
+        .map_err(ApiError::NotRead)?
+    {
+        Some(order) => Verdict::Repeated(order),
+        None => {
+            let trace =
+                TraceContext::from_header(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
+            create(&state, request, trace).await?
+        }
+    };
+    answer(request, verdict)
+}
+
+async fn create(state: &State, request: OrderRequest, trace: TraceContext) -> Result<Verdict, ApiError> {
+    let rate = state
+        .prices
+        .rate(request.currency)
+        .await
+        .map_err(ApiError::PriceUnavailable)?;
+    let btc_amount = order::btc_amount(request.amount, rate).ok_or(ApiError::OverCap)?;
+    let draft = Draft {
+        request,
+        external_id: Uuid::new_v4(),
+        rate,
+        btc_amount,
+        trace,
+    };
+    state.orders.write(draft).await.map_err(ApiError::NotWritten)
+}
+
+fn answer(request: OrderRequest, verdict: Verdict) -> Result<Response, ApiError> {
+    const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+    let OrderRequest {
+        client_id,
+        currency,
+        amount,
+        idempotence_key,
+    } = request;
+    let (order, replayed) = match verdict {
+        Verdict::Created(order) => (order, false),
+        Verdict::Repeated(order) => (order, true),
+        Verdict::OverCap => return Err(ApiError::OverCap),
+    };
+    let external_id = order.external_id;
+    let mut response = Json(BuyOrderResponse {
+        idempotence_key,
+        buy_order: order.into(),
+    })
+    .into_response();
+    if replayed {
+        tracing::info!(event = "buy_order_request_idempotence_cache_hit", client_id, %currency, %amount, %idempotence_key);
+        response
+            .headers_mut()
+            .insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    tracing::info!(event = "create_buy_order_response_returned", %external_id);
+    Ok(response)
+}

@@ -1,0 +1,100 @@
+//! Reads the body of `PUT /buy_order`, naming every fault at once.
+
+use common::http::{BodyFields, FieldFault, Problem, field};
+use common::money::{Currency, FiatAmount, MoneyError};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::order::{CLIENT_ID, OrderRequest};
+
+/// The body of `PUT /buy_order`, as it is documented; [`read`] is what reads it.
+#[derive(Debug, ToSchema)]
+#[expect(
+    dead_code,
+    reason = "a schema; the fields are read one by one from their literal text"
+)]
+pub struct BuyOrderRequest {
+    /// `USD`, `EUR` or `GBP`.
+    #[schema(example = "USD", pattern = "^(USD|EUR|GBP)$")]
+    currency: String,
+    /// Greater than 0, below 1,000,000,000, with at most 2 decimals. A JSON number is taken too, by its literal digits.
+    #[schema(example = "123.45", pattern = r"^[0-9]+(\.[0-9]{1,2})?$")]
+    amount: String,
+    /// The client's name for this one order.
+    #[schema(example = "5fa733ae-82b4-4ac0-8478-35ff30dae879")]
+    idempotence_key: Uuid,
+}
+
+pub(super) fn read(mut body: BodyFields) -> Result<OrderRequest, Problem> {
+    let currency = body.required("currency", currency);
+    let decimal_places = currency.map_or(FiatAmount::SCALE, Currency::decimal_places);
+    let amount = body.required("amount", |raw| amount(raw, decimal_places));
+    let idempotence_key = body.required("idempotence_key", idempotence_key);
+    match (currency, amount, idempotence_key) {
+        (Some(currency), Some(amount), Some(idempotence_key)) => Ok(OrderRequest {
+            client_id: CLIENT_ID,
+            currency,
+            amount,
+            idempotence_key,
+        }),
+        _ => Err(body.rejection()),
+    }
+}
+
+/// The text of a JSON string; `None` for any other JSON value.
+fn string(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn not_a_string() -> FieldFault {
+    FieldFault::new("string_type", "Input should be a valid string")
+}
+
+fn currency(raw: &RawValue) -> Result<Currency, FieldFault> {
+    let iso3 = string(raw).ok_or_else(not_a_string)?;
+    let unsupported = || {
+        FieldFault::value_error(&format!(
+            "unsupported currency.  supported: {}",
+            Currency::SUPPORTED
+        ))
+    };
+    Currency::parse(&iso3).ok_or_else(unsupported)
+}
+
+fn amount(raw: &RawValue, decimal_places: u32) -> Result<FiatAmount, FieldFault> {
+    let is_number = raw
+        .get()
+        .starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    let text = if is_number {
+        raw.get().to_owned()
+    } else {
+        string(raw).ok_or_else(not_a_string)?
+    };
+    let amount: FiatAmount = text
+        .parse()
+        .map_err(|error| amount_fault(error, decimal_places))?;
+    let decimals = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    if u32::try_from(decimals).is_ok_and(|decimals| decimals <= decimal_places) {
+        Ok(amount)
+    } else {
+        Err(amount_fault(MoneyError::TooManyDecimals, decimal_places))
+    }
+}
+
+fn amount_fault(error: MoneyError, decimal_places: u32) -> FieldFault {
+    match error {
+        MoneyError::NotADecimal => FieldFault::new("decimal_parsing", "Input should be a valid decimal"),
+        MoneyError::NotPositive => FieldFault::value_error("amount must be greater than 0"),
+        MoneyError::TooLarge => FieldFault::value_error("amount must be less than 1000000000"),
+        MoneyError::TooManyDecimals => FieldFault::value_error(&format!(
+            "amount must have no more than {decimal_places} decimals"
+        )),
+    }
+}
+
+fn idempotence_key(raw: &RawValue) -> Result<Uuid, FieldFault> {
+    let text = string(raw)
+        .ok_or_else(|| FieldFault::new("uuid_type", "UUID input should be a string, bytes or UUID object"))?;
+    field::uuid(&text)
+}
