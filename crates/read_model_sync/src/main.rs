@@ -1,3 +1,9 @@
 //! Starts the process; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use read_model_sync::{Config, app};
+
+fn main() -> ExitCode {
+    common::service::run("read_model_sync", Config::from_env, app::start)
+}

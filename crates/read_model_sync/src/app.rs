@@ -1,0 +1,27 @@
+//! What the service is made of.
+
+use axum::Router;
+use common::service::Lifecycle;
+use common::{database, http, migrations};
+
+use crate::config::Config;
+use crate::projector::Projector;
+
+/// Waits for the read model, its schema and the queue, then projects, and answers `/healthcheck`: healthy means that it has begun.
+///
+/// # Errors
+/// When the port is taken, or no HTTP client can be made.
+pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+    let pool = database::connect(&config.read_model, "read_model").await;
+    migrations::wait(&config.migration).await?;
+    let mut projector = Projector::new(pool, config.queue, lifecycle.stopping());
+    let Some(listening) = projector.listen().await else {
+        return Ok(());
+    };
+    lifecycle.spawn("projector", projector.run(listening));
+
+    let listener = http::bind(&config.listen).await?;
+    let routes = http::routes(Router::new(), None);
+    lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Every SQL statement of this service. Each commits by itself.
+
+use std::collections::{HashMap, HashSet};
+
+use common::buy_order_event::BuyOrderCreated;
+use rust_decimal::Decimal;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::delivery::{Message, Outcome};
+
+type StoredRow = (
+    i64,
+    i64,
+    Uuid,
+    OffsetDateTime,
+    i64,
+    String,
+    Decimal,
+    Decimal,
+    Decimal,
+);
+
+/// Writes the orders of these messages, those that are not there yet, and says for each what became of it, in their order.
+pub async fn apply(pool: &PgPool, messages: &[Message<'_>]) -> Vec<Outcome> {
+    let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
+    match insert_and_compare(pool, &orders).await {
+        Ok(outcomes) => outcomes,
+        // One of them is to blame: let it fail alone.
+        Err(error) if orders.len() > 1 && is_fault_of_a_row(&error) => one_by_one(pool, &orders).await,
+        Err(error) => vec![failure(&error); orders.len()],
+    }
+}
+
+async fn one_by_one(pool: &PgPool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(orders.len());
+    for order in orders {
+        outcomes.push(
+            match insert_and_compare(pool, std::slice::from_ref(order)).await {
+                Ok(outcomes) => outcomes
+                    .into_iter()
+                    .next()
+                    .unwrap_or_else(|| Outcome::Transient("no outcome".to_owned())),
+                Err(error) => failure(&error),
+            },
+        );
+        if matches!(outcomes.last(), Some(Outcome::Transient(_))) {
+            // The database is away: the rest would only wait for it one after the other.
+            break;
+        }
+    }
+    let reason = "the database was away when its turn came";
+    outcomes.resize(orders.len(), Outcome::Transient(reason.to_owned()));
+    outcomes
+}
+
+fn failure(error: &sqlx::Error) -> Outcome {
+    let reason = format!("the read model failed: {error}");
+    if is_fault_of_a_row(error) {
+        Outcome::Permanent(reason)
+    } else {
+        Outcome::Transient(reason)
+    }
+}
+
+/// Whether PostgreSQL refused the values themselves, so that trying again cannot help. Everything else passes: a server that stops, a full
+/// disk, a deadlock, a table that is not there yet.
+fn is_fault_of_a_row(error: &sqlx::Error) -> bool {
+    const DATA_EXCEPTION: &str = "22";
+    const INTEGRITY_VIOLATION: &str = "23";
+    match error {
+        sqlx::Error::Encode(_) => true,
+        sqlx::Error::Database(refusal) => refusal
+            .code()
+            .is_some_and(|code| code.starts_with(DATA_EXCEPTION) || code.starts_with(INTEGRITY_VIOLATION)),
+        _ => false,
+    }
+}
+
+async fn insert_and_compare(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Outcome>> {
+    let mut inserted = insert(pool, orders).await?;
+    if inserted.len() == orders.len() {
+        return Ok(vec![Outcome::Applied; orders.len()]);
+    }
+    let doubtful = doubtful(orders, &inserted);
+    let to_compare: Vec<&BuyOrderCreated> = orders
+        .iter()
+        .copied()
+        .filter(|order| doubtful.contains(&order.id))
+        .collect();
+    let stored = Stored::of(stored(pool, &to_compare).await?);
+    let outcome = |order: &&BuyOrderCreated| {
+        if !doubtful.contains(&order.id) {
+            return Outcome::Applied;
+        }
+        match stored.compare(order) {
+            // The first of several equal messages is the one that was inserted.
+            Outcome::AlreadyApplied if inserted.remove(&order.id) => Outcome::Applied,
+            outcome => outcome,
+        }
+    };
+    Ok(orders.iter().map(outcome).collect())
+}
+
+/// The ids of orders that were not inserted, or that came twice in one batch, so that either message may have been inserted.
+fn doubtful(orders: &[&BuyOrderCreated], inserted: &HashSet<i64>) -> HashSet<i64> {
+    let mut seen = HashSet::with_capacity(orders.len());
+    let repeated_or_missing =
+        |order: &&&BuyOrderCreated| !seen.insert(order.id) || !inserted.contains(&order.id);
+    orders
+        .iter()
+        .filter(repeated_or_missing)
+        .map(|order| order.id)
+        .collect()
+}
+
+/// Rows of the read model by both of their keys.
+struct Stored {
+    by_id: HashMap<i64, StoredRow>,
+    ids_by_external_id: HashMap<Uuid, i64>,
+}
+
+impl Stored {
+    fn of(rows: Vec<StoredRow>) -> Self {
+        let ids_by_external_id = rows.iter().map(|row| (row.2, row.0)).collect();
+        Self {
+            by_id: rows.into_iter().map(|row| (row.0, row)).collect(),
+            ids_by_external_id,
+        }
+    }
+
+    /// What an order that was not inserted is next to what is stored.
+    fn compare(&self, order: &BuyOrderCreated) -> Outcome {
+        if let Some(row) = self.by_id.get(&order.id) {
+            return if *row == row_of(order) {
+                Outcome::AlreadyApplied
+            } else {
+                Outcome::Permanent(format!("order {} is already there, with other content", order.id))
+            };
+        }
+        match self.ids_by_external_id.get(&order.external_id) {
+            Some(id) => Outcome::Permanent(format!(
+                "external id {} already belongs to order {id}",
+                order.external_id
+            )),
+            None => Outcome::Transient(format!("order {} was deleted while it was compared", order.id)),
+        }
+    }
+}
+
+fn row_of(order: &BuyOrderCreated) -> StoredRow {
+    (
+        order.id,
+        order.client_id,
+        order.external_id,
+        order.created_at,
+        order.currency_id,
+        order.currency_iso3.clone(),
+        order.currency_amount.decimal(),
+        order.btc_rate.decimal(),
+        order.btc_amount.decimal(),
+    )
+}
+
+/// Inserts what is not there, and returns the ids of what was inserted.
+async fn insert(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
+    let column = |of: fn(&BuyOrderCreated) -> i64| orders.iter().map(|order| of(order)).collect::<Vec<_>>();
+    let decimals =
+        |of: fn(&BuyOrderCreated) -> Decimal| orders.iter().map(|order| of(order)).collect::<Vec<_>>();
+    let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
+    let created_at: Vec<OffsetDateTime> = orders.iter().map(|order| order.created_at).collect();
+    let iso3: Vec<&str> = orders.iter().map(|order| order.currency_iso3.as_str()).collect();
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "INSERT INTO buy_order_read_model
+             (id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount)
+         SELECT *
+         FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::timestamptz[], $5::bigint[], $6::text[],
+                     $7::numeric[], $8::numeric[], $9::numeric[])
+         ON CONFLICT DO NOTHING
+         RETURNING id",
+    )
+    .bind(column(|order| order.id))
+    .bind(column(|order| order.client_id))
+    .bind(external_ids)
+    .bind(created_at)
+    .bind(column(|order| order.currency_id))
+    .bind(iso3)
+    .bind(decimals(|order| order.currency_amount.decimal()))
+    .bind(decimals(|order| order.btc_rate.decimal()))
+    .bind(decimals(|order| order.btc_amount.decimal()))
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().collect())
+}
+
+/// The rows that stand in the way of these orders, by id or by external id.
+async fn stored(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<StoredRow>> {
+    let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
+    let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
+    sqlx::query_as(
+        "SELECT id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount
+         FROM buy_order_read_model
+         WHERE id = ANY($1) OR external_id = ANY($2)",
+    )
+    .bind(ids)
+    .bind(external_ids)
+    .fetch_all(pool)
+    .await
+}

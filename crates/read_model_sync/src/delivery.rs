@@ -1,0 +1,215 @@
+//! What a delivery says, what can become of it, and how it is laid aside when it can never be applied.
+
+use common::broker::{Outgoing, topology};
+use common::buy_order_event::BuyOrderCreated;
+use common::timestamp::rfc3339_micros;
+use common::trace_context::TRACEPARENT;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable};
+use time::OffsetDateTime;
+
+/// Why it is a dead letter.
+pub const REASON: &str = "x-reason";
+
+/// When it was first laid aside: stays when an operator sends it round again and it fails again. RFC 3339.
+pub const FIRST_FAILED_AT: &str = "x-first-failed-at";
+
+const FAILED_BY: &str = "x-failed-by";
+const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
+const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
+
+/// Headers travel in one frame, beside a body of any size.
+const LONGEST_REASON: usize = 1000;
+
+/// Headers by which RabbitMQ would copy a message to further queues.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its order is now in the read model.
+    Applied,
+    /// Its order was there, the same in every field: a repeated delivery.
+    AlreadyApplied,
+    /// Not applied, for a reason that will pass: try again.
+    Transient(String),
+    /// It can never be applied, and why.
+    Permanent(String),
+}
+
+/// A delivery that could be read.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// As it came.
+    pub delivery: &'a Delivery,
+    /// What it says.
+    pub order: BuyOrderCreated,
+}
+
+impl<'a> Message<'a> {
+    /// Reads a delivery.
+    ///
+    /// # Errors
+    /// Why it says nothing that this service understands.
+    pub fn read(delivery: &'a Delivery) -> Result<Self, String> {
+        match serde_json::from_slice(&delivery.data) {
+            Ok(order) => Ok(Self { delivery, order }),
+            Err(error) => Err(format!("the body is no order: {error}")),
+        }
+    }
+
+    /// The event of an order that is now in the read model.
+    pub fn report_applied(&self) {
+        let traceparent = traceparent(&self.delivery.properties);
+        tracing::info!(
+            event = "buy_order_read_model_synced",
+            id = self.order.id,
+            traceparent
+        );
+    }
+}
+
+fn traceparent(properties: &BasicProperties) -> Option<&str> {
+    match properties.headers().as_ref()?.inner().get(TRACEPARENT)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        _ => None,
+    }
+}
+
+/// The message that takes the place of a delivery among the dead letters: same body, id, type and headers, with the reason added.
+#[must_use]
+pub fn dead_letter(delivery: &Delivery, exchange: &str, reason: &str) -> Outgoing {
+    Outgoing {
+        exchange: topology::dead_letter_exchange(exchange),
+        routing_key: topology::DEAD_LETTER_QUEUE.to_owned(),
+        properties: kept_properties(&delivery.properties).with_headers(headers(delivery, reason)),
+        body: delivery.data.clone(),
+    }
+}
+
+/// Not all of them: an expiration would drop the letter, and the broker refuses a user id that is not ours.
+fn kept_properties(original: &BasicProperties) -> BasicProperties {
+    let mut kept = BasicProperties::default();
+    if let Some(content_type) = original.content_type().clone() {
+        kept = kept.with_content_type(content_type);
+    }
+    if let Some(encoding) = original.content_encoding().clone() {
+        kept = kept.with_content_encoding(encoding);
+    }
+    if let Some(correlation_id) = original.correlation_id().clone() {
+        kept = kept.with_correlation_id(correlation_id);
+    }
+    if let Some(message_id) = original.message_id().clone() {
+        kept = kept.with_message_id(message_id);
+    }
+    if let Some(timestamp) = *original.timestamp() {
+        kept = kept.with_timestamp(timestamp);
+    }
+    if let Some(kind) = original.kind().clone() {
+        kept = kept.with_type(kind);
+    }
+    if let Some(app_id) = original.app_id().clone() {
+        kept = kept.with_app_id(app_id);
+    }
+    kept
+}
+
+fn headers(delivery: &Delivery, reason: &str) -> FieldTable {
+    let mut headers = FieldTable::default();
+    if let Some(original) = delivery.properties.headers() {
+        for (name, value) in original.inner() {
+            if !ROUTING_HEADERS.contains(&name.as_str()) {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    let mut add = |name: &'static str, value: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    };
+    let end = reason.floor_char_boundary(LONGEST_REASON);
+    add(REASON, &reason[..end]);
+    add(FAILED_BY, env!("CARGO_PKG_NAME"));
+    add(ORIGINAL_EXCHANGE, delivery.exchange.as_str());
+    add(ORIGINAL_ROUTING_KEY, delivery.routing_key.as_str());
+    if !headers.contains_key(FIRST_FAILED_AT) {
+        let now = rfc3339_micros(OffsetDateTime::now_utc());
+        headers.insert(FIRST_FAILED_AT.into(), AMQPValue::LongString(now.into()));
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(properties: BasicProperties, body: &str) -> Delivery {
+        let mut delivery = Delivery::mock(
+            1,
+            "pydist".into(),
+            "buy_order".into(),
+            false,
+            body.as_bytes().to_vec(),
+        );
+        delivery.properties = properties;
+        delivery
+    }
+
+    fn header<'a>(letter: &'a Outgoing, name: &str) -> Option<&'a AMQPValue> {
+        letter.properties.headers().as_ref()?.inner().get(name)
+    }
+
+    fn text(value: &str) -> AMQPValue {
+        AMQPValue::LongString(value.into())
+    }
+
+    #[test]
+    fn a_dead_letter_keeps_body_and_message_id_and_tells_its_reason() {
+        let properties = BasicProperties::default()
+            .with_message_id("m1".into())
+            .with_expiration("10".into());
+        let letter = dead_letter(
+            &delivery(properties, "nonsense"),
+            "pydist",
+            "the body is no order",
+        );
+        assert_eq!(letter.body, b"nonsense");
+        assert_eq!(letter.exchange, "pydist.dead_letter");
+        assert_eq!(letter.properties.message_id(), &Some("m1".into()));
+        assert_eq!(letter.properties.expiration(), &None);
+        assert_eq!(header(&letter, REASON), Some(&text("the body is no order")));
+        assert_eq!(header(&letter, ORIGINAL_ROUTING_KEY), Some(&text("buy_order")));
+        assert!(header(&letter, FIRST_FAILED_AT).is_some());
+    }
+
+    #[test]
+    fn a_letter_that_fails_again_keeps_the_time_of_its_first_failure_but_not_its_old_reason() {
+        let mut table = FieldTable::default();
+        table.insert(FIRST_FAILED_AT.into(), text("2020-01-01T00:00:00Z"));
+        table.insert(REASON.into(), text("old"));
+        table.insert("CC".into(), text("elsewhere"));
+        table.insert(TRACEPARENT.into(), text("00-a-b-01"));
+        let letter = dead_letter(
+            &delivery(BasicProperties::default().with_headers(table), ""),
+            "pydist",
+            "new",
+        );
+        assert_eq!(
+            header(&letter, FIRST_FAILED_AT),
+            Some(&text("2020-01-01T00:00:00Z"))
+        );
+        assert_eq!(header(&letter, REASON), Some(&text("new")));
+        assert_eq!(header(&letter, TRACEPARENT), Some(&text("00-a-b-01")));
+        assert_eq!(header(&letter, "CC"), None);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let letter = dead_letter(
+            &delivery(BasicProperties::default(), ""),
+            "pydist",
+            &"é".repeat(2000),
+        );
+        assert_eq!(header(&letter, REASON), Some(&text(&"é".repeat(500))));
+    }
+}
