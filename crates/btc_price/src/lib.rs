@@ -1,1 +1,17 @@
-//! Quotes BTC in a fiat currency.
+//! Quotes BTC in a fiat currency: `GET /buy?currency=USD`.
+//!
+//! In reading order: what the environment sets ([`config`]), how the service is put together ([`app`]), what it
+//! answers ([`routes`], [`error`], [`openapi`]), when a quote is reused and when asked for anew ([`quote`]), and how Coinbase
+//! is asked and its answer judged ([`coinbase`]). It never invents a price.
+
+pub mod config;
+
+pub mod app;
+
+pub mod error;
+pub mod openapi;
+pub mod routes;
+
+pub mod quote;
+
+pub mod coinbase;

@@ -1,0 +1,134 @@
+//! What the environment sets.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::endpoints::{Listen, Peer};
+use common::env::Env;
+
+use crate::coinbase::Endpoint;
+
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(2);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The configuration of this service.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where prices come from: `CB_PROTOCOL` (https when not set), `CB_HOST`, `CB_PORT`, `CB_PATH`.
+    pub coinbase: Endpoint,
+    /// `CB_TIMEOUT_S`: how long a whole request for a price may take; 5 s when not set.
+    pub coinbase_timeout: Duration,
+    /// `QUOTE_MAX_AGE_S`: how old a quote may get before Coinbase is asked again; 2 s when not set.
+    pub quote_max_age: Duration,
+    /// `EXTRA_CA_FILE`: PEM certificates of authorities to trust besides the public ones.
+    pub extra_ca: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the configuration; its faults stay in `env`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            listen: Listen::from_env(env),
+            coinbase: endpoint(env),
+            coinbase_timeout: env.seconds_or("CB_TIMEOUT_S", DEFAULT_TIMEOUT),
+            quote_max_age: env.seconds_or("QUOTE_MAX_AGE_S", DEFAULT_MAX_AGE),
+            extra_ca: env.optional("EXTRA_CA_FILE").map(PathBuf::from),
+        }
+    }
+}
+
+fn endpoint(env: &mut Env) -> Endpoint {
+    let mut peer = Peer::from_env(env, "CB");
+    if env.optional("CB_PROTOCOL").is_none() {
+        // Unlike the services of the cluster, the price provider is across the internet.
+        "https".clone_into(&mut peer.protocol);
+    }
+    let path = env.string("CB_PATH");
+    if !path.is_empty() && !Endpoint::is_path(&path) {
+        env.fault(format!(
+            "CB_PATH is malformed: {path:?} is not a plain path that begins with a slash"
+        ));
+    }
+    if !peer.host.is_empty() && !Endpoint::is_host(&peer.host) {
+        env.fault(format!(
+            "CB_HOST is malformed: {:?} is not a host name",
+            peer.host
+        ));
+    }
+    Endpoint::new(peer, &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use common::env::{ConfigFaults, Env};
+
+    use super::Config;
+
+    const MINIMAL: [(&str, &str); 5] = [
+        ("SERVICE_HOST", "127.0.0.1"),
+        ("SERVICE_PORT", "8080"),
+        ("CB_HOST", "api.coinbase.com"),
+        ("CB_PORT", "443"),
+        ("CB_PATH", "/v2/prices"),
+    ];
+
+    fn read(changes: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
+        let mut env = Env::from_pairs(MINIMAL.iter().chain(changes).copied());
+        let config = Config::from_env(&mut env);
+        env.finish(config)
+    }
+
+    #[test]
+    fn what_is_not_set_has_the_documented_defaults() -> anyhow::Result<()> {
+        let config = read(&[])?;
+        assert_eq!(
+            config.coinbase.to_string(),
+            "https://api.coinbase.com:443/v2/prices"
+        );
+        assert_eq!(config.coinbase_timeout, Duration::from_secs(5));
+        assert_eq!(config.quote_max_age, Duration::from_secs(2));
+        assert_eq!(config.extra_ca, None);
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_environment_names_all_that_is_missing() {
+        let mut env = Env::from_pairs::<String, String>([]);
+        let config = Config::from_env(&mut env);
+        let faults = env
+            .finish(config)
+            .map_err(|faults| faults.to_string())
+            .err()
+            .unwrap_or_default();
+        for name in ["SERVICE_HOST", "SERVICE_PORT", "CB_HOST", "CB_PORT", "CB_PATH"] {
+            assert!(
+                faults.contains(&format!("{name} is missing")),
+                "{name} in {faults}"
+            );
+        }
+        assert_eq!(faults.matches(" is ").count(), 5, "{faults}");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_url_of_that_host_and_path_is_refused_by_name() {
+        for (name, value) in [
+            ("CB_PATH", "v2/prices"),
+            ("CB_PATH", "/v2?x="),
+            ("CB_PATH", "/v2#x"),
+            ("CB_HOST", "elsewhere.test/@coinbase.com"),
+            ("CB_HOST", "user@coinbase.com"),
+            ("CB_HOST", "coinbase com"),
+            ("CB_PROTOCOL", "ftp"),
+        ] {
+            let faults = read(&[(name, value)])
+                .map_err(|faults| faults.to_string())
+                .err()
+                .unwrap_or_default();
+            assert!(faults.contains(name), "{name}={value}: {faults}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! When a quote is reused, and when Coinbase is asked anew.
+//!
+//! Coinbase allows some 10,000 requests an hour, fewer than orders may come. So a quote is reused until it is
+//! `QUOTE_MAX_AGE_S` old, requests that come while Coinbase is being asked wait for that one answer, and after a
+//! failure Coinbase is left alone for a moment.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::money::Currency;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tracing::Instrument;
+use utoipa::ToSchema;
+
+use crate::coinbase::{Coinbase, PRICE_TYPE, PriceError};
+use crate::error::Unavailable;
+
+/// How long Coinbase is left alone after a failure that does not say how long.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
+
+/// A `Retry-After` beyond this is honoured only so far: it may be a mistake, and orders wait for a price.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What one BTC cost at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Quote {
+    /// When the price provider answered: RFC 3339, UTC, microseconds.
+    #[schema(format = DateTime, example = "2026-11-23T15:37:32.531853Z")]
+    pub timestamp: String,
+    /// The currency of the rate, ISO 4217.
+    #[schema(value_type = String, example = "USD")]
+    pub currency: &'static str,
+    /// What one BTC costs: the price provider's own decimal text; positive, at most 12 digits and 8 decimals.
+    #[schema(example = "48478.88")]
+    pub rate: String,
+}
+
+type Outcome = Result<Quote, Unavailable>;
+
+/// The latest quotes, shared by all requests; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Quotes(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    coinbase: Coinbase,
+    max_age: Duration,
+    usd: Mutex<Slot>,
+    eur: Mutex<Slot>,
+    gbp: Mutex<Slot>,
+}
+
+impl Quotes {
+    /// Quotes of `coinbase`, each reused until it is `max_age` old.
+    #[must_use]
+    pub fn new(coinbase: Coinbase, max_age: Duration) -> Self {
+        let (usd, eur, gbp) = Default::default();
+        Self(Arc::new(Shared {
+            coinbase,
+            max_age,
+            usd,
+            eur,
+            gbp,
+        }))
+    }
+
+    /// Where the quotes come from: `coinbase` or `simulator`.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        self.0.coinbase.source()
+    }
+
+    /// A quote that is recent enough, the one at hand or a new one.
+    ///
+    /// # Errors
+    ///
+    /// The price provider gave none, now or a moment ago.
+    pub async fn quote(&self, currency: Currency) -> Result<Quote, Unavailable> {
+        let mut flight = match self.0.at_hand(currency) {
+            AtHand::Known(outcome) => return outcome,
+            AtHand::Asked(flight) => flight,
+            AtHand::NotAsked(asker) => self.take_off(currency, asker),
+        };
+        let landed = flight
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|outcome| outcome.clone());
+        landed.unwrap_or_else(|| Err(unavailable(PriceError::Interrupted)))
+    }
+
+    /// In a task of its own, because others wait for the answer too when the client that came first hangs up.
+    fn take_off(&self, currency: Currency, asker: watch::Sender<Option<Outcome>>) -> Flight {
+        let flight = asker.subscribe();
+        let shared = Arc::clone(&self.0);
+        let task = async move {
+            let outcome = shared.ask(currency).await;
+            shared.slot(currency, |slot| *slot = Slot::landed(&outcome, Instant::now()));
+            asker.send_replace(Some(outcome));
+        };
+        tokio::spawn(task.in_current_span());
+        flight
+    }
+}
+
+impl Shared {
+    fn slot<T>(&self, currency: Currency, use_it: impl FnOnce(&mut Slot) -> T) -> T {
+        let slot = match currency {
+            Currency::Usd => &self.usd,
+            Currency::Eur => &self.eur,
+            Currency::Gbp => &self.gbp,
+        };
+        // A slot is replaced whole, never left half written, so a panic elsewhere does not spoil it.
+        use_it(&mut slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn at_hand(&self, currency: Currency) -> AtHand {
+        self.slot(currency, |slot| slot.at_hand(Instant::now(), self.max_age))
+    }
+
+    async fn ask(&self, currency: Currency) -> Outcome {
+        match self.coinbase.buy_price(currency).await {
+            Ok(rate) => Ok(Quote {
+                timestamp: rfc3339_micros(OffsetDateTime::now_utc()),
+                currency: currency.iso3(),
+                rate,
+            }),
+            Err(error) => {
+                tracing::error!(
+                    event = "coinbase_client_exception_occurred",
+                    currency = currency.iso3(),
+                    price_type = PRICE_TYPE,
+                    info = chain(&error),
+                );
+                Err(unavailable(error))
+            }
+        }
+    }
+}
+
+type Flight = watch::Receiver<Option<Outcome>>;
+
+/// What is known of the price in one currency.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Empty,
+    InFlight(Flight),
+    Quoted {
+        quote: Quote,
+        at: Instant,
+    },
+    Failed {
+        cause: Arc<PriceError>,
+        until: Instant,
+    },
+}
+
+enum AtHand {
+    Known(Outcome),
+    Asked(Flight),
+    NotAsked(watch::Sender<Option<Outcome>>),
+}
+
+impl Slot {
+    fn landed(outcome: &Outcome, now: Instant) -> Self {
+        match outcome {
+            Ok(quote) => Self::Quoted {
+                quote: quote.clone(),
+                at: now,
+            },
+            Err(Unavailable { cause, retry_after }) => Self::Failed {
+                cause: Arc::clone(cause),
+                until: now + *retry_after,
+            },
+        }
+    }
+
+    /// What answers a request at `now`. Where that is nothing, the caller must ask, and the slot is in flight.
+    fn at_hand(&mut self, now: Instant, max_age: Duration) -> AtHand {
+        match self {
+            Self::Quoted { quote, at } if now.saturating_duration_since(*at) < max_age => {
+                return AtHand::Known(Ok(quote.clone()));
+            }
+            Self::Failed { cause, until } if now < *until => {
+                let retry_after = until.saturating_duration_since(now);
+                return AtHand::Known(Err(Unavailable {
+                    cause: Arc::clone(cause),
+                    retry_after,
+                }));
+            }
+            // The sender is gone before it sent only when its task died; then somebody must ask again.
+            Self::InFlight(flight) if flight.has_changed().is_ok() => return AtHand::Asked(flight.clone()),
+            Self::Empty | Self::InFlight(_) | Self::Quoted { .. } | Self::Failed { .. } => {}
+        }
+        let (asker, flight) = watch::channel(None);
+        *self = Self::InFlight(flight);
+        AtHand::NotAsked(asker)
+    }
+}
+
+fn unavailable(cause: PriceError) -> Unavailable {
+    let retry_after = match &cause {
+        PriceError::Status {
+            retry_after: Some(wanted),
+            ..
+        } => (*wanted).clamp(PAUSE_AFTER_FAILURE, LONGEST_PAUSE),
+        _ => PAUSE_AFTER_FAILURE,
+    };
+    Unavailable {
+        cause: Arc::new(cause),
+        retry_after,
+    }
+}
+
+/// A moment in UTC. The library's RFC 3339 drops trailing zeros of the fraction; clients get six digits always.
+fn rfc3339_micros(utc: OffsetDateTime) -> String {
+    let ((year, month, day), (hour, minute, second, micros)) = (utc.to_calendar_date(), utc.to_hms_micro());
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+}
+
+/// The error with all its sources, for the log.
+fn chain(error: &PriceError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use reqwest::StatusCode;
+    use time::macros::datetime;
+
+    use super::{AtHand, Outcome, PAUSE_AFTER_FAILURE, PriceError, Quote, Slot, rfc3339_micros, unavailable};
+
+    const MAX_AGE: Duration = Duration::from_secs(2);
+    const A_MOMENT: Duration = Duration::from_nanos(1);
+
+    fn quote() -> Quote {
+        Quote {
+            timestamp: String::new(),
+            currency: "USD",
+            rate: "1".to_owned(),
+        }
+    }
+
+    fn failure(retry_after_s: Option<u64>) -> Outcome {
+        let retry_after = retry_after_s.map(Duration::from_secs);
+        Err(unavailable(PriceError::Status {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after,
+        }))
+    }
+
+    fn asks(slot: &mut Slot, now: Instant) -> bool {
+        matches!(slot.at_hand(now, MAX_AGE), AtHand::NotAsked(_))
+    }
+
+    #[test]
+    fn a_timestamp_always_has_six_digits_of_a_second() {
+        let moment = datetime!(2026-03-04 05:06:07.080 UTC);
+        assert_eq!(rfc3339_micros(moment), "2026-03-04T05:06:07.080000Z");
+    }
+
+    #[test]
+    fn a_quote_is_reused_until_it_has_the_maximal_age() {
+        let now = Instant::now();
+        let mut slot = Slot::landed(&Ok(quote()), now);
+        for age in [Duration::ZERO, MAX_AGE - A_MOMENT] {
+            assert!(matches!(slot.at_hand(now + age, MAX_AGE), AtHand::Known(Ok(known)) if known == quote()));
+        }
+        assert!(asks(&mut slot, now + MAX_AGE));
+    }
+
+    #[test]
+    fn one_asks_and_the_others_wait_for_it() {
+        let now = Instant::now();
+        let mut slot = Slot::Empty;
+        let AtHand::NotAsked(asker) = slot.at_hand(now, MAX_AGE) else {
+            panic!("nobody asks")
+        };
+        for _ in 0..3 {
+            assert!(matches!(slot.at_hand(now, MAX_AGE), AtHand::Asked(_)));
+        }
+        drop(asker);
+        assert!(
+            asks(&mut slot, now),
+            "a dead asker must not leave the others waiting"
+        );
+    }
+
+    #[test]
+    fn a_failure_is_remembered_briefly_or_as_long_as_the_provider_asks() {
+        let now = Instant::now();
+        for (wanted, pause) in [
+            (None, PAUSE_AFTER_FAILURE),
+            (Some(0), PAUSE_AFTER_FAILURE),
+            (Some(7), Duration::from_secs(7)),
+            (Some(86_400), Duration::from_secs(60)),
+        ] {
+            let mut slot = Slot::landed(&failure(wanted), now);
+            let last = slot.at_hand(now + pause - A_MOMENT, MAX_AGE);
+            assert!(
+                matches!(last, AtHand::Known(Err(known)) if known.retry_after == A_MOMENT),
+                "{wanted:?}"
+            );
+            assert!(asks(&mut slot, now + pause), "{wanted:?}");
+        }
+    }
+}

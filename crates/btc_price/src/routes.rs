@@ -1,0 +1,77 @@
+//! `GET /buy`.
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use common::http::QueryFields;
+use common::money::Currency;
+use utoipa::OpenApi;
+
+use crate::error::ApiError;
+use crate::openapi::{Detail, FieldFaults};
+use crate::quote::{Quote, Quotes};
+
+/// The routes of this service, less those that every service has.
+pub fn router(quotes: Quotes) -> Router {
+    Router::new().route("/buy", get(buy)).with_state(quotes)
+}
+
+/// The description of [`router`].
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    ApiDoc::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "btc_price", description = "Quotes BTC in a fiat currency."),
+    paths(buy)
+)]
+struct ApiDoc;
+
+/// What one BTC costs a buyer.
+///
+/// The rate is the price provider's own decimal text. A quote is reused for some seconds, so the timestamp may be
+/// that old; a provider that gives no valid price is never made up for.
+#[utoipa::path(
+    get,
+    path = "/buy",
+    tag = "prices",
+    params(("currency" = String, Query, description = "USD, EUR or GBP", example = "USD")),
+    responses(
+        (status = 200, description = "A recent quote", body = Quote),
+        (status = 400, description = "A currency that is not supported", body = Detail,
+            example = json!({"detail": "unsupported currency: JPY.  supported: USD, EUR, GBP"})),
+        (status = 405, description = "Another method than GET",
+            headers(("Allow" = String, description = "The methods of this path")), body = Detail,
+            example = json!({"detail": "Method Not Allowed"})),
+        (status = 422, description = "No currency in the query", body = FieldFaults),
+        (status = 500, description = "A fault of ours; the log has the same reference", body = Detail, example = json!({
+            "detail": "an error occurred.  please contact pydist support and quote reference \
+                       5fa733ae-82b4-4ac0-8478-35ff30dae879"
+        })),
+        (status = 503, description = "The price provider gives no valid price for now",
+            headers(("Retry-After" = u32, description = "Seconds until a try makes sense")), body = Detail,
+            example = json!({"detail": "no recent price is available, try again shortly"})),
+    )
+)]
+async fn buy(State(quotes): State<Quotes>, query: QueryFields) -> Result<Json<Quote>, ApiError> {
+    let currency = currency(query)?;
+    tracing::info!(event = "btc_price_requested", currency = currency.iso3());
+    let quote = quotes.quote(currency).await?;
+    tracing::info!(
+        event = "btc_price_quoted",
+        source = quotes.source(),
+        timestamp = quote.timestamp,
+        currency = quote.currency,
+        rate = quote.rate,
+    );
+    Ok(Json(quote))
+}
+
+fn currency(mut query: QueryFields) -> Result<Currency, ApiError> {
+    match query.required("currency", |text| Ok(text.to_owned())) {
+        None => Err(ApiError::Invalid(query.rejection())),
+        Some(text) => Currency::parse(&text).ok_or(ApiError::UnsupportedCurrency(text)),
+    }
+}
