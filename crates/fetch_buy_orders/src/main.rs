@@ -1,3 +1,10 @@
 //! Starts the process; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use fetch_buy_orders::app;
+use fetch_buy_orders::config::Config;
+
+fn main() -> ExitCode {
+    common::service::run("fetch_buy_orders", Config::from_env, app::start)
+}

@@ -1,1 +1,12 @@
-//! Brings the schemas of both models up to date.
+//! Brings the schemas of both models up to date, then answers `/healthcheck`, which the other services wait for.
+//!
+//! The migrations are the files under `migrations/` at the top of the repository, embedded at compile time. With `--once` the process
+//! applies them and exits. Any number of these processes may run at once, and each may be killed at any moment.
+//!
+//! In reading order: [`config`], what the process does ([`app`]), how one database is migrated ([`schema`]).
+
+pub mod config;
+
+pub mod app;
+
+pub mod schema;

@@ -1,0 +1,22 @@
+//! What the process does, from start to serving.
+
+use common::service::Lifecycle;
+use common::{database, http, migrations};
+
+use crate::config::Config;
+use crate::routes;
+
+/// Waits for the schema and the read model, then serves pages.
+///
+/// # Errors
+/// When the port cannot be bound.
+pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+    migrations::wait(&config.migration).await?;
+    let read_model = database::connect(&config.read_model, "read_model").await;
+    let listener = http::bind(&config.listen).await?;
+    lifecycle.spawn(
+        "http",
+        http::serve(listener, routes::router(read_model), lifecycle.stopping()),
+    );
+    Ok(())
+}

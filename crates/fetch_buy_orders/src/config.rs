@@ -1,0 +1,26 @@
+//! What the service reads from its environment.
+
+use common::endpoints::{Database, Listen, Peer};
+use common::env::Env;
+
+/// The configuration of `fetch_buy_orders`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it listens: `SERVICE_…`.
+    pub listen: Listen,
+    /// Where the rows are: `READ_MODEL_DB_…`.
+    pub read_model: Database,
+    /// Who reports that the schema is there: `MIGRATION_…`.
+    pub migration: Peer,
+}
+
+impl Config {
+    /// Reads `SERVICE_…`, `READ_MODEL_DB_…` and `MIGRATION_…`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            listen: Listen::from_env(env),
+            read_model: Database::from_env(env, "READ_MODEL_DB"),
+            migration: Peer::from_env(env, "MIGRATION"),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How a request fails.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use common::http::Problem;
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Faulty parameters, each named in the answer.
+    #[error("the request is not valid")]
+    Invalid(Problem),
+    /// The client has no order with this id, or the projection has not brought it here yet.
+    #[error("unknown last_reference")]
+    UnknownReference,
+    /// The read model did not give the rows.
+    #[error("the orders cannot be read at the moment, try again shortly")]
+    ReadModel(#[from] sqlx::Error),
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let detail = self.to_string();
+        match self {
+            Self::Invalid(problem) => problem,
+            Self::UnknownReference => Problem::client(StatusCode::NOT_FOUND, detail),
+            Self::ReadModel(error) if is_away(&error) => Problem::unavailable(detail, error),
+            Self::ReadModel(error) => Problem::internal(error),
+        }
+        .into_response()
+    }
+}
+
+/// Whether the same request can succeed later: the server cannot be reached, is busy, or gave up for want of time or room.
+/// Everything else, for example a column that is not there, is a fault of ours.
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(refusal) => {
+            let code = refusal.code().unwrap_or_default();
+            // Connection, resources, a lock not to be had, operator intervention and statement_timeout, rolled back by a conflict.
+            ["08", "53", "55", "57", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_away_is_503_and_a_fault_of_ours_500() {
+        let status = |error: sqlx::Error| ApiError::from(error).into_response().status();
+        assert_eq!(status(sqlx::Error::PoolTimedOut), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            status(sqlx::Error::ColumnNotFound("id".to_owned())),
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
+    }
+
+    #[test]
+    fn an_unknown_reference_is_404() {
+        assert_eq!(
+            ApiError::UnknownReference.into_response().status(),
+            StatusCode::NOT_FOUND
+        );
+    }
+}

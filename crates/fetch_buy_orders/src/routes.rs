@@ -1,0 +1,134 @@
+//! The HTTP surface: `GET /buy_orders`.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{HeaderValue, LINK};
+use axum::routing::get;
+use axum::{Json, Router};
+use common::http::{self, QueryFields, field};
+use sqlx::PgPool;
+use utoipa::{IntoParams, OpenApi};
+use uuid::Uuid;
+
+use crate::db;
+use crate::error::ApiError;
+use crate::openapi::{Detail, FieldFaults};
+use crate::page::Page;
+
+/// There is no login yet: every request is the one seeded client's, as in `create_buy_order`.
+const CLIENT_ID: i64 = 1;
+
+const DEFAULT_PAGE_SIZE: u32 = 10;
+const LARGEST_PAGE_SIZE: u32 = 1000;
+
+/// Above every id that an identity column draws: the newest page begins below it.
+const ABOVE_ALL_IDS: i64 = i64::MAX;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "fetch_buy_orders",
+        description = "Pages of BTC buy orders, newest first"
+    ),
+    paths(buy_orders)
+)]
+struct Document;
+
+/// All routes of the service.
+pub fn router(read_model: PgPool) -> Router {
+    let api = Router::new()
+        .route("/buy_orders", get(buy_orders))
+        .with_state(read_model);
+    http::routes(api, Some(Document::openapi()))
+}
+
+/// The part of the list of orders that is asked for.
+#[derive(Debug, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// The `last_reference` of the page before: the id of the last row seen. Without it the newest orders are answered.
+    #[param(value_type = Uuid, required = false)]
+    last_reference: Option<Uuid>,
+    /// How many rows to answer at most.
+    #[param(required = false, minimum = 1, maximum = 1000, default = 10, example = 10)]
+    page_size: u32,
+}
+
+impl PageQuery {
+    fn read(mut query: QueryFields) -> Result<Self, ApiError> {
+        let last_reference = query.optional("last_reference", field::uuid);
+        let page_size = query.optional("page_size", |text| {
+            field::integer_between(text, 1, LARGEST_PAGE_SIZE)
+        });
+        match (last_reference, page_size) {
+            (Some(last_reference), Some(page_size)) => Ok(Self {
+                last_reference,
+                page_size: page_size.unwrap_or(DEFAULT_PAGE_SIZE),
+            }),
+            _ => Err(ApiError::Invalid(query.rejection())),
+        }
+    }
+}
+
+/// A page of orders, newest first.
+///
+/// Walking the pages by `last_reference` shows every order that was there at the first page exactly once, however many arrive meanwhile.
+#[utoipa::path(
+    get,
+    path = "/buy_orders",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "The page", body = Page, headers(
+            ("Link" = String, description = "Where the next page is, `rel=\"next\"`; when this page is full"),
+        )),
+        (status = 404, description = "No order has the id `last_reference`", body = Detail,
+            example = json!({"detail": "unknown last_reference"})),
+        (status = 405, description = "Another method than GET", headers(("Allow" = String)), body = Detail,
+            example = json!({"detail": "Method Not Allowed"})),
+        (status = 422, description = "Faulty parameters, each with an item", body = FieldFaults),
+        (status = 500, description = "A fault of ours; the log has the same reference", body = Detail, example = json!({
+            "detail": "an error occurred.  please contact pydist support and quote reference 5fa733ae-82b4-4ac0-8478-35ff30dae879"
+        })),
+        (status = 503, description = "The orders cannot be read at the moment",
+            headers(("Retry-After" = u32, description = "Seconds until a try makes sense")), body = Detail,
+            example = json!({"detail": "the orders cannot be read at the moment, try again shortly"})),
+    )
+)]
+async fn buy_orders(
+    State(read_model): State<PgPool>,
+    query: QueryFields,
+) -> Result<(HeaderMap, Json<Page>), ApiError> {
+    let PageQuery {
+        last_reference,
+        page_size,
+    } = PageQuery::read(query)?;
+    tracing::info!(
+        event = "buy_orders_page_requested",
+        client_id = CLIENT_ID,
+        last_reference = last_reference.map(tracing::field::display),
+        page_size,
+    );
+    let page = page(&read_model, CLIENT_ID, last_reference, page_size).await?;
+    let link = page
+        .next(page_size)
+        .and_then(|link| HeaderValue::try_from(link).ok());
+    Ok((link.map(|link| (LINK, link)).into_iter().collect(), Json(page)))
+}
+
+async fn page(
+    read_model: &PgPool,
+    client_id: i64,
+    last_reference: Option<Uuid>,
+    page_size: u32,
+) -> Result<Page, ApiError> {
+    let mut connection = read_model.acquire().await?;
+    let below = match last_reference {
+        None => ABOVE_ALL_IDS,
+        Some(reference) => db::position(&mut connection, client_id, reference)
+            .await?
+            .ok_or(ApiError::UnknownReference)?,
+    };
+    Ok(Page::of(
+        db::page(&mut connection, client_id, below, page_size).await?,
+    ))
+}
