@@ -1,1 +1,43 @@
-//! Starts the whole cluster outside compose: private servers, the real binaries, a price simulator.
+//! The local cluster: private PostgreSQL and RabbitMQ servers, the five real binaries with the environment contract of
+//! compose, and a simulator of Coinbase's prices. `run.sh` uses it where there is no Docker; every integration test and
+//! benchmark stands on it.
+//!
+//! A test starts one with [`Cluster::start`]:
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use cluster::{Cluster, Options, Service};
+//! let cluster = Cluster::start(Options::default()).await?;
+//! let answer = cluster.http().get(cluster.url(Service::FetchBuyOrders) + "/buy_orders").send().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything a cluster started is gone when it is dropped, and also when the process that holds it is killed: children
+//! carry a parent-death signal, and shared servers end when their standard input does.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people: its progress goes to the terminal"
+)]
+
+mod account;
+mod cluster;
+mod databases;
+mod http_client;
+pub mod native;
+mod ports;
+mod prices;
+mod process;
+mod servers;
+mod service;
+mod shared;
+mod wait;
+
+pub use cluster::{Cluster, Options, Server};
+pub use http_client::http_client;
+pub use prices::{Behaviour, PriceSimulator, Rates};
+pub use servers::{Addresses, BrokerAddress, DatabaseAddress, Servers};
+pub use service::Service;
+pub use shared::SERVERS_VARIABLE;
+pub use wait::wait_until;

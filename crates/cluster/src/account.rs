@@ -1,0 +1,79 @@
+//! The unprivileged account that servers run as when we are root: PostgreSQL refuses to run as root.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+/// An account of `/etc/passwd`.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+impl Account {
+    /// The account for a server: none when we are an ordinary user, else the package's own, else `nobody`.
+    pub(crate) fn for_server(package_account: &str) -> anyhow::Result<Option<Self>> {
+        if !is_root() {
+            return Ok(None);
+        }
+        let accounts = fs::read_to_string("/etc/passwd").context("could not read /etc/passwd")?;
+        [package_account, "nobody"]
+            .iter()
+            .find_map(|name| find(&accounts, name))
+            .map(Some)
+            .with_context(|| format!("the servers refuse to run as root, and there is no account `{package_account}` or `nobody`"))
+    }
+}
+
+fn find(accounts: &str, name: &str) -> Option<Account> {
+    let line = accounts
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))?;
+    let mut numbers = line.split(':').skip(2);
+    Some(Account {
+        uid: numbers.next()?.parse().ok()?,
+        gid: numbers.next()?.parse().ok()?,
+    })
+}
+
+/// Makes `directory` (and its parents), private to the account.
+pub(crate) fn private_directory(directory: &Path, account: Option<&Account>) -> anyhow::Result<()> {
+    let context = || format!("could not make the folder {}", directory.display());
+    fs::create_dir_all(directory).with_context(context)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).with_context(context)?;
+    own(directory, account)
+}
+
+/// Writes a file that only the account can read.
+pub(crate) fn private_file(path: &Path, text: &str, account: Option<&Account>) -> anyhow::Result<()> {
+    let context = || format!("could not write {}", path.display());
+    // A cookie is read-only for its owner: replaced, not rewritten.
+    if path.exists() {
+        fs::remove_file(path).with_context(context)?;
+    }
+    fs::write(path, text).with_context(context)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o400)).with_context(context)?;
+    own(path, account)
+}
+
+/// The nearest ancestor that other accounts may not enter, if there is one.
+pub(crate) fn closed_ancestor(directory: &Path) -> Option<PathBuf> {
+    directory
+        .ancestors()
+        .find(|ancestor| fs::metadata(ancestor).is_ok_and(|data| data.permissions().mode() & 0o001 == 0))
+        .map(Path::to_path_buf)
+}
+
+fn own(path: &Path, account: Option<&Account>) -> anyhow::Result<()> {
+    let Some(account) = account else { return Ok(()) };
+    chown(path, Some(account.uid), Some(account.gid))
+        .with_context(|| format!("could not hand {} to account {}", path.display(), account.uid))
+}

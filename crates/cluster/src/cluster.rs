@@ -1,0 +1,424 @@
+//! A running cluster for tests: private databases and virtual host, price simulator, real service processes.
+
+mod options;
+mod replica;
+
+use std::collections::BTreeMap;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+pub(crate) use options::default_contract;
+pub use options::{Options, Server};
+pub(crate) use replica::Replica;
+
+use crate::databases::{Territory, database_variables};
+use crate::http_client::http_client;
+use crate::ports::Lease;
+use crate::prices::PriceSimulator;
+use crate::process::locked;
+use crate::servers::{Addresses, BrokerAddress, Servers};
+use crate::service::Service;
+use crate::shared;
+
+/// A cluster of one test. Dropping it kills its services and removes its databases and virtual host.
+#[derive(Debug)]
+pub struct Cluster {
+    // In the order of their end: services, then what they use, then the servers.
+    services: Mutex<BTreeMap<Service, Arc<Replica>>>,
+    extras: Mutex<Vec<Arc<Replica>>>,
+    prices: PriceSimulator,
+    write_model: PgPool,
+    read_model: PgPool,
+    territory: Territory,
+    own_servers: Option<Servers>,
+    http: reqwest::Client,
+    contract: BTreeMap<String, String>,
+    overrides: Mutex<Vec<(Service, String, String)>>,
+}
+
+impl Cluster {
+    /// Starts a cluster; on return every service of `options` answers `/healthcheck`.
+    ///
+    /// # Errors
+    /// When a binary is missing or a part does not become healthy; the message holds its last log lines.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let own_servers = if options.own_servers {
+            Some(Servers::start_temporary().await?)
+        } else {
+            None
+        };
+        let servers = match &own_servers {
+            Some(servers) => servers.addresses(),
+            None => shared::addresses().await?,
+        };
+        let territory = Territory::create(&servers, options.migrated).await?;
+        let prices = PriceSimulator::start()?;
+        let pool = |address: &crate::DatabaseAddress| {
+            PgPoolOptions::new()
+                .max_connections(5)
+                .connect_lazy_with(address.options())
+        };
+        let leases = Service::ALL.iter().map(|service| Ok((*service, Lease::take()?)));
+        let leases: BTreeMap<Service, Lease> = leases.collect::<anyhow::Result<_>>()?;
+        let cluster = Self {
+            write_model: pool(&territory.addresses.write_model),
+            read_model: pool(&territory.addresses.read_model),
+            contract: contract(&territory.addresses, &leases, prices.port()),
+            services: Mutex::default(),
+            extras: Mutex::default(),
+            overrides: Mutex::new(options.env),
+            http: http_client()?,
+            prices,
+            territory,
+            own_servers,
+        };
+        for (service, lease) in leases {
+            let replica = Arc::new(Replica::new(service, lease)?);
+            locked(&cluster.services).insert(service, replica);
+        }
+        for service in &options.services {
+            cluster.launch(*service)?;
+        }
+        for service in &options.services {
+            cluster.replica(*service)?.healthy(&cluster.http).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// `http://127.0.0.1:PORT` of a service, also while it is stopped.
+    ///
+    /// # Panics
+    /// Never: every service has a port from the start.
+    #[must_use]
+    pub fn url(&self, service: Service) -> String {
+        locked(&self.services)
+            .get(&service)
+            .map(|replica| replica.url())
+            .unwrap_or_default()
+    }
+
+    /// A client without proxy and with a limit of 30 s.
+    #[must_use]
+    pub fn http(&self) -> reqwest::Client {
+        self.http.clone()
+    }
+
+    /// The simulator that `btc_price` asks.
+    #[must_use]
+    pub fn prices(&self) -> &PriceSimulator {
+        &self.prices
+    }
+
+    /// A pool on the private write model.
+    #[must_use]
+    pub fn write_model(&self) -> &PgPool {
+        &self.write_model
+    }
+
+    /// A pool on the private read model.
+    #[must_use]
+    pub fn read_model(&self) -> &PgPool {
+        &self.read_model
+    }
+
+    /// The broker with the private virtual host.
+    #[must_use]
+    pub fn queue(&self) -> &BrokerAddress {
+        &self.territory.addresses.broker
+    }
+
+    /// Addresses of the private databases and virtual host.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.territory.addresses
+    }
+
+    /// The environment that a service is started with, `SERVICE_PORT` included.
+    ///
+    /// # Errors
+    /// When the service is unknown.
+    pub fn environment(&self, service: Service) -> anyhow::Result<BTreeMap<String, String>> {
+        Ok(self.environment_at(service, self.replica(service)?.port()))
+    }
+
+    /// Sets a variable of a service from its next start on.
+    pub fn set_env(&self, service: Service, name: &str, value: &str) {
+        locked(&self.overrides).push((service, name.to_owned(), value.to_owned()));
+    }
+
+    /// Stops a service by SIGTERM and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not run or does not end.
+    pub async fn stop(&self, service: Service) -> anyhow::Result<ExitStatus> {
+        self.replica(service)?.process()?.stop().await
+    }
+
+    /// Kills a service by SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&self, service: Service) -> anyhow::Result<ExitStatus> {
+        self.replica(service)?.process()?.kill()
+    }
+
+    /// Sends SIGTERM without waiting.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn terminate(&self, service: Service) -> anyhow::Result<()> {
+        self.replica(service)?.process()?.signal(Signal::TERM)
+    }
+
+    /// Waits for the end of a service.
+    ///
+    /// # Errors
+    /// When it still runs after `limit`.
+    pub async fn wait_for_end(&self, service: Service, limit: Duration) -> anyhow::Result<ExitStatus> {
+        self.replica(service)?.process()?.wait(limit).await
+    }
+
+    /// Starts a service (again) on its port without waiting for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&self, service: Service) -> anyhow::Result<()> {
+        let replica = self.replica(service)?;
+        replica.start(self.environment_at(service, replica.port()))
+    }
+
+    /// Starts a service (again) on its port and waits until it is healthy.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn start_service(&self, service: Service) -> anyhow::Result<()> {
+        self.launch(service)?;
+        self.replica(service)?.healthy(&self.http).await
+    }
+
+    /// Starts one more process of a service, waits until it is healthy, and answers its URL.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn start_extra(&self, service: Service) -> anyhow::Result<String> {
+        let replica = Arc::new(Replica::new(service, Lease::take()?)?);
+        replica.start(self.environment_at(service, replica.port()))?;
+        locked(&self.extras).push(Arc::clone(&replica));
+        replica.healthy(&self.http).await?;
+        Ok(replica.url())
+    }
+
+    /// Stops, by SIGTERM, an extra process by its URL.
+    ///
+    /// # Errors
+    /// When there is none at that URL, or it does not end.
+    pub async fn stop_extra(&self, url: &str) -> anyhow::Result<ExitStatus> {
+        self.extra(url)?.process()?.stop().await
+    }
+
+    /// Kills an extra process by its URL.
+    ///
+    /// # Errors
+    /// When there is none at that URL.
+    pub async fn kill_extra(&self, url: &str) -> anyhow::Result<ExitStatus> {
+        self.extra(url)?.process()?.kill()
+    }
+
+    /// Freezes a service by SIGSTOP.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, service: Service) -> anyhow::Result<()> {
+        self.replica(service)?.process()?.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen service go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self, service: Service) -> anyhow::Result<()> {
+        self.replica(service)?.process()?.signal(Signal::CONT)
+    }
+
+    /// The process id of a service that was started.
+    #[must_use]
+    pub fn pid(&self, service: Service) -> Option<u32> {
+        Some(self.replica(service).ok()?.process().ok()?.pid())
+    }
+
+    /// The events that a service wrote to stdout so far, over all its runs.
+    #[must_use]
+    pub fn logs(&self, service: Service) -> Vec<serde_json::Value> {
+        let lines = self.output(service);
+        lines
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// The lines that a service wrote to stdout and stderr so far, over all its runs.
+    #[must_use]
+    pub fn output(&self, service: Service) -> Vec<String> {
+        self.replica(service)
+            .map(|replica| replica.lines())
+            .unwrap_or_default()
+    }
+
+    /// Stops a server in order (own servers only). Data and port are kept.
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not end.
+    pub async fn stop_server(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.stop(),
+            Server::ReadModel => servers.read_model.stop(),
+            Server::Broker => servers.rabbitmq.shut_down().await?,
+        }
+        Ok(())
+    }
+
+    /// Kills a server by SIGKILL (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not run.
+    pub async fn kill_server(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.kill(),
+            Server::ReadModel => servers.read_model.kill(),
+            Server::Broker => servers.rabbitmq.kill(),
+        }
+    }
+
+    /// Starts a stopped or killed server on its port and data, and waits until it answers (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not answer.
+    pub async fn start_server(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.start_again().await,
+            Server::ReadModel => servers.read_model.start_again().await,
+            Server::Broker => servers.rabbitmq.start_again().await,
+        }
+    }
+
+    /// Freezes a server's main process by SIGSTOP (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not run.
+    pub fn pause_server(&self, server: Server) -> anyhow::Result<()> {
+        self.signal_server(server, Signal::STOP)
+    }
+
+    /// Lets a frozen server go on (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not run.
+    pub fn resume_server(&self, server: Server) -> anyhow::Result<()> {
+        self.signal_server(server, Signal::CONT)
+    }
+
+    /// [`Cluster::stop_server`] of the broker.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stop_broker(&self) -> anyhow::Result<()> {
+        self.stop_server(Server::Broker).await
+    }
+
+    /// [`Cluster::start_server`] of the broker.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_broker(&self) -> anyhow::Result<()> {
+        self.start_server(Server::Broker).await
+    }
+
+    /// [`Cluster::kill_server`] of the broker.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn kill_broker(&self) -> anyhow::Result<()> {
+        self.kill_server(Server::Broker).await
+    }
+
+    fn signal_server(&self, server: Server, signal: Signal) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.signal(signal),
+            Server::ReadModel => servers.read_model.signal(signal),
+            Server::Broker => servers.rabbitmq.signal(signal),
+        }
+    }
+
+    fn servers(&self) -> anyhow::Result<&Servers> {
+        self.own_servers
+            .as_ref()
+            .context("these servers are shared with other tests: set Options::own_servers")
+    }
+
+    fn replica(&self, service: Service) -> anyhow::Result<Arc<Replica>> {
+        locked(&self.services)
+            .get(&service)
+            .cloned()
+            .context("unknown service")
+    }
+
+    fn extra(&self, url: &str) -> anyhow::Result<Arc<Replica>> {
+        let extras = locked(&self.extras);
+        extras
+            .iter()
+            .find(|replica| replica.url() == url)
+            .cloned()
+            .context("no extra process has this URL")
+    }
+
+    fn environment_at(&self, service: Service, port: u16) -> BTreeMap<String, String> {
+        let mut environment = service.environment(&self.contract);
+        environment.insert("SERVICE_PORT".to_owned(), port.to_string());
+        for (of, name, value) in locked(&self.overrides).iter() {
+            if *of == service {
+                environment.insert(name.clone(), value.clone());
+            }
+        }
+        environment
+    }
+}
+
+fn contract(
+    addresses: &Addresses,
+    leases: &BTreeMap<Service, Lease>,
+    prices_port: u16,
+) -> BTreeMap<String, String> {
+    let mut contract = default_contract();
+    contract.extend(database_variables("WRITE_MODEL", &addresses.write_model));
+    contract.extend(database_variables("READ_MODEL", &addresses.read_model));
+    let port = |service| {
+        leases
+            .get(&service)
+            .map(Lease::port)
+            .unwrap_or_default()
+            .to_string()
+    };
+    let broker = &addresses.broker;
+    let rest = [
+        ("Q_HOST", broker.host.clone()),
+        ("Q_PORT", broker.port.to_string()),
+        ("Q_USER", broker.user.clone()),
+        ("Q_PWD", broker.password.clone()),
+        ("Q_VHOST", broker.vhost.clone()),
+        ("MIGRATION_PORT", port(Service::Migration)),
+        ("BTC_PRICE_PORT", port(Service::BtcPrice)),
+        ("CB_PORT", prices_port.to_string()),
+    ];
+    contract.extend(rest.map(|(name, value)| (name.to_owned(), value)));
+    contract
+}

@@ -1,0 +1,103 @@
+//! What a test may choose.
+
+use std::collections::BTreeMap;
+
+use crate::service::Service;
+
+/// What to start, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The services to start; all five by default. They wait for `migration`: without it they never become healthy.
+    pub services: Vec<Service>,
+    /// PostgreSQL and RabbitMQ processes of this cluster's own, for tests that stop or kill them. Starting them takes
+    /// seconds; by default the servers are shared, and only databases and virtual host are private.
+    pub own_servers: bool,
+    /// Whether the databases hold the schemas from the start (by default) or nothing at all.
+    pub migrated: bool,
+    /// Variables that differ from the defaults, by service.
+    pub env: Vec<(Service, String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            services: Service::ALL.to_vec(),
+            own_servers: false,
+            migrated: true,
+            env: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Only these services, and `migration`, which they wait for.
+    #[must_use]
+    pub fn only(services: &[Service]) -> Self {
+        let mut services = services.to_vec();
+        if !services.contains(&Service::Migration) {
+            services.insert(0, Service::Migration);
+        }
+        Self {
+            services,
+            ..Self::default()
+        }
+    }
+
+    /// No services: empty databases and a virtual host.
+    #[must_use]
+    pub fn servers_only() -> Self {
+        Self {
+            services: Vec::new(),
+            migrated: false,
+            ..Self::default()
+        }
+    }
+
+    /// With own servers, for tests that stop or kill them.
+    #[must_use]
+    pub fn with_own_servers(mut self) -> Self {
+        self.own_servers = true;
+        self
+    }
+
+    /// With a variable of a service.
+    #[must_use]
+    pub fn with_env(mut self, service: Service, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((service, name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// A server of a cluster with own servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// PostgreSQL of the write model.
+    WriteModel,
+    /// PostgreSQL of the read model.
+    ReadModel,
+    /// RabbitMQ.
+    Broker,
+}
+
+/// The environment contract with the values that are the same in every test.
+pub(crate) fn default_contract() -> BTreeMap<String, String> {
+    [
+        ("SERVICE_HOST", "127.0.0.1"),
+        ("RUST_LOG", "info"),
+        ("LOGGING_HOST", ""),
+        ("WRITE_MODEL_DB_RETRY_WAIT_S", "1"),
+        ("READ_MODEL_DB_RETRY_WAIT_S", "1"),
+        ("Q_EXCHANGE", "pydist"),
+        ("Q_CLIENT_CONNECT_RETRY_S", "1"),
+        ("MIGRATION_PROTOCOL", "http"),
+        ("MIGRATION_HOST", "127.0.0.1"),
+        ("BTC_PRICE_PROTOCOL", "http"),
+        ("BTC_PRICE_HOST", "127.0.0.1"),
+        ("CB_PROTOCOL", "http"),
+        ("CB_HOST", "127.0.0.1"),
+        ("CB_PATH", "/v2/prices"),
+        ("QUOTE_MAX_AGE_S", "2"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}

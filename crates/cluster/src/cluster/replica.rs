@@ -1,0 +1,105 @@
+//! One process of a service on one port, over all its runs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::ports::Lease;
+use crate::process::{Output, Process, Program, locked};
+use crate::service::Service;
+use crate::wait::wait_until;
+
+/// Generous: several clusters may start at once on a small machine.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
+/// Longer than the drain deadline of a service.
+const ENDS_WITHIN: Duration = Duration::from_secs(15);
+
+#[derive(Debug)]
+pub(crate) struct Replica {
+    service: Service,
+    port: u16,
+    program: Program,
+    output: Output,
+    process: Mutex<Option<Arc<Process>>>,
+    _lease: Option<Lease>,
+}
+
+impl Replica {
+    /// A process that is still to be started, with its output kept in memory.
+    pub(crate) fn new(service: Service, lease: Lease) -> anyhow::Result<Self> {
+        let port = lease.port();
+        Ok(Self::build(service, port, Some(lease), Output::in_memory()))
+    }
+
+    /// A process that is still to be started, on a port that was chosen, with its output in a file.
+    pub(crate) fn logged(service: Service, port: u16, log: &Path) -> anyhow::Result<Self> {
+        Ok(Self::build(service, port, None, Output::to_file(log)?))
+    }
+
+    fn build(service: Service, port: u16, lease: Option<Lease>, output: Output) -> Self {
+        let mut program = Program::new(service.name(), "");
+        program.grace = ENDS_WITHIN;
+        Self {
+            service,
+            port,
+            program,
+            output,
+            process: Mutex::new(None),
+            _lease: lease,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it; what ran before on this port is killed.
+    pub(crate) fn start(&self, environment: BTreeMap<String, String>) -> anyhow::Result<()> {
+        let mut program = self.program.clone();
+        program.path = self.service.binary()?;
+        program.environment = environment.into_iter().collect();
+        let mut process = locked(&self.process);
+        // Ended before the new one wants the port.
+        drop(process.take());
+        *process = Some(Arc::new(program.start(&self.output)?));
+        Ok(())
+    }
+
+    pub(crate) fn process(&self) -> anyhow::Result<Arc<Process>> {
+        locked(&self.process)
+            .clone()
+            .with_context(|| format!("{} was not started", self.service.name()))
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.output.lines()
+    }
+
+    /// Waits until it answers `/healthcheck`; fails at once when it has ended.
+    pub(crate) async fn healthy(&self, client: &reqwest::Client) -> anyhow::Result<()> {
+        let process = self.process()?;
+        let url = self.url() + "/healthcheck";
+        let healthy = wait_until("it is healthy", HEALTHY_WITHIN, async || {
+            if process.ended().is_some() {
+                return Ok(true);
+            }
+            Ok(client
+                .get(&url)
+                .timeout(Duration::from_secs(2))
+                .send()
+                .await?
+                .status()
+                .is_success())
+        });
+        let outcome = healthy.await;
+        process.still_runs()?;
+        outcome.with_context(|| format!("{}; its last lines:\n{}", self.service.name(), self.output.tail()))
+    }
+}

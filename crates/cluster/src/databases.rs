@@ -1,0 +1,216 @@
+//! Private databases, cloned from migrated templates, and private virtual hosts.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::http_client::http_client;
+use crate::process::Program;
+use crate::servers::{Addresses, BrokerAddress, DatabaseAddress};
+use crate::service::{Service, binary};
+
+/// Any number that nothing else on these servers locks.
+const TEMPLATE_LOCK: i64 = 0x7079_6469_7374;
+
+/// A pair of databases and a virtual host that belong to one cluster.
+#[derive(Debug)]
+pub(crate) struct Territory {
+    pub(crate) addresses: Addresses,
+}
+
+impl Territory {
+    /// Makes one on these servers.
+    pub(crate) async fn create(servers: &Addresses, migrated: bool) -> anyhow::Result<Self> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let name = format!("test_{id}");
+        let territory = Self {
+            addresses: Addresses {
+                write_model: servers.write_model.named(&name),
+                read_model: servers.read_model.named(&name),
+                broker: BrokerAddress {
+                    vhost: name,
+                    ..servers.broker.clone()
+                },
+            },
+        };
+        // From here on a failure removes what was made: `territory` is dropped.
+        let template = if migrated {
+            Some(template(servers).await?)
+        } else {
+            None
+        };
+        tokio::try_join!(
+            create_database(&territory.addresses.write_model, template.as_deref()),
+            create_database(&territory.addresses.read_model, template.as_deref()),
+            create_vhost(&territory.addresses.broker),
+        )?;
+        Ok(territory)
+    }
+}
+
+impl Drop for Territory {
+    fn drop(&mut self) {
+        let addresses = self.addresses.clone();
+        // A thread with a runtime of its own: we may be dropped inside of one, or while it shuts down.
+        let removal = std::thread::spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                return;
+            };
+            runtime.block_on(async {
+                let removal = async {
+                    let _ = tokio::join!(
+                        drop_database(&addresses.write_model),
+                        drop_database(&addresses.read_model),
+                        delete_vhost(&addresses.broker),
+                    );
+                };
+                // What is left behind is deleted with the servers.
+                let _ = tokio::time::timeout(Duration::from_secs(20), removal).await;
+            });
+        });
+        let _ = removal.join();
+    }
+}
+
+async fn execute(maintenance: &mut PgConnection, statement: String) -> anyhow::Result<()> {
+    sqlx::query(AssertSqlSafe(statement.clone()))
+        .execute(maintenance)
+        .await
+        .context(statement)?;
+    Ok(())
+}
+
+async fn maintenance(database: &DatabaseAddress) -> anyhow::Result<PgConnection> {
+    let options = database.named("postgres").options();
+    PgConnection::connect_with(&options)
+        .await
+        .context("the shared PostgreSQL servers do not answer")
+}
+
+async fn create_database(database: &DatabaseAddress, template: Option<&str>) -> anyhow::Result<()> {
+    let mut connection = maintenance(database).await?;
+    let template = template.unwrap_or("template1");
+    execute(
+        &mut connection,
+        format!("CREATE DATABASE \"{}\" TEMPLATE \"{template}\"", database.name),
+    )
+    .await?;
+    Ok(connection.close().await?)
+}
+
+async fn drop_database(database: &DatabaseAddress) -> anyhow::Result<()> {
+    let mut connection = maintenance(database).await?;
+    execute(
+        &mut connection,
+        format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", database.name),
+    )
+    .await?;
+    Ok(connection.close().await?)
+}
+
+/// The name of the migrated template databases; the first caller of all processes makes them.
+async fn template(servers: &Addresses) -> anyhow::Result<String> {
+    // Servers may outlive a build: another `migration` binary gets another template.
+    let data = fs::metadata(binary("migration")?)?;
+    let name = format!("template_{}_{}", data.mtime(), data.size());
+    let mut write_model = maintenance(&servers.write_model).await?;
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(TEMPLATE_LOCK)
+        .execute(&mut write_model)
+        .await?;
+    let exists = sqlx::query("SELECT FROM pg_database WHERE datname = $1").bind(&name);
+    if exists.fetch_optional(&mut write_model).await?.is_none() {
+        let mut read_model = maintenance(&servers.read_model).await?;
+        let unfinished = format!("{name}_unfinished");
+        for connection in [&mut write_model, &mut read_model] {
+            execute(
+                connection,
+                format!("DROP DATABASE IF EXISTS \"{unfinished}\" WITH (FORCE)"),
+            )
+            .await?;
+            execute(
+                connection,
+                format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"),
+            )
+            .await?;
+            execute(connection, format!("CREATE DATABASE \"{unfinished}\"")).await?;
+        }
+        migrate(
+            &servers.write_model.named(&unfinished),
+            &servers.read_model.named(&unfinished),
+        )
+        .await?;
+        // The write model last: its name says that both are whole.
+        for connection in [&mut read_model, &mut write_model] {
+            execute(
+                connection,
+                format!("ALTER DATABASE \"{unfinished}\" RENAME TO \"{name}\""),
+            )
+            .await?;
+        }
+    }
+    write_model.close().await?;
+    Ok(name)
+}
+
+async fn migrate(write_model: &DatabaseAddress, read_model: &DatabaseAddress) -> anyhow::Result<()> {
+    let mut contract = crate::cluster::default_contract();
+    contract.extend(database_variables("WRITE_MODEL", write_model));
+    contract.extend(database_variables("READ_MODEL", read_model));
+    contract.insert("SERVICE_PORT".to_owned(), "1".to_owned());
+    let mut program = Program::new("migration --once", binary("migration")?).arguments(["--once"]);
+    program.environment = Service::Migration.environment(&contract).into_iter().collect();
+    program.complete(Duration::from_secs(60)).await
+}
+
+/// The variables that lead a service to a database.
+pub(crate) fn database_variables(model: &str, database: &DatabaseAddress) -> [(String, String); 5] {
+    [
+        ("HOST", database.host.clone()),
+        ("PORT", database.port.to_string()),
+        ("NAME", database.name.clone()),
+        ("USER", database.user.clone()),
+        ("PWD", database.password.clone()),
+    ]
+    .map(|(name, value)| (format!("{model}_DB_{name}"), value))
+}
+
+/// Makes a virtual host where the broker's user may do everything.
+pub(crate) async fn create_vhost(broker: &BrokerAddress) -> anyhow::Result<()> {
+    let client = http_client()?;
+    let permissions = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
+    let steps = [
+        (broker.api("vhosts/{vhost}"), serde_json::json!({})),
+        (
+            broker.api(&format!("permissions/{{vhost}}/{}", broker.user)),
+            permissions,
+        ),
+    ];
+    for (url, body) in steps {
+        let request = client
+            .put(&url)
+            .basic_auth(&broker.user, Some(&broker.password))
+            .json(&body);
+        let status = request
+            .send()
+            .await
+            .context("RabbitMQ's management interface does not answer")?
+            .status();
+        if !status.is_success() {
+            bail!("RabbitMQ answered {status} to PUT {url}");
+        }
+    }
+    Ok(())
+}
+
+async fn delete_vhost(broker: &BrokerAddress) -> anyhow::Result<()> {
+    let request = http_client()?.delete(broker.api("vhosts/{vhost}"));
+    request
+        .basic_auth(&broker.user, Some(&broker.password))
+        .send()
+        .await?;
+    Ok(())
+}

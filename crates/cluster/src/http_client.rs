@@ -1,0 +1,24 @@
+//! The HTTP client of the harness.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// A client for addresses on this machine: no proxy, a limit of 30 s for each request.
+///
+/// # Errors
+/// When the client cannot be built.
+pub fn http_client() -> anyhow::Result<reqwest::Client> {
+    // reqwest panics without a provider; an error here means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tls = rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(30))
+        .build()
+        .context("could not build an HTTP client")
+}

@@ -1,0 +1,88 @@
+//! Free ports that two test processes never pick together.
+
+use std::fs::{self, File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::bail;
+
+const LOWEST: u16 = 12_000;
+const TRIES: usize = 500;
+
+/// A port that belongs to us until this is dropped, or until the process ends: the kernel then releases the lock.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    port: u16,
+    _lock: File,
+}
+
+impl Lease {
+    /// Takes a free port outside the kernel's ephemeral range, where an outgoing connection could otherwise sit on it
+    /// just when a service restarts.
+    pub(crate) fn take() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join("pydist-cluster-ports");
+        fs::create_dir_all(&folder)?;
+        // Shared by all accounts of the machine, like the temporary folder itself; fails when it is another's: no harm.
+        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777));
+        let candidates = candidates();
+        for _ in 0..TRIES {
+            let random = uuid::Uuid::new_v4().as_u128() % u128::from(candidates.end - candidates.start);
+            let port = candidates.start + u16::try_from(random).unwrap_or(0);
+            if let Some(lock) = lock(&folder, port)
+                && is_free(port)
+            {
+                return Ok(Self { port, _lock: lock });
+            }
+        }
+        bail!("found no free port in {candidates:?} after {TRIES} tries")
+    }
+
+    /// The port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Whether nothing listens on this port of this machine.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn lock(folder: &Path, port: u16) -> Option<File> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join(port.to_string()))
+        .ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+fn candidates() -> Range<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut limits = text
+        .split_whitespace()
+        .filter_map(|number| number.parse::<u16>().ok());
+    match (limits.next(), limits.next()) {
+        (Some(low), _) if low > LOWEST + 5_000 => LOWEST..low,
+        (Some(_), Some(high)) if high < 60_000 => high + 1..u16::MAX,
+        _ => LOWEST..32_768,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leased_port_is_not_leased_twice() {
+        let leases: Vec<Lease> = (0..50).map(|_| Lease::take().unwrap()).collect();
+        let mut ports: Vec<u16> = leases.iter().map(Lease::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), leases.len());
+    }
+}

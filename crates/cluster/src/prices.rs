@@ -1,0 +1,241 @@
+//! A program that speaks Coinbase's v2 prices protocol, with fixed rates, and with every fault that tests ask for.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use crate::process::locked;
+
+/// The rates it starts with, by currency.
+const DEFAULTS: [(&str, &str); 3] = [("USD", "48478.88"), ("EUR", "41191.91"), ("GBP", "35330.89")];
+
+/// How the simulator answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Behaviour {
+    /// As Coinbase does, with the set rates.
+    Rates,
+    /// As Coinbase does, but only after this long.
+    Delay(Duration),
+    /// This status with an empty body.
+    Status(u16),
+    /// This status with `Retry-After` in seconds.
+    RetryAfter(u16, u64),
+    /// `200` with this body as `application/json`.
+    Body(String),
+    /// This status, content type and body.
+    Raw(u16, String, String),
+    /// `200` with a page in HTML.
+    Html,
+    /// A price of something else than BTC.
+    WrongBase,
+    /// A price in another currency than asked for.
+    WrongCurrency,
+    /// This text as the amount.
+    Amount(String),
+    /// A right answer with 1 MB of padding.
+    Oversize,
+    /// `302` to a place that answers rightly.
+    Redirect,
+    /// Accepts the request and never answers.
+    Hang,
+}
+
+/// What the simulator answers with, shared with its server.
+#[derive(Debug, Clone)]
+pub struct Rates(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    rates: Mutex<BTreeMap<String, String>>,
+    behaviour: Mutex<Behaviour>,
+    requests: AtomicUsize,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let rates = DEFAULTS.map(|(currency, rate)| (currency.to_owned(), rate.to_owned()));
+        Self(Arc::new(Shared {
+            rates: Mutex::new(BTreeMap::from(rates)),
+            behaviour: Mutex::new(Behaviour::Rates),
+            requests: AtomicUsize::new(0),
+        }))
+    }
+}
+
+impl Rates {
+    /// Sets the rate of a currency, a decimal text that is passed on as it is.
+    pub fn set(&self, currency: &str, rate: &str) {
+        locked(&self.0.rates).insert(currency.to_owned(), rate.to_owned());
+    }
+
+    /// The router that speaks the protocol: any path that ends in `/buy` is the price to buy BTC.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/{*path}", axum::routing::get(answer))
+            .with_state(self.clone())
+    }
+
+    fn price(&self, currency: &str) -> Response {
+        let Some(rate) = locked(&self.0.rates).get(currency).cloned() else {
+            let error = r#"{"errors":[{"id":"invalid_request","message":"Currency is invalid"}]}"#;
+            return json(StatusCode::BAD_REQUEST, error.to_owned());
+        };
+        json(StatusCode::OK, price("BTC", currency, &rate, ""))
+    }
+}
+
+/// A simulator on a port of its own, with a thread of its own: a test that blocks does not stop it.
+#[derive(Debug)]
+pub struct PriceSimulator {
+    port: u16,
+    rates: Rates,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl PriceSimulator {
+    /// Starts one on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub fn start() -> anyhow::Result<Self> {
+        let listener =
+            std::net::TcpListener::bind(("127.0.0.1", 0)).context("no port for the price simulator")?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let rates = Rates::default();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = rates.router();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                    return;
+                };
+                tokio::select! {
+                    _ = async { axum::serve(listener, router).await } => {}
+                    // Hanging answers are dropped with the runtime.
+                    _ = stopped => {}
+                }
+            });
+        });
+        Ok(Self {
+            port,
+            rates,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sets the rate of a currency, a decimal text that is passed on as it is.
+    pub fn set_rate(&self, currency: &str, rate: &str) {
+        self.rates.set(currency, rate);
+    }
+
+    /// From now on it answers like this.
+    pub fn answer_with(&self, behaviour: Behaviour) {
+        *locked(&self.rates.0.behaviour) = behaviour;
+    }
+
+    /// How many prices it was asked for.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.rates.0.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for PriceSimulator {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Question {
+    #[serde(default)]
+    currency: String,
+}
+
+async fn answer(State(rates): State<Rates>, uri: Uri, Query(question): Query<Question>) -> Response {
+    if !uri.path().ends_with("/buy") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    rates.0.requests.fetch_add(1, Ordering::SeqCst);
+    let behaviour = locked(&rates.0.behaviour).clone();
+    let asked = question.currency.as_str();
+    match behaviour {
+        _ if uri.path().ends_with("/redirected/buy") => rates.price(asked),
+        Behaviour::Rates => rates.price(asked),
+        Behaviour::Delay(delay) => {
+            tokio::time::sleep(delay).await;
+            rates.price(asked)
+        }
+        Behaviour::Status(code) => status(code).into_response(),
+        Behaviour::RetryAfter(code, seconds) => {
+            (status(code), [(header::RETRY_AFTER, seconds.to_string())]).into_response()
+        }
+        Behaviour::Body(body) => json(StatusCode::OK, body),
+        Behaviour::Raw(code, content_type, body) => {
+            (status(code), [(header::CONTENT_TYPE, content_type)], body).into_response()
+        }
+        Behaviour::Html => {
+            axum::response::Html("<html><body>Down for maintenance</body></html>").into_response()
+        }
+        Behaviour::WrongBase => json(StatusCode::OK, price("ETH", asked, "48478.88", "")),
+        Behaviour::WrongCurrency => {
+            let other = if asked == "EUR" { "USD" } else { "EUR" };
+            json(StatusCode::OK, price("BTC", other, "48478.88", ""))
+        }
+        Behaviour::Amount(amount) => json(StatusCode::OK, price("BTC", asked, &amount, "")),
+        Behaviour::Oversize => json(
+            StatusCode::OK,
+            price("BTC", asked, "48478.88", &"x".repeat(1_000_000)),
+        ),
+        Behaviour::Redirect => {
+            let place = uri.to_string().replacen("/buy", "/redirected/buy", 1);
+            (StatusCode::FOUND, [(header::LOCATION, place)]).into_response()
+        }
+        Behaviour::Hang => std::future::pending().await,
+    }
+}
+
+fn price(base: &str, currency: &str, amount: &str, padding: &str) -> String {
+    let mut data = serde_json::json!({"base": base, "currency": currency, "amount": amount});
+    if !padding.is_empty() {
+        data["padding"] = padding.into();
+    }
+    serde_json::json!({ "data": data }).to_string()
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json; charset=utf-8")],
+        body,
+    )
+        .into_response()
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,311 @@
+//! Child processes that never outlive us, with their output kept.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::account::Account;
+
+const PAUSE: Duration = Duration::from_millis(10);
+const KEPT_LINES: usize = 200_000;
+
+/// What to run, as whom, and how to end it.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// The name in messages.
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    /// The whole environment: nothing is inherited.
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) account: Option<Account>,
+    /// Asks it to end; also sent by the kernel when this process dies.
+    pub(crate) end_with: Signal,
+    /// How long it may take to end before it is killed.
+    pub(crate) grace: Duration,
+}
+
+impl Program {
+    /// A program without arguments or environment that is ended by SIGTERM within 10 s.
+    pub(crate) fn new(name: &str, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: path.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+            account: None,
+            end_with: Signal::TERM,
+            grace: Duration::from_secs(10),
+        }
+    }
+
+    /// Appends arguments.
+    pub(crate) fn arguments<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self, output: &Output) -> anyhow::Result<Process> {
+        let mut child = spawn(self.command()).with_context(|| format!("could not start {}", self.name))?;
+        keep(child.stdout.take(), output);
+        keep(child.stderr.take(), output);
+        Ok(Process {
+            program: self.clone(),
+            pid: child.id(),
+            child: Mutex::new(child),
+            output: output.clone(),
+        })
+    }
+
+    /// Runs it to its end, which must be a success.
+    pub(crate) async fn complete(&self, limit: Duration) -> anyhow::Result<()> {
+        let output = Output::in_memory();
+        let process = self.start(&output)?;
+        let status = process.wait(limit).await?;
+        // Its last lines may still be on their way through the reader thread.
+        if !status.success() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            bail!("{} failed ({status}):\n{}", self.name, output.tail());
+        }
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        // std offers the parent-death signal only through unsafe code; setpriv is part of util-linux, so of every Debian.
+        let mut command = Command::new("setpriv");
+        if let Some(account) = &self.account {
+            command
+                .arg(format!("--reuid={}", account.uid))
+                .arg(format!("--regid={}", account.gid))
+                .arg("--clear-groups");
+        }
+        command
+            .arg("--pdeathsig")
+            .arg(signal_name(self.end_with))
+            .arg("--")
+            .arg(&self.path)
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C in a terminal goes to the foreground group: only we are to get it, and stop the others in order.
+            .process_group(0);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command
+    }
+}
+
+fn signal_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::INT => "INT",
+        Signal::QUIT => "QUIT",
+        Signal::KILL => "KILL",
+        _ => "TERM",
+    }
+}
+
+/// A running child; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    program: Program,
+    pid: u32,
+    child: Mutex<Child>,
+    output: Output,
+}
+
+impl Process {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its exit status, when it has ended.
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
+        locked(&self.child).try_wait().ok().flatten()
+    }
+
+    /// Fails with its last lines of output when it has ended.
+    pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
+        match self.ended() {
+            None => Ok(()),
+            Some(status) => bail!(
+                "{} ended ({status}); its last lines:\n{}",
+                self.program.name,
+                self.output.tail()
+            ),
+        }
+    }
+
+    /// Sends a signal, unless it has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let mut child = locked(&self.child);
+        // Under the lock and before it is reaped: the process id cannot have gone to a stranger.
+        if child.try_wait()?.is_none() {
+            let pid = i32::try_from(self.pid)
+                .ok()
+                .and_then(Pid::from_raw)
+                .context("not a process id")?;
+            kill_process(pid, signal).with_context(|| format!("could not signal {}", self.program.name))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn wait(&self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            if started.elapsed() > limit {
+                bail!(
+                    "{} did not end within {limit:?}; its last lines:\n{}",
+                    self.program.name,
+                    self.output.tail()
+                );
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks it to end and waits for that.
+    pub(crate) async fn stop(&self) -> anyhow::Result<ExitStatus> {
+        self.signal(self.program.end_with)?;
+        self.wait(self.program.grace).await
+    }
+
+    /// Kills it and reaps it.
+    pub(crate) fn kill(&self) -> anyhow::Result<ExitStatus> {
+        let mut child = locked(&self.child);
+        child.kill()?;
+        child
+            .wait()
+            .with_context(|| format!("could not wait for {}", self.program.name))
+    }
+
+    /// Asks it to end, waits, and kills it when its grace is over. For places that cannot await.
+    pub(crate) fn end_now(&self) {
+        let _ = self.signal(self.program.end_with);
+        let started = Instant::now();
+        while self.ended().is_none() && started.elapsed() < self.program.grace {
+            std::thread::sleep(PAUSE);
+        }
+        let _ = self.kill();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// The lines that a program wrote, over all its runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Output(Arc<Mutex<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    kept: Vec<String>,
+    file: Option<File>,
+}
+
+impl Output {
+    /// Kept in memory only.
+    pub(crate) fn in_memory() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Kept in memory, and appended to a file.
+    pub(crate) fn to_file(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.with_context(|| format!("could not open {}", path.display()))?;
+        Ok(Self(Arc::new(Mutex::new(Lines {
+            kept: Vec::new(),
+            file: Some(file),
+        }))))
+    }
+
+    /// All lines so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        locked(&self.0).kept.clone()
+    }
+
+    /// The last lines, indented for a message.
+    pub(crate) fn tail(&self) -> String {
+        let lines = locked(&self.0);
+        let from = lines.kept.len().saturating_sub(15);
+        lines
+            .kept
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .map(|line| format!("    {line}\n"))
+            .collect()
+    }
+
+    fn add(&self, line: String) {
+        let mut lines = locked(&self.0);
+        if let Some(file) = &mut lines.file {
+            // A full disk must not take the cluster down.
+            let _ = writeln!(file, "{line}");
+        }
+        if lines.kept.len() < KEPT_LINES {
+            lines.kept.push(line);
+        }
+    }
+}
+
+fn keep(stream: Option<impl Read + Send + 'static>, output: &Output) {
+    let Some(stream) = stream else { return };
+    let output = output.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            output.add(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}
+
+/// The parent-death signal fires when the *thread* that started a child ends, and tests run on threads that come and go:
+/// all children are started by one thread that lives as long as the process.
+static SPAWNER: LazyLock<mpsc::Sender<(Command, mpsc::Sender<std::io::Result<Child>>)>> =
+    LazyLock::new(|| {
+        let (orders, inbox) = mpsc::channel::<(Command, mpsc::Sender<std::io::Result<Child>>)>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in inbox {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        orders
+    });
+
+fn spawn(command: Command) -> anyhow::Result<Child> {
+    let (answer, child) = mpsc::channel();
+    SPAWNER
+        .send((command, answer))
+        .ok()
+        .context("the thread that starts processes has ended")?;
+    child
+        .recv()?
+        .context("could not run setpriv (of the package util-linux)")
+}
+
+/// A poisoned lock only means that another test panicked: what it guards is still right.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

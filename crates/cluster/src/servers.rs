@@ -1,0 +1,198 @@
+//! Private servers: two PostgreSQL instances and a RabbitMQ node, with folders, ports and a cookie of their own.
+//! They never touch a server that runs already.
+
+mod postgres;
+mod rabbitmq;
+mod temporary;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::ports::Lease;
+
+pub(crate) use postgres::{Durability, Postgres};
+pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
+use temporary::TemporaryFolder;
+
+/// How long a server may take to answer: generous, for machines that are busy with other tests.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where a database is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DatabaseAddress {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role, the owner of the instance.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// Name of the database.
+    pub name: String,
+}
+
+impl DatabaseAddress {
+    /// Connection options for sqlx.
+    #[must_use]
+    pub fn options(&self) -> sqlx::postgres::PgConnectOptions {
+        sqlx::postgres::PgConnectOptions::new_without_pgpass()
+            .host(&self.host)
+            .port(self.port)
+            .username(&self.user)
+            .password(&self.password)
+            .database(&self.name)
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+    }
+
+    /// `postgres://user:password@host:port/name`
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let Self {
+            host,
+            port,
+            user,
+            password,
+            name,
+        } = self;
+        format!("postgres://{user}:{password}@{host}:{port}/{name}")
+    }
+
+    /// Another database of the same instance.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self.clone()
+        }
+    }
+}
+
+/// Where a broker is, and which virtual host of it is ours.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BrokerAddress {
+    /// Host name or address.
+    pub host: String,
+    /// AMQP port.
+    pub port: u16,
+    /// User, an administrator.
+    pub user: String,
+    /// Their password.
+    pub password: String,
+    /// Virtual host.
+    pub vhost: String,
+    /// `http://host:port` of the management interface.
+    pub management_url: String,
+}
+
+impl BrokerAddress {
+    /// `amqp://user:password@host:port/vhost`
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let Self {
+            host,
+            port,
+            user,
+            password,
+            vhost,
+            ..
+        } = self;
+        format!("amqp://{user}:{password}@{host}:{port}/{}", escaped(vhost))
+    }
+
+    /// The address of a management API resource, such as `queues/{vhost}`: `{vhost}` stands for our virtual host.
+    #[must_use]
+    pub fn api(&self, resource: &str) -> String {
+        format!(
+            "{}/api/{}",
+            self.management_url,
+            resource.replace("{vhost}", &escaped(&self.vhost))
+        )
+    }
+}
+
+fn escaped(vhost: &str) -> String {
+    vhost.replace('/', "%2f")
+}
+
+/// The addresses of a set of servers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The instance of the write model.
+    pub write_model: DatabaseAddress,
+    /// The instance of the read model.
+    pub read_model: DatabaseAddress,
+    /// The broker.
+    pub broker: BrokerAddress,
+}
+
+/// Servers for tests: quick rather than durable, in a temporary folder that is deleted with them.
+#[derive(Debug)]
+pub struct Servers {
+    pub(crate) write_model: Postgres,
+    pub(crate) read_model: Postgres,
+    pub(crate) rabbitmq: RabbitMq,
+    // Last: deleted after the servers have ended.
+    _folder: TemporaryFolder,
+}
+
+impl Servers {
+    /// Starts a set of servers on free ports.
+    ///
+    /// # Errors
+    /// When a server is not installed or does not start.
+    pub async fn start_temporary() -> anyhow::Result<Self> {
+        let folder = TemporaryFolder::create()?;
+        let (write_model, read_model, rabbitmq) = tokio::try_join!(
+            database(folder.path(), "write_model"),
+            database(folder.path(), "read_model"),
+            broker(folder.path()),
+        )?;
+        Ok(Self {
+            write_model,
+            read_model,
+            rabbitmq,
+            _folder: folder,
+        })
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            write_model: self.write_model.address().clone(),
+            read_model: self.read_model.address().clone(),
+            broker: self.rabbitmq.address().clone(),
+        }
+    }
+}
+
+async fn database(folder: &Path, model: &str) -> anyhow::Result<Postgres> {
+    let lease = Lease::take()?;
+    let address = DatabaseAddress {
+        host: "127.0.0.1".to_owned(),
+        port: lease.port(),
+        user: model.to_owned(),
+        password: format!("{model}_password"),
+        name: model.to_owned(),
+    };
+    Postgres::start(&folder.join(model), address, Durability::None, Some(lease))
+        .await
+        .with_context(|| format!("the PostgreSQL instance of the {model} did not start"))
+}
+
+async fn broker(folder: &Path) -> anyhow::Result<RabbitMq> {
+    let ports = RabbitMqPorts::free()?;
+    RabbitMq::start(
+        &folder.join("queue"),
+        ports,
+        "pydist",
+        "pydist_password",
+        Durability::None,
+    )
+    .await
+    .context("the RabbitMQ node did not start")
+}

@@ -1,0 +1,243 @@
+//! One private PostgreSQL instance.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::Signal;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::{DatabaseAddress, START_LIMIT};
+use crate::account::{Account, private_directory, private_file};
+use crate::ports::Lease;
+use crate::process::{Output, Process, Program, locked};
+use crate::wait::wait_until;
+
+/// Whether data must survive a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// As in production.
+    Full,
+    /// For tests: the data is deleted at the end anyway.
+    None,
+}
+
+/// An instance that can be stopped, killed and started again on the same port.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    address: DatabaseAddress,
+    program: Program,
+    output: Output,
+    process: Mutex<Option<Process>>,
+    _lease: Option<Lease>,
+}
+
+impl Postgres {
+    /// Starts an instance whose data is in `folder`; makes it, its role and its database when they are missing.
+    pub(crate) async fn start(
+        folder: &Path,
+        address: DatabaseAddress,
+        durability: Durability,
+        lease: Option<Lease>,
+    ) -> anyhow::Result<Self> {
+        let binaries = binaries()?;
+        let account = Account::for_server("postgres")?;
+        private_directory(folder, account.as_ref())?;
+        let data = folder.join("data");
+        if !data.join("PG_VERSION").exists() {
+            initialise(&binaries, folder, &address, account.as_ref()).await?;
+        }
+        let server = Self {
+            program: program(&binaries, folder, &address, durability, account),
+            output: Output::to_file(&folder.with_extension("log"))?,
+            address,
+            process: Mutex::new(None),
+            _lease: lease,
+        };
+        server.start_again().await?;
+        server.make_database().await?;
+        Ok(server)
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> &DatabaseAddress {
+        &self.address
+    }
+
+    /// Starts the process, on the same port and data, and waits until it answers.
+    pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
+        *locked(&self.process) = Some(self.program.start(&self.output)?);
+        let maintenance = self.address.named("postgres").options();
+        wait_until("PostgreSQL answers", START_LIMIT, async || {
+            // A dead server ends the wait at once: it is no "not yet".
+            if self.with(Process::still_runs).is_err() {
+                return Ok(true);
+            }
+            PgConnection::connect_with(&maintenance).await?.close().await?;
+            Ok(true)
+        })
+        .await?;
+        self.with(Process::still_runs)
+    }
+
+    /// Stops it in order: no new connections, open ones are ended.
+    pub(crate) fn stop(&self) {
+        if let Some(process) = locked(&self.process).take() {
+            process.end_now();
+        }
+    }
+
+    /// Kills it; what it started ends with it.
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        self.with(|process| process.kill().map(drop))
+    }
+
+    /// Sends a signal to its main process.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.with(|process| process.signal(signal))
+    }
+
+    /// Its process id, when it was started.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        locked(&self.process).as_ref().map(Process::pid)
+    }
+
+    fn with<T>(&self, action: impl FnOnce(&Process) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        action(
+            locked(&self.process)
+                .as_ref()
+                .context("the PostgreSQL instance was stopped")?,
+        )
+    }
+
+    async fn make_database(&self) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect_with(&self.address.named("postgres").options()).await?;
+        let exists = sqlx::query("SELECT FROM pg_database WHERE datname = $1").bind(&self.address.name);
+        if exists.fetch_optional(&mut connection).await?.is_none() {
+            let statement = format!("CREATE DATABASE \"{}\"", self.address.name);
+            sqlx::query(AssertSqlSafe(statement))
+                .execute(&mut connection)
+                .await?;
+        }
+        Ok(connection.close().await?)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The folder with `initdb` and `postgres`: of Debian's newest version, else of the search path.
+pub(crate) fn binaries() -> anyhow::Result<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let newest = versions
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse::<u32>().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
+        .filter(|(_, folder)| folder.join("initdb").exists() && folder.join("postgres").exists())
+        .max()
+        .map(|(_, folder)| folder);
+    let searched = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+    };
+    newest
+        .or_else(searched)
+        .context("PostgreSQL is not installed: install the package `postgresql`")
+}
+
+fn program(
+    binaries: &Path,
+    folder: &Path,
+    address: &DatabaseAddress,
+    durability: Durability,
+    account: Option<Account>,
+) -> Program {
+    let mut settings = vec![
+        format!("port={}", address.port),
+        "listen_addresses=127.0.0.1".to_owned(),
+        // TCP only: the path of a socket may be 107 bytes long, and a repository's folder longer.
+        "unix_socket_directories=".to_owned(),
+        "max_connections=300".to_owned(),
+        "shared_buffers=64MB".to_owned(),
+        "logging_collector=off".to_owned(),
+        "timezone=UTC".to_owned(),
+    ];
+    if durability == Durability::None {
+        settings.extend(["fsync=off", "full_page_writes=off", "synchronous_commit=off"].map(str::to_owned));
+    }
+    let mut program = Program::new("PostgreSQL", binaries.join("postgres"))
+        .arguments(["-D".into(), folder.join("data").into_os_string()])
+        .arguments(settings.iter().flat_map(|setting| ["-c", setting]));
+    program.environment = environment();
+    program.directory = Some(folder.to_owned());
+    program.account = account;
+    // INT ends sessions and writes a checkpoint; QUIT leaves at once.
+    program.end_with = if durability == Durability::Full {
+        Signal::INT
+    } else {
+        Signal::QUIT
+    };
+    program.grace = Duration::from_secs(30);
+    program
+}
+
+fn environment() -> Vec<(String, String)> {
+    [
+        ("LC_ALL", "C"),
+        ("TZ", "UTC"),
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+async fn initialise(
+    binaries: &Path,
+    folder: &Path,
+    address: &DatabaseAddress,
+    account: Option<&Account>,
+) -> anyhow::Result<()> {
+    // Made beside its place and moved there when whole: an interrupted initdb leaves nothing that looks like data.
+    let (unfinished, data) = (folder.join("data.unfinished"), folder.join("data"));
+    if data.exists() {
+        bail!(
+            "{} is not a PostgreSQL data folder: delete it, or start with --fresh",
+            data.display()
+        );
+    }
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    let password_file = folder.join("password");
+    private_file(&password_file, &address.password, account)?;
+    let mut program = Program::new("initdb", binaries.join("initdb"))
+        .arguments(["--pgdata".into(), unfinished.clone().into_os_string()])
+        .arguments(["--pwfile".into(), password_file.clone().into_os_string()])
+        .arguments([
+            "--username",
+            &address.user,
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]);
+    program.environment = environment();
+    program.directory = Some(folder.to_owned());
+    program.account = account.cloned();
+    let outcome = program.complete(START_LIMIT).await;
+    fs::remove_file(&password_file)?;
+    outcome?;
+    fs::rename(&unfinished, &data).context("could not move the new data folder to its place")
+}

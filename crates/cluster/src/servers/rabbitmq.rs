@@ -1,0 +1,293 @@
+//! One private RabbitMQ node with its management interface.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+
+use super::{BrokerAddress, Durability, START_LIMIT};
+use crate::account::{Account, private_directory, private_file};
+use crate::http_client::http_client;
+use crate::ports::Lease;
+use crate::process::{Output, Process, Program, locked};
+use crate::wait::wait_until;
+
+/// A node has a port mapper of its own, so its name need not be unique on the machine. The data folder bears the name.
+const NODE: &str = "pydist@localhost";
+
+/// The ports of a node.
+#[derive(Debug)]
+pub(crate) struct RabbitMqPorts {
+    /// Of the management interface.
+    pub(crate) management: u16,
+    amqp: Lease,
+    distribution: Lease,
+    port_mapper: Lease,
+    _management_lease: Option<Lease>,
+}
+
+impl RabbitMqPorts {
+    /// Free ones.
+    pub(crate) fn free() -> anyhow::Result<Self> {
+        let lease = Lease::take()?;
+        let ports = Self::with_management(lease.port())?;
+        Ok(Self {
+            _management_lease: Some(lease),
+            ..ports
+        })
+    }
+
+    /// The management interface on a given port, free ones for the rest.
+    pub(crate) fn with_management(port: u16) -> anyhow::Result<Self> {
+        Ok(Self {
+            management: port,
+            amqp: Lease::take()?,
+            distribution: Lease::take()?,
+            port_mapper: Lease::take()?,
+            _management_lease: None,
+        })
+    }
+}
+
+/// A node that can be stopped, killed and started again on the same ports.
+#[derive(Debug)]
+pub(crate) struct RabbitMq {
+    address: BrokerAddress,
+    port_mapper: Program,
+    node: Program,
+    output: Output,
+    // The node first: dropped, and so ended, before its port mapper.
+    processes: Mutex<Option<(Process, Process)>>,
+    _ports: RabbitMqPorts,
+}
+
+impl RabbitMq {
+    /// Starts a node whose data is in `folder`.
+    pub(crate) async fn start(
+        folder: &Path,
+        ports: RabbitMqPorts,
+        user: &str,
+        password: &str,
+        durability: Durability,
+    ) -> anyhow::Result<Self> {
+        let account = Account::for_server("rabbitmq")?;
+        let address = BrokerAddress {
+            host: "127.0.0.1".to_owned(),
+            port: ports.amqp.port(),
+            user: user.to_owned(),
+            password: password.to_owned(),
+            vhost: "/".to_owned(),
+            management_url: format!("http://127.0.0.1:{}", ports.management),
+        };
+        write_configuration(folder, &ports, &address, account.as_ref())?;
+        let environment = environment(folder, &ports);
+        let mut port_mapper = Program::new(
+            "epmd",
+            find("epmd", &["/usr/bin/epmd", "/usr/lib/erlang/bin/epmd"])?,
+        )
+        .arguments([
+            "-address",
+            "127.0.0.1",
+            "-port",
+            &ports.port_mapper.port().to_string(),
+        ]);
+        let mut node = Program::new("RabbitMQ", server_script()?);
+        for program in [&mut port_mapper, &mut node] {
+            program.environment.clone_from(&environment);
+            program.directory = Some(folder.to_owned());
+            program.account.clone_from(&account);
+        }
+        // A clean stop of a node takes some 6 s, which is wasted on data that is deleted next.
+        node.end_with = if durability == Durability::Full {
+            Signal::TERM
+        } else {
+            Signal::KILL
+        };
+        node.grace = Duration::from_secs(40);
+        port_mapper.end_with = Signal::KILL;
+        let output = Output::to_file(&folder.with_extension("log"))?;
+        let server = Self {
+            address,
+            port_mapper,
+            node,
+            output,
+            processes: Mutex::new(None),
+            _ports: ports,
+        };
+        server.start_again().await?;
+        Ok(server)
+    }
+
+    /// Where it is; the virtual host is the default one.
+    pub(crate) fn address(&self) -> &BrokerAddress {
+        &self.address
+    }
+
+    /// Starts the processes, on the same ports and data, and waits until the node answers.
+    pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
+        self.stop();
+        let port_mapper = self.port_mapper.start(&self.output)?;
+        *locked(&self.processes) = Some((self.node.start(&self.output)?, port_mapper));
+        let client = http_client()?;
+        wait_until("RabbitMQ answers", START_LIMIT, async || {
+            if self.with(Process::still_runs).is_err() {
+                return Ok(true);
+            }
+            let request = client.get(self.address.api("vhosts"));
+            let answer = request
+                .basic_auth(&self.address.user, Some(&self.address.password))
+                .send()
+                .await?;
+            // Management is up a moment before the AMQP listener.
+            let listens = tokio::net::TcpStream::connect((&*self.address.host, self.address.port))
+                .await
+                .is_ok();
+            Ok(answer.status().is_success() && listens)
+        })
+        .await?;
+        self.with(Process::still_runs)
+    }
+
+    /// Stops the node and its port mapper.
+    pub(crate) fn stop(&self) {
+        if let Some((node, port_mapper)) = locked(&self.processes).take() {
+            node.end_now();
+            port_mapper.end_now();
+        }
+    }
+
+    /// Stops the node in order, as an administrator would, even where the data is not kept.
+    pub(crate) async fn shut_down(&self) -> anyhow::Result<()> {
+        let Some((node, port_mapper)) = locked(&self.processes).take() else {
+            return Ok(());
+        };
+        node.signal(Signal::TERM)?;
+        node.wait(self.node.grace).await?;
+        port_mapper.end_now();
+        Ok(())
+    }
+
+    /// Kills the node.
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        self.with(|node| node.kill().map(drop))
+    }
+
+    /// Sends a signal to the node.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.with(|node| node.signal(signal))
+    }
+
+    /// The process ids of the node and its port mapper, when they were started.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        locked(&self.processes)
+            .iter()
+            .flat_map(|(node, port_mapper)| [node.pid(), port_mapper.pid()])
+            .collect()
+    }
+
+    fn with<T>(&self, action: impl FnOnce(&Process) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let processes = locked(&self.processes);
+        action(&processes.as_ref().context("the RabbitMQ node was stopped")?.0)
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// RabbitMQ's own start script. Debian's `/usr/sbin/rabbitmq-server` is a wrapper that insists on the system's node.
+pub(crate) fn server_script() -> anyhow::Result<PathBuf> {
+    find(
+        "rabbitmq-server",
+        &[
+            "/usr/lib/rabbitmq/bin/rabbitmq-server",
+            "/opt/rabbitmq/sbin/rabbitmq-server",
+        ],
+    )
+    .context("RabbitMQ is not installed: install the package `rabbitmq-server`")
+}
+
+fn find(name: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
+    let known = places.iter().map(PathBuf::from).find(|path| path.exists());
+    let searched = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(name))
+            .find(|path| path.exists())
+    };
+    known
+        .or_else(searched)
+        .with_context(|| format!("`{name}` was not found"))
+}
+
+fn environment(folder: &Path, ports: &RabbitMqPorts) -> Vec<(String, String)> {
+    let inside = |name: &str| folder.join(name).display().to_string();
+    let pairs = [
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        ),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("HOME", inside("home")),
+        ("RABBITMQ_NODENAME", NODE.to_owned()),
+        ("RABBITMQ_CONF_ENV_FILE", inside("rabbitmq-env.conf")),
+        ("RABBITMQ_CONFIG_FILE", inside("rabbitmq.conf")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", inside("enabled_plugins")),
+        ("RABBITMQ_MNESIA_BASE", inside("data")),
+        ("RABBITMQ_LOG_BASE", inside("log")),
+        ("RABBITMQ_DIST_PORT", ports.distribution.port().to_string()),
+        ("ERL_EPMD_PORT", ports.port_mapper.port().to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+        ("ERL_CRASH_DUMP_SECONDS", "0".to_owned()),
+        // The script then replaces itself by the node instead of waiting for it, so that our signals reach the node.
+        ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
+        // Two schedulers and no busy waiting: a developer's machine has other work.
+        (
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "+S 2:2 +SDio 2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
+        ),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+fn write_configuration(
+    folder: &Path,
+    ports: &RabbitMqPorts,
+    address: &BrokerAddress,
+    account: Option<&Account>,
+) -> anyhow::Result<()> {
+    for place in [
+        folder.to_owned(),
+        folder.join("home"),
+        folder.join("data"),
+        folder.join("log"),
+    ] {
+        private_directory(&place, account)?;
+    }
+    let cookie = folder.join("home/.erlang.cookie");
+    if fs::read_to_string(&cookie).map_or(true, |text| text.is_empty()) {
+        private_file(&cookie, &uuid::Uuid::new_v4().simple().to_string(), account)?;
+    }
+    let configuration = format!(
+        "listeners.tcp.1 = 127.0.0.1:{}\n\
+         management.tcp.ip = 127.0.0.1\n\
+         management.tcp.port = {}\n\
+         default_user = {}\n\
+         default_pass = {}\n\
+         disk_free_limit.absolute = 50MB\n\
+         log.file.level = warning\n",
+        address.port, ports.management, address.user, address.password,
+    );
+    private_file(&folder.join("rabbitmq.conf"), &configuration, account)?;
+    private_file(&folder.join("rabbitmq-env.conf"), "", account)?;
+    private_file(
+        &folder.join("enabled_plugins"),
+        "[rabbitmq_management].\n",
+        account,
+    )
+}

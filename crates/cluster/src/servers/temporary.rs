@@ -1,0 +1,72 @@
+//! Temporary folders of servers, and the removal of those that a killed process left behind.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+const PREFIX: &str = "pydist-cluster-";
+const LOCK: &str = "lock";
+/// A younger folder may belong to a process that is just about to lock it.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(600);
+
+/// A folder that is deleted when this is dropped.
+#[derive(Debug)]
+pub(crate) struct TemporaryFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl TemporaryFolder {
+    /// Makes one that other accounts can enter: the servers may run as one.
+    pub(crate) fn create() -> anyhow::Result<Self> {
+        remove_left_behind();
+        let path = std::env::temp_dir().join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
+        let context = || format!("could not make the temporary folder {}", path.display());
+        fs::create_dir(&path).with_context(context)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).with_context(context)?;
+        let lock = File::create(path.join(LOCK)).with_context(context)?;
+        lock.try_lock().with_context(context)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // A helper process of a server may still be writing its last file.
+        for _ in 0..100 {
+            if fs::remove_dir_all(&self.path).is_ok() || !self.path.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn remove_left_behind() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
+    {
+        let path = entry.path();
+        let lock_file = path.join(LOCK);
+        let age = fs::metadata(&lock_file)
+            .and_then(|data| data.modified())
+            .ok()
+            .and_then(|time| time.elapsed().ok());
+        let unlocked = || File::open(&lock_file).is_ok_and(|file| file.try_lock().is_ok());
+        if age.is_some_and(|age| age > LEFT_BEHIND_AFTER) && unlocked() {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}

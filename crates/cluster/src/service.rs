@@ -1,0 +1,136 @@
+//! The five services, and which variables of the environment contract each one gets.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+
+/// One of the five services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// Brings both schemas up to date.
+    Migration,
+    /// Quotes BTC.
+    BtcPrice,
+    /// Accepts orders.
+    CreateBuyOrder,
+    /// Projects the write model into the read model.
+    ReadModelSync,
+    /// Serves pages of orders.
+    FetchBuyOrders,
+}
+
+const EVERY_SERVICE: &[&str] = &[
+    "SERVICE_HOST",
+    "SERVICE_PORT",
+    "LOGGING_HOST",
+    "LOGGING_PORT",
+    "LOGGING_RETRY_S",
+    "RUST_LOG",
+];
+const WRITE_MODEL: &[&str] = &[
+    "WRITE_MODEL_DB_HOST",
+    "WRITE_MODEL_DB_PORT",
+    "WRITE_MODEL_DB_NAME",
+    "WRITE_MODEL_DB_USER",
+    "WRITE_MODEL_DB_PWD",
+    "WRITE_MODEL_DB_PWD_FILE",
+    "WRITE_MODEL_DB_RETRY_WAIT_S",
+];
+const READ_MODEL: &[&str] = &[
+    "READ_MODEL_DB_HOST",
+    "READ_MODEL_DB_PORT",
+    "READ_MODEL_DB_NAME",
+    "READ_MODEL_DB_USER",
+    "READ_MODEL_DB_PWD",
+    "READ_MODEL_DB_PWD_FILE",
+    "READ_MODEL_DB_RETRY_WAIT_S",
+];
+const MIGRATION: &[&str] = &["MIGRATION_PROTOCOL", "MIGRATION_HOST", "MIGRATION_PORT"];
+const QUEUE: &[&str] = &[
+    "Q_HOST",
+    "Q_PORT",
+    "Q_USER",
+    "Q_PWD",
+    "Q_PWD_FILE",
+    "Q_VHOST",
+    "Q_EXCHANGE",
+    "Q_CLIENT_CONNECT_RETRY_S",
+];
+const BTC_PRICE: &[&str] = &["BTC_PRICE_PROTOCOL", "BTC_PRICE_HOST", "BTC_PRICE_PORT"];
+const COINBASE: &[&str] = &[
+    "CB_PROTOCOL",
+    "CB_HOST",
+    "CB_PORT",
+    "CB_PATH",
+    "QUOTE_MAX_AGE_S",
+    "EXTRA_CA_FILE",
+];
+
+impl Service {
+    /// All five, in the order of their dependencies.
+    pub const ALL: [Self; 5] = [
+        Self::Migration,
+        Self::BtcPrice,
+        Self::CreateBuyOrder,
+        Self::ReadModelSync,
+        Self::FetchBuyOrders,
+    ];
+
+    /// Its name: of the crate, the binary and the compose service.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Migration => "migration",
+            Self::BtcPrice => "btc_price",
+            Self::CreateBuyOrder => "create_buy_order",
+            Self::ReadModelSync => "read_model_sync",
+            Self::FetchBuyOrders => "fetch_buy_orders",
+        }
+    }
+
+    /// Its variables out of `contract`: the same that compose hands to it.
+    pub(crate) fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let groups: &[&[&str]] = match self {
+            Self::Migration => &[WRITE_MODEL, READ_MODEL],
+            Self::BtcPrice => &[COINBASE],
+            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE],
+            Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
+            Self::FetchBuyOrders => &[READ_MODEL, MIGRATION],
+        };
+        let names = EVERY_SERVICE.iter().chain(groups.iter().copied().flatten());
+        names
+            .filter_map(|name| Some(((*name).to_owned(), contract.get(*name)?.clone())))
+            .collect()
+    }
+
+    /// Its release binary.
+    pub(crate) fn binary(self) -> anyhow::Result<PathBuf> {
+        binary(self.name())
+    }
+}
+
+/// A binary of this workspace: in `CLUSTER_BIN_DIR`, else beside the running program (a test runs in `deps` below that).
+pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let running = std::env::current_exe().context("could not tell where this program is")?;
+    let folder = match std::env::var_os("CLUSTER_BIN_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let folder = running.parent().context("this program has no folder")?;
+            if folder.ends_with("deps") {
+                folder.parent().unwrap_or(folder)
+            } else {
+                folder
+            }
+            .to_owned()
+        }
+    };
+    let path = folder.join(name);
+    if !path.exists() {
+        bail!(
+            "{} is missing: build it with `cargo build --release -p {name}`",
+            path.display()
+        );
+    }
+    Ok(path)
+}

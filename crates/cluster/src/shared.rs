@@ -1,0 +1,58 @@
+//! One set of servers for all tests of a process, or of a whole test run.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{ChildStdin, Command, Stdio};
+
+use anyhow::Context as _;
+use tokio::sync::OnceCell;
+
+use crate::servers::Addresses;
+use crate::service::binary;
+
+/// Holds the addresses, as JSON, of servers that a whole test run shares: `cluster with-servers` sets it.
+pub const SERVERS_VARIABLE: &str = "CLUSTER_SERVERS";
+
+struct Shared {
+    addresses: Addresses,
+    // The servers stop when this pipe closes: when our process ends, by whatever means.
+    _lifeline: Option<ChildStdin>,
+}
+
+static SHARED: OnceCell<Shared> = OnceCell::const_new();
+
+/// The addresses of the shared servers; the first caller of the process starts them, unless the run brought some.
+pub(crate) async fn addresses() -> anyhow::Result<Addresses> {
+    let shared = SHARED
+        .get_or_try_init(|| async { tokio::task::spawn_blocking(obtain).await? })
+        .await?;
+    Ok(shared.addresses.clone())
+}
+
+fn obtain() -> anyhow::Result<Shared> {
+    if let Some(given) = std::env::var_os(SERVERS_VARIABLE) {
+        let text = given.into_string().ok().context("CLUSTER_SERVERS is not text")?;
+        let addresses =
+            serde_json::from_str(&text).context("CLUSTER_SERVERS is not the JSON of server addresses")?;
+        return Ok(Shared {
+            addresses,
+            _lifeline: None,
+        });
+    }
+    let mut child = Command::new(binary("cluster")?)
+        .arg("servers")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("could not start `cluster servers`")?;
+    let mut line = String::new();
+    let stdout = child.stdout.take().context("`cluster servers` has no output")?;
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .context("could not read from `cluster servers`")?;
+    let addresses =
+        serde_json::from_str(&line).context("`cluster servers` did not start; see its message above")?;
+    Ok(Shared {
+        addresses,
+        _lifeline: child.stdin.take(),
+    })
+}
