@@ -135,6 +135,7 @@ fn read_iso3<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use time::macros::datetime;
     use uuid::uuid;

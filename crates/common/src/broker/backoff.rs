@@ -51,10 +51,10 @@ mod tests {
         assert!(
             pauses
                 .iter()
-                .all(|pause| *pause >= Duration::from_secs(1) && *pause <= 2 * LONGEST),
+                .all(|pause| *pause >= Duration::from_secs(1) && *pause <= Duration::from_secs(20)),
             "{pauses:?}"
         );
-        assert!(pauses[50] >= LONGEST);
+        assert!(pauses[50] >= Duration::from_secs(10));
         backoff.reset();
         assert!(
             backoff
