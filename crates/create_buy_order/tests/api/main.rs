@@ -1,0 +1,85 @@
+//! `PUT /buy_order` as its clients see it: real binaries, real servers.
+#![allow(missing_docs, reason = "the names are sentences")]
+
+mod cap;
+mod config;
+mod contract;
+mod idempotence;
+mod outbox;
+mod prices;
+mod shutdown;
+
+use anyhow::Context as _;
+use cluster::{Cluster, Service};
+use serde_json::{Value, json};
+
+/// An answer, read to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) replayed: bool,
+    pub(crate) retry_after: Option<String>,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// A member of the order in the answer.
+    pub(crate) fn order(&self, member: &str) -> &str {
+        self.body["buy_order"][member].as_str().unwrap_or_default()
+    }
+}
+
+pub(crate) fn new_key() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+pub(crate) async fn put_json(http: &reqwest::Client, url: &str, body: &Value) -> anyhow::Result<Answer> {
+    answer(http.put(format!("{url}/buy_order")).json(body).send().await?).await
+}
+
+pub(crate) async fn answer(response: reqwest::Response) -> anyhow::Result<Answer> {
+    let header = |name| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    anyhow::ensure!(
+        header("content-type").as_deref() == Some("application/json"),
+        "not JSON: {response:?}"
+    );
+    Ok(Answer {
+        status: response.status().as_u16(),
+        replayed: header("idempotent-replayed").as_deref() == Some("true"),
+        retry_after: header("retry-after"),
+        body: response.json().await.context("the body is not JSON")?,
+    })
+}
+
+/// An order of this amount, with this key, from the cluster's `create_buy_order`.
+pub(crate) async fn buy(
+    cluster: &Cluster,
+    currency: &str,
+    amount: &str,
+    key: &str,
+) -> anyhow::Result<Answer> {
+    let body = json!({ "currency": currency, "amount": amount, "idempotence_key": key });
+    put_json(&cluster.http(), &cluster.url(Service::CreateBuyOrder), &body).await
+}
+
+pub(crate) async fn count(cluster: &Cluster, table: &'static str) -> anyhow::Result<i64> {
+    let statement = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+    Ok(sqlx::query_scalar(statement)
+        .fetch_one(cluster.write_model())
+        .await?)
+}
+
+/// Everything that accepting orders needs, and nothing more.
+pub(crate) async fn order_desk() -> anyhow::Result<Cluster> {
+    Cluster::start(cluster::Options::only(&[
+        Service::BtcPrice,
+        Service::CreateBuyOrder,
+    ]))
+    .await
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Proves the system: ./test.sh [unit | integration | docker | all]
+#
+#   unit          rules and parsers, without servers
+#   integration   real binaries on private PostgreSQL and RabbitMQ instances, over HTTP
+#   docker        the images, and the same black-box suite against docker-compose
+#   all           everything; without an argument: everything this machine can run
+#
+# Needs no running cluster, and leaves one that runs alone: the suites bring their own servers on free ports.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0" | sed '/^set /d'; }
+fail() { echo "test.sh: $*" >&2; exit 1; }
+
+wanted=${1:-possible}
+case "$wanted" in
+unit | integration | docker | all | possible) ;;
+-h | --help) usage; exit 0 ;;
+*) usage >&2; exit 2 ;;
+esac
+command -v cargo >/dev/null || fail "cargo is missing: install Rust, https://rustup.rs"
+
+summary=()
+failed=0
+
+# record SUITE OUTCOME: one line for the end.
+record() { summary+=("$(printf '%-12s %s' "$1" "$2")"); }
+
+# run SUITE COMMAND...: runs a suite and records how it went.
+run() {
+    local suite=$1 started=$SECONDS
+    shift
+    echo "== $suite"
+    if "$@"; then
+        record "$suite" "passed in $((SECONDS - started)) s"
+    else
+        record "$suite" "FAILED after $((SECONDS - started)) s"
+        failed=1
+    fi
+}
+
+run_unit() { cargo test --release --workspace --lib --bins && cargo test --release --workspace --doc; }
+
+# The tests start the binaries that ./run.sh starts, so these are built first.
+run_integration() {
+    cargo build --release --workspace --bins &&
+        target/release/cluster with-servers -- cargo test --release --workspace --test '*'
+}
+
+missing_for_unit() { :; }
+
+# What the integration suite needs besides Rust.
+missing_for_integration() {
+    command -v node >/dev/null && command -v npm >/dev/null || echo "node and npm (apt-get install nodejs npm)"
+}
+
+missing_for_docker() {
+    docker version >/dev/null 2>&1 || echo "a Docker engine that answers (scripts/ensure_docker.sh installs and starts one)"
+}
+
+wants() { [ "$wanted" = "$1" ] || [ "$wanted" = all ] || [ "$wanted" = possible ]; }
+
+# suite NAME MISSING: runs it, or, where something is missing, leaves it out (without an argument) or fails (when asked for).
+suite() {
+    local name=$1 missing
+    wants "$name" || { record "$name" "left out: not asked for"; return; }
+    missing=$("missing_for_$name" 2>/dev/null) || missing="what it needs"
+    if [ -z "$missing" ]; then
+        run "$name" "run_$name"
+    elif [ "$wanted" = possible ]; then
+        record "$name" "left out: $missing is missing"
+    else
+        record "$name" "FAILED: $missing is missing"
+        failed=1
+    fi
+}
+
+run_docker() { scripts/test_docker.sh; }
+
+for name in unit integration docker; do suite "$name"; done
+
+echo
+echo "test.sh:"
+printf '  %s\n' "${summary[@]}"
+exit "$failed"
