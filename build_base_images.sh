@@ -37,7 +37,7 @@ docker image inspect "$RUST_IMAGE" >/dev/null 2>&1 || {
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp --parents "${manifests[@]}" "$context"
-# Cargo looks for the targets where the real ones are. What a stub holds matters only to build scripts, and we have none.
+# Cargo looks for the targets where the real ones are.
 find crates -name '*.rs' | while read -r source; do
     mkdir -p "$context/$(dirname "$source")"
     echo 'fn main() {}' >"$context/$source"
