@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds pydist/base: the Rust toolchain and all dependencies compiled, no code. Does nothing while no manifest has changed.
+# Builds pydist/base: the Rust toolchain and all dependencies compiled, no code. Does nothing while the dependencies stay the same.
 #
 #   ./build_base_images.sh
 #   EXTRA_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt ./build_base_images.sh    behind a proxy that inspects TLS: a PEM bundle that
@@ -23,7 +23,18 @@ if [ -n "${EXTRA_CA_BUNDLE:-}" ] && [ ! -r "$EXTRA_CA_BUNDLE" ]; then fail "EXTR
 
 manifests=(Cargo.toml Cargo.lock crates/*/Cargo.toml)
 [ ! -d .cargo ] || manifests+=(.cargo/*)
-hash=$({ cat "${manifests[@]}" docker/base/Dockerfile; printf '%s\n' "${manifests[@]}" "$RUST_IMAGE"; } | sha256sum | cut -c1-16)
+# What decides which dependencies are compiled, and how: the locked packages, the profile, and what the crates ask for. Not the names of our own
+# crates and their uses of each other: a new service with nothing but known dependencies needs no new base.
+inputs() {
+    local members
+    members=$(printf '%s\n' crates/*/Cargo.toml | sed -E 's|crates/(.*)/Cargo.toml|\1|' | paste -sd '|')
+    awk 'BEGIN { RS = ""; ORS = "\n\n" } /\nsource = /' Cargo.lock
+    grep -vE "^($members) *=" Cargo.toml
+    cat crates/*/Cargo.toml | grep -E '^[A-Za-z0-9_-]+(\.workspace)? *=' | grep -vE "^($members|name|description|path|readme|required-features)\b" | sort -u
+    cat docker/base/Dockerfile
+    echo "$RUST_IMAGE"
+}
+hash=$(inputs | sha256sum | cut -c1-16)
 if [ "$(docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "$IMAGE" 2>/dev/null || true)" = "$hash" ]; then
     say "$IMAGE is up to date"
     exit 0

@@ -4,7 +4,7 @@
 #   ./build_run_images.sh                    all of docker/services/
 #   ./build_run_images.sh btc_price ...      these alone
 #
-# Brings pydist/base up to date first when a manifest has changed (see build_base_images.sh for EXTRA_CA_BUNDLE).
+# Brings pydist/base up to date first when the dependencies have changed (see build_base_images.sh for EXTRA_CA_BUNDLE).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

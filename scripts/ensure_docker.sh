@@ -32,16 +32,16 @@ become_root() {
 }
 
 install_packages() {
+    if command -v dockerd >/dev/null && command -v docker >/dev/null && compose_answers; then return; fi
     command -v apt-get >/dev/null || fail "Docker or Compose is missing and there is no apt-get here: please install them, then try again."
+    # A third-party source that is away must not stop an installation that does not need it.
+    apt-get update -qq || say "apt-get update reported a fault, going on with what is known"
     local packages=()
     command -v dockerd >/dev/null || packages+=(docker.io)
     # Debian 13 moved the client out of docker.io.
     if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
     compose_answers || packages+=(docker-compose)
-    [ ${#packages[@]} -eq 0 ] && return
     say "installing ${packages[*]} with apt"
-    # A third-party source that is away must not stop an installation that does not need it.
-    apt-get update -qq || say "apt-get update reported a fault, going on with what is known"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null ||
         fail "apt could not install ${packages[*]}: see its message above."
 }
@@ -58,7 +58,7 @@ wait_for_engine() {
 
 # Starts dockerd with the given arguments, detached from this terminal.
 start_daemon() {
-    say "starting dockerd $*"
+    say "starting dockerd${*:+ $*}"
     setsid nohup dockerd "$@" >"$LOG" 2>&1 </dev/null &
     local pid=$!
     if wait_for_engine "$pid"; then
