@@ -1,7 +1,7 @@
 //! Quotes BTC in a fiat currency: `GET /buy?currency=USD`.
 //!
 //! In reading order: what the environment sets ([`config`]), how the service is put together ([`app`]), what it
-//! answers ([`routes`], [`error`], [`openapi`]), when a quote is reused and when asked for anew ([`quote`]), and how Coinbase
+//! answers ([`routes`], [`error`]), when a quote is reused and when asked for anew ([`quote`]), and how Coinbase
 //! is asked and its answer judged ([`coinbase`]). It never invents a price.
 
 pub mod config;
@@ -9,7 +9,6 @@ pub mod config;
 pub mod app;
 
 pub mod error;
-pub mod openapi;
 pub mod routes;
 
 pub mod quote;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::money::Currency;
+use common::timestamp::rfc3339_micros;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -215,13 +216,6 @@ fn unavailable(cause: PriceError) -> Unavailable {
     }
 }
 
-/// A moment in UTC. The library's RFC 3339 drops trailing zeros of the fraction; clients get six digits always.
-fn rfc3339_micros(utc: OffsetDateTime) -> String {
-    let ((year, month, day), (hour, minute, second, micros)) = (utc.to_calendar_date(), utc.to_hms_micro());
-    let month = u8::from(month);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
-}
-
 /// The error with all its sources, for the log.
 fn chain(error: &PriceError) -> String {
     let mut text = error.to_string();
@@ -239,9 +233,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use reqwest::StatusCode;
-    use time::macros::datetime;
 
-    use super::{AtHand, Outcome, PAUSE_AFTER_FAILURE, PriceError, Quote, Slot, rfc3339_micros, unavailable};
+    use super::{AtHand, Outcome, PAUSE_AFTER_FAILURE, PriceError, Quote, Slot, unavailable};
 
     const MAX_AGE: Duration = Duration::from_secs(2);
     const A_MOMENT: Duration = Duration::from_nanos(1);
@@ -264,12 +257,6 @@ mod tests {
 
     fn asks(slot: &mut Slot, now: Instant) -> bool {
         matches!(slot.at_hand(now, MAX_AGE), AtHand::NotAsked(_))
-    }
-
-    #[test]
-    fn a_timestamp_always_has_six_digits_of_a_second() {
-        let moment = datetime!(2026-03-04 05:06:07.080 UTC);
-        assert_eq!(rfc3339_micros(moment), "2026-03-04T05:06:07.080000Z");
     }
 
     #[test]

@@ -4,11 +4,11 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use common::http::QueryFields;
+use common::http::openapi::{Detail, FieldFaults};
 use common::money::Currency;
 use utoipa::OpenApi;
 
 use crate::error::ApiError;
-use crate::openapi::{Detail, FieldFaults};
 use crate::quote::{Quote, Quotes};
 
 /// The routes of this service, less those that every service has.

@@ -90,7 +90,9 @@ mod tests {
     #[test]
     fn a_server_that_is_away_is_told_from_a_fault_of_ours() {
         assert!(is_away(&sqlx::Error::PoolTimedOut));
-        assert!(is_away(&sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
+        assert!(is_away(&sqlx::Error::Io(
+            std::io::ErrorKind::ConnectionReset.into()
+        )));
         assert!(!is_away(&sqlx::Error::ColumnNotFound("id".to_owned())));
     }
 }

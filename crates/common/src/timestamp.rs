@@ -11,7 +11,9 @@ const RFC_3339_MICROSECONDS: &[BorrowedFormatItem<'_>] =
 #[must_use]
 pub fn rfc3339_micros(time: OffsetDateTime) -> String {
     // Formatting fails only where a component is missing, and a time with an offset has them all.
-    time.to_offset(UtcOffset::UTC).format(RFC_3339_MICROSECONDS).unwrap_or_default()
+    time.to_offset(UtcOffset::UTC)
+        .format(RFC_3339_MICROSECONDS)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -21,7 +23,13 @@ mod tests {
 
     #[test]
     fn microseconds_are_always_written_and_the_zone_is_utc() {
-        assert_eq!(rfc3339_micros(datetime!(2026-11-23 16:37:32 +1)), "2026-11-23T15:37:32.000000Z");
-        assert_eq!(rfc3339_micros(datetime!(2026-11-23 15:37:32.531853999 UTC)), "2026-11-23T15:37:32.531853Z");
+        assert_eq!(
+            rfc3339_micros(datetime!(2026-11-23 16:37:32 +1)),
+            "2026-11-23T15:37:32.000000Z"
+        );
+        assert_eq!(
+            rfc3339_micros(datetime!(2026-11-23 15:37:32.531853999 UTC)),
+            "2026-11-23T15:37:32.531853Z"
+        );
     }
 }

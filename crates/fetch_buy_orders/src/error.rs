@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use common::database;
 use common::http::Problem;
 
 /// Why there is no page.
@@ -24,31 +25,10 @@ impl IntoResponse for ApiError {
         match self {
             Self::Invalid(problem) => problem,
             Self::UnknownReference => Problem::client(StatusCode::NOT_FOUND, detail),
-            Self::ReadModel(error) if is_away(&error) => Problem::unavailable(detail, error),
+            Self::ReadModel(error) if database::is_away(&error) => Problem::unavailable(detail, error),
             Self::ReadModel(error) => Problem::internal(error),
         }
         .into_response()
-    }
-}
-
-/// Whether the same request can succeed later: the server cannot be reached, is busy, or gave up for want of time or room.
-/// Everything else, for example a column that is not there, is a fault of ours.
-fn is_away(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(refusal) => {
-            let code = refusal.code().unwrap_or_default();
-            // Connection, resources, a lock not to be had, operator intervention and statement_timeout, rolled back by a conflict.
-            ["08", "53", "55", "57", "40"]
-                .iter()
-                .any(|class| code.starts_with(class))
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
     }
 }
 

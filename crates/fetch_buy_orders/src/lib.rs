@@ -11,7 +11,5 @@ pub mod routes;
 
 pub mod page;
 
-mod openapi;
-
 pub mod db;
 pub mod error;

@@ -1,9 +1,8 @@
 //! The page that clients get.
 
+use common::timestamp::rfc3339_micros;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -61,15 +60,8 @@ impl Page {
     }
 }
 
-/// The well-known RFC 3339 form drops trailing zeros of the fraction; clients get six digits always.
 fn utc_with_microseconds<S: Serializer>(instant: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    const FORMAT: &[BorrowedFormatItem<'_>] =
-        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    let text = instant
-        .to_offset(time::UtcOffset::UTC)
-        .format(FORMAT)
-        .map_err(serde::ser::Error::custom)?;
-    serializer.serialize_str(&text)
+    serializer.serialize_str(&rfc3339_micros(*instant))
 }
 
 #[cfg(test)]

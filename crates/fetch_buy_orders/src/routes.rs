@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::db;
 use crate::error::ApiError;
-use crate::openapi::{Detail, FieldFaults};
 use crate::page::Page;
+use common::http::openapi::{Detail, FieldFaults};
 
 /// There is no login yet: every request is the one seeded client's, as in `create_buy_order`.
 const CLIENT_ID: i64 = 1;
