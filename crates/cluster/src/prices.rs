@@ -15,9 +15,6 @@ use tokio::sync::oneshot;
 
 use crate::process::locked;
 
-/// The rates it starts with, by currency.
-const DEFAULTS: [(&str, &str); 3] = [("USD", "48478.88"), ("EUR", "41191.91"), ("GBP", "35330.89")];
-
 /// How the simulator answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
@@ -62,7 +59,7 @@ struct Shared {
 
 impl Default for Rates {
     fn default() -> Self {
-        let rates = DEFAULTS.map(|(currency, rate)| (currency.to_owned(), rate.to_owned()));
+        let rates = Self::DEFAULTS.map(|(currency, rate)| (currency.to_owned(), rate.to_owned()));
         Self(Arc::new(Shared {
             rates: Mutex::new(BTreeMap::from(rates)),
             behaviour: Mutex::new(Behaviour::Rates),
@@ -72,6 +69,9 @@ impl Default for Rates {
 }
 
 impl Rates {
+    /// The rates to start with, by currency.
+    pub const DEFAULTS: [(&str, &str); 3] = [("USD", "48478.88"), ("EUR", "41191.91"), ("GBP", "35330.89")];
+
     /// Sets the rate of a currency, a decimal text that is passed on as it is.
     pub fn set(&self, currency: &str, rate: &str) {
         locked(&self.0.rates).insert(currency.to_owned(), rate.to_owned());

@@ -1,5 +1,6 @@
 //! Child processes that never outlive us, with their output kept.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -15,7 +16,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::account::Account;
 
 const PAUSE: Duration = Duration::from_millis(10);
-const KEPT_LINES: usize = 200_000;
+/// Of a program whose lines are in a file as well.
+const KEPT_BESIDE_FILE: usize = 200;
+/// Of a program in a test.
+const KEPT_IN_MEMORY: usize = 500_000;
 
 /// What to run, as whom, and how to end it.
 #[derive(Debug, Clone)]
@@ -221,7 +225,7 @@ pub(crate) struct Output(Arc<Mutex<Lines>>);
 
 #[derive(Debug, Default)]
 struct Lines {
-    kept: Vec<String>,
+    kept: VecDeque<String>,
     file: Option<File>,
 }
 
@@ -231,19 +235,19 @@ impl Output {
         Self(Arc::default())
     }
 
-    /// Kept in memory, and appended to a file.
+    /// Appended to a file; only the last ones are kept in memory.
     pub(crate) fn to_file(path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.with_context(|| format!("could not open {}", path.display()))?;
         Ok(Self(Arc::new(Mutex::new(Lines {
-            kept: Vec::new(),
+            kept: VecDeque::new(),
             file: Some(file),
         }))))
     }
 
     /// All lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
-        locked(&self.0).kept.clone()
+        locked(&self.0).kept.iter().cloned().collect()
     }
 
     /// The last lines, indented for a message.
@@ -252,9 +256,8 @@ impl Output {
         let from = lines.kept.len().saturating_sub(15);
         lines
             .kept
-            .get(from..)
-            .unwrap_or_default()
             .iter()
+            .skip(from)
             .map(|line| format!("    {line}\n"))
             .collect()
     }
@@ -265,9 +268,15 @@ impl Output {
             // A full disk must not take the cluster down.
             let _ = writeln!(file, "{line}");
         }
-        if lines.kept.len() < KEPT_LINES {
-            lines.kept.push(line);
+        let limit = if lines.file.is_some() {
+            KEPT_BESIDE_FILE
+        } else {
+            KEPT_IN_MEMORY
+        };
+        if lines.kept.len() >= limit {
+            lines.kept.pop_front();
         }
+        lines.kept.push_back(line);
     }
 }
 

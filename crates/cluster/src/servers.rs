@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::ports::Lease;
+use crate::process::Output;
 
 pub(crate) use postgres::{Durability, Postgres};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
@@ -179,9 +180,15 @@ async fn database(folder: &Path, model: &str) -> anyhow::Result<Postgres> {
         password: format!("{model}_password"),
         name: model.to_owned(),
     };
-    Postgres::start(&folder.join(model), address, Durability::None, Some(lease))
-        .await
-        .with_context(|| format!("the PostgreSQL instance of the {model} did not start"))
+    Postgres::start(
+        &folder.join(model),
+        address,
+        Durability::None,
+        Output::in_memory(),
+        Some(lease),
+    )
+    .await
+    .with_context(|| format!("the PostgreSQL instance of the {model} did not start"))
 }
 
 async fn broker(folder: &Path) -> anyhow::Result<RabbitMq> {
@@ -189,9 +196,9 @@ async fn broker(folder: &Path) -> anyhow::Result<RabbitMq> {
     RabbitMq::start(
         &folder.join("queue"),
         ports,
-        "pydist",
-        "pydist_password",
+        ("pydist", "pydist_password"),
         Durability::None,
+        Output::in_memory(),
     )
     .await
     .context("the RabbitMQ node did not start")

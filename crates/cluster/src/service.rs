@@ -63,6 +63,7 @@ const COINBASE: &[&str] = &[
     "CB_HOST",
     "CB_PORT",
     "CB_PATH",
+    "CB_TIMEOUT_S",
     "QUOTE_MAX_AGE_S",
     "EXTRA_CA_FILE",
 ];

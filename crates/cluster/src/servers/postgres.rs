@@ -40,6 +40,7 @@ impl Postgres {
         folder: &Path,
         address: DatabaseAddress,
         durability: Durability,
+        output: Output,
         lease: Option<Lease>,
     ) -> anyhow::Result<Self> {
         let binaries = binaries()?;
@@ -51,7 +52,7 @@ impl Postgres {
         }
         let server = Self {
             program: program(&binaries, folder, &address, durability, account),
-            output: Output::to_file(&folder.with_extension("log"))?,
+            output,
             address,
             process: Mutex::new(None),
             _lease: lease,
@@ -97,6 +98,11 @@ impl Postgres {
     /// Sends a signal to its main process.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         self.with(|process| process.signal(signal))
+    }
+
+    /// Fails with its last lines of output when it has ended.
+    pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
+        self.with(Process::still_runs)
     }
 
     /// Its process id, when it was started.

@@ -69,9 +69,9 @@ impl RabbitMq {
     pub(crate) async fn start(
         folder: &Path,
         ports: RabbitMqPorts,
-        user: &str,
-        password: &str,
+        (user, password): (&str, &str),
         durability: Durability,
+        output: Output,
     ) -> anyhow::Result<Self> {
         let account = Account::for_server("rabbitmq")?;
         let address = BrokerAddress {
@@ -108,7 +108,6 @@ impl RabbitMq {
         };
         node.grace = Duration::from_secs(40);
         port_mapper.end_with = Signal::KILL;
-        let output = Output::to_file(&folder.with_extension("log"))?;
         let server = Self {
             address,
             port_mapper,
@@ -178,6 +177,11 @@ impl RabbitMq {
     /// Sends a signal to the node.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         self.with(|node| node.signal(signal))
+    }
+
+    /// Fails with its last lines of output when it has ended.
+    pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
+        self.with(Process::still_runs)
     }
 
     /// The process ids of the node and its port mapper, when they were started.

@@ -1,0 +1,39 @@
+//! The price simulator as a service, for compose: Coinbase's v2 prices protocol with fixed rates.
+
+use std::process::ExitCode;
+
+use cluster::Rates;
+use common::endpoints::Listen;
+use common::env::Env;
+use common::http;
+use common::service::Lifecycle;
+
+struct Config {
+    listen: Listen,
+    rates: Rates,
+}
+
+fn configure(env: &mut Env) -> Config {
+    let rates = Rates::default();
+    for (currency, default) in Rates::DEFAULTS {
+        rates.set(
+            currency,
+            &env.string_or(&format!("SIMULATOR_RATE_{currency}"), default),
+        );
+    }
+    Config {
+        listen: Listen::from_env(env),
+        rates,
+    }
+}
+
+async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+    let listener = http::bind(&config.listen).await?;
+    let router = http::routes(config.rates.router(), None);
+    lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    common::service::run("price_simulator", configure, start)
+}

@@ -1,0 +1,228 @@
+//! The environment contract of `.env`, turned from compose's network to this machine's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use crate::ports::{Lease, is_free};
+use crate::service::Service;
+
+/// What the services are told, and the ports that people use.
+#[derive(Debug)]
+pub(crate) struct Contract {
+    pub(crate) variables: BTreeMap<String, String>,
+    ports: BTreeMap<&'static str, u16>,
+    // The ports that nobody chose.
+    _leases: Vec<Lease>,
+}
+
+/// The ports on the host: the same as those that compose publishes.
+const PUBLISHED: [&str; 5] = [
+    "CREATE_BUY_ORDER_EXT_PORT",
+    "FETCH_BUY_ORDERS_EXT_PORT",
+    "WRITE_MODEL_DB_EXT_PORT",
+    "READ_MODEL_DB_EXT_PORT",
+    "Q_EXT_ADMIN_PORT",
+];
+
+impl Contract {
+    /// Reads the file and checks that every port of it is free.
+    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
+        let mut variables = parse(&text).with_context(|| format!("{} is malformed", file.display()))?;
+        for (name, value) in &mut variables {
+            // As compose does.
+            if let Ok(own) = own_variable(name) {
+                *value = own;
+            }
+        }
+        for name in [
+            "RUST_LOG",
+            "EXTRA_CA_FILE",
+            "CB_TIMEOUT_S",
+            "SIMULATOR_RATE_USD",
+            "SIMULATOR_RATE_EUR",
+            "SIMULATOR_RATE_GBP",
+        ] {
+            if let Ok(own) = own_variable(name) {
+                variables.insert(name.to_owned(), own);
+            }
+        }
+        let mut contract = Self {
+            ports: published(&variables)?,
+            variables,
+            _leases: Vec::new(),
+        };
+        contract.move_to_this_machine()?;
+        Ok(contract)
+    }
+
+    /// A variable that must be there.
+    pub(crate) fn get(&self, name: &str) -> anyhow::Result<&str> {
+        let value = self.variables.get(name).filter(|value| !value.is_empty());
+        value
+            .map(String::as_str)
+            .with_context(|| format!("{name} is missing in the environment contract"))
+    }
+
+    /// One of the published ports.
+    pub(crate) fn port(&self, name: &str) -> anyhow::Result<u16> {
+        self.ports
+            .get(name)
+            .copied()
+            .with_context(|| format!("{name} is no published port"))
+    }
+
+    /// Sets a variable.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
+    /// The port that a service listens on.
+    pub(crate) fn service_port(&self, service: Service) -> anyhow::Result<u16> {
+        let name = format!("{}_PORT", service.name().to_uppercase());
+        self.get(&name)?
+            .parse()
+            .with_context(|| format!("{name} is not a port"))
+    }
+
+    fn move_to_this_machine(&mut self) -> anyhow::Result<()> {
+        // Native has no Fluentd: the events are in the log files.
+        self.set("LOGGING_HOST", "");
+        self.set("SERVICE_HOST", "127.0.0.1");
+        for model in ["WRITE_MODEL_DB", "READ_MODEL_DB"] {
+            let port = self.port(&format!("{model}_EXT_PORT"))?;
+            self.set(&format!("{model}_HOST"), "127.0.0.1");
+            self.set(&format!("{model}_PORT"), port.to_string());
+        }
+        self.set("Q_HOST", "127.0.0.1");
+        for service in Service::ALL {
+            let prefix = service.name().to_uppercase();
+            let port = if let Some(port) = self.ports.get(format!("{prefix}_EXT_PORT").as_str()) {
+                *port
+            } else {
+                let lease = Lease::take()?;
+                let port = lease.port();
+                self._leases.push(lease);
+                port
+            };
+            self.set(&format!("{prefix}_HOST"), "127.0.0.1");
+            self.set(&format!("{prefix}_PORT"), port.to_string());
+        }
+        Ok(())
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compose lets the environment override its file, and so does this"
+)]
+fn own_variable(name: &str) -> Result<String, std::env::VarError> {
+    std::env::var(name)
+}
+
+fn published(variables: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<&'static str, u16>> {
+    let mut ports = BTreeMap::new();
+    let mut faults = Vec::new();
+    for name in PUBLISHED {
+        let text = variables.get(name).map_or("", String::as_str);
+        match text.parse::<u16>() {
+            Ok(port) if port > 0 => {
+                if let Some((other, _)) = ports.iter().find(|(_, taken)| **taken == port) {
+                    faults.push(format!(
+                        "{name} and {other} are both {port}: set one to another port"
+                    ));
+                } else if !is_free(port) {
+                    faults.push(format!(
+                        "port {port} is taken by another program: end that, or set {name} to another port"
+                    ));
+                }
+                ports.insert(name, port);
+            }
+            _ => faults.push(format!("{name} is {text:?}, which is not a port")),
+        }
+    }
+    if !faults.is_empty() {
+        bail!("{}", faults.join("\n         "));
+    }
+    Ok(ports)
+}
+
+fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| {
+            let line = line.strip_prefix("export ").unwrap_or(line);
+            let (name, value) = line
+                .split_once('=')
+                .with_context(|| format!("line {}: no `=`", number + 1))?;
+            Ok((name.trim().to_owned(), unquoted(value.trim()).to_owned()))
+        })
+        .collect()
+}
+
+fn unquoted(value: &str) -> &str {
+    for quote in ['"', '\''] {
+        if let Some(inner) = value
+            .strip_prefix(quote)
+            .and_then(|rest| rest.strip_suffix(quote))
+        {
+            return inner;
+        }
+    }
+    // A comment after the value, as compose reads it.
+    value
+        .split_once(" #")
+        .map_or(value, |(before, _)| before.trim_end())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_compose_reads_them() {
+        let read = parse("# note\n\nA=1\nB = \"two # words\"\nC='x'\nD=a=b # why\nexport E=\n").unwrap();
+        let read: Vec<_> = read
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                ("A", "1"),
+                ("B", "two # words"),
+                ("C", "x"),
+                ("D", "a=b"),
+                ("E", "")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_taken_port_and_a_malformed_one_are_named_with_their_variables() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let taken = listener.local_addr().unwrap().port().to_string();
+        let mut variables: BTreeMap<String, String> = PUBLISHED
+            .iter()
+            .map(|name| ((*name).to_owned(), "x".to_owned()))
+            .collect();
+        variables.insert("Q_EXT_ADMIN_PORT".to_owned(), taken.clone());
+        let message = published(&variables).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("port {taken} is taken")) && message.contains("Q_EXT_ADMIN_PORT"),
+            "{message}"
+        );
+        assert!(
+            message.contains("CREATE_BUY_ORDER_EXT_PORT is \"x\""),
+            "{message}"
+        );
+    }
+}

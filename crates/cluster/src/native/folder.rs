@@ -1,0 +1,146 @@
+//! The folder of a running cluster: its lock, its logs, its data.
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::account::{closed_ancestor, is_root};
+
+const NEEDED_BYTES: u64 = 1_000_000_000;
+
+/// The folder, with everything in it named.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(PathBuf);
+
+/// Held, by the kernel, for as long as the process of the cluster lives.
+#[derive(Debug)]
+pub(crate) struct RunLock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+
+impl Folder {
+    /// Makes it when it is missing.
+    pub(crate) fn make(path: &Path) -> anyhow::Result<Self> {
+        let context = || format!("could not make the folder {}", path.display());
+        fs::create_dir_all(path.join("logs")).with_context(context)?;
+        Ok(Self(path.canonicalize().with_context(context)?))
+    }
+
+    /// The one that is there.
+    pub(crate) fn existing(path: &Path) -> Option<Self> {
+        path.canonicalize().ok().map(Self)
+    }
+
+    /// Takes the lock and writes our process id into it.
+    pub(crate) fn lock(&self) -> anyhow::Result<RunLock> {
+        let mut file = self.open_lock()?;
+        if file.try_lock().is_err() {
+            let process = self
+                .holder()
+                .map_or_else(String::new, |pid| format!(" (process {pid})"));
+            bail!("a cluster runs already{process}: ./stop.sh stops it");
+        }
+        file.set_len(0)?;
+        write!(file, "{}", std::process::id())?;
+        Ok(RunLock(file))
+    }
+
+    /// Whether a cluster runs here.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.0.join("lock").exists() && self.open_lock().is_ok_and(|file| file.try_lock().is_err())
+    }
+
+    /// The process id in the lock.
+    pub(crate) fn holder(&self) -> Option<i32> {
+        fs::read_to_string(self.0.join("lock")).ok()?.trim().parse().ok()
+    }
+
+    /// Standard output and error of a cluster in the background.
+    pub(crate) fn background_log(&self) -> PathBuf {
+        self.0.join("run.log")
+    }
+
+    /// Holds the process id of a cluster that is healthy.
+    pub(crate) fn ready_file(&self) -> PathBuf {
+        self.0.join("ready")
+    }
+
+    /// Names the server processes.
+    pub(crate) fn processes_file(&self) -> PathBuf {
+        self.0.join("processes")
+    }
+
+    /// A new log file; the one of the run before is kept as `.old.log`.
+    pub(crate) fn new_log(&self, name: &str) -> PathBuf {
+        let log = self.0.join("logs").join(format!("{name}.log"));
+        let _ = fs::rename(&log, log.with_extension("old.log"));
+        log
+    }
+
+    /// The folder of the logs.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
+    /// The folder of the servers' data: here, or under `/var/tmp` where the accounts of the servers cannot come here.
+    pub(crate) fn data(&self) -> anyhow::Result<PathBuf> {
+        let data = self.0.join("data");
+        if !is_root() {
+            fs::create_dir_all(&data)?;
+            return Ok(data);
+        }
+        // Under a strict umask our own folders would be closed, too.
+        fs::create_dir_all(&data)?;
+        for ours in [&self.0, &data] {
+            fs::set_permissions(ours, fs::Permissions::from_mode(0o755))?;
+        }
+        let Some(closed) = closed_ancestor(&data) else {
+            return Ok(data);
+        };
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        let elsewhere = PathBuf::from(format!("/var/tmp/pydist-cluster-data-{:016x}", hasher.finish()));
+        if !elsewhere.exists() {
+            fs::create_dir(&elsewhere)?;
+        }
+        // Anyone may make folders in /var/tmp.
+        if fs::symlink_metadata(&elsewhere)?.uid() != 0 || !elsewhere.is_dir() || elsewhere.is_symlink() {
+            bail!("{} is not ours: remove it", elsewhere.display());
+        }
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o711))?;
+        println!(
+            "The servers refuse to run as root, and their accounts may not enter {}: their data is in {}.",
+            closed.display(),
+            elsewhere.display()
+        );
+        Ok(elsewhere)
+    }
+
+    /// Fails with a sentence when the disk is nearly full.
+    pub(crate) fn check_space(data: &Path) -> anyhow::Result<()> {
+        let space = rustix::fs::statvfs(data)
+            .with_context(|| format!("could not ask for the space on {}", data.display()))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < NEEDED_BYTES {
+            bail!(
+                "the disk of {} is full: {} MB are free, the cluster wants 1000 MB",
+                data.display(),
+                free / 1_000_000
+            );
+        }
+        Ok(())
+    }
+
+    fn open_lock(&self) -> anyhow::Result<File> {
+        let path = self.0.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path);
+        file.with_context(|| format!("could not open {}", path.display()))
+    }
+}

@@ -1,0 +1,112 @@
+//! What images hold and what containers may do.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::project::{Container, Project, docker};
+
+const LARGEST_IMAGE_BYTES: u64 = 20_000_000;
+
+pub(crate) async fn images_are_small_and_hold_one_file(project: &Project) -> anyhow::Result<()> {
+    let containers = project.containers(None)?;
+    let images: BTreeSet<&str> = containers
+        .iter()
+        .filter(|container| container.is_ours())
+        .map(Container::image)
+        .collect();
+    ensure!(images.len() >= 5, "five services have five images: {images:?}");
+    for image in images {
+        let inspected: Value = serde_json::from_str(&docker(&["image", "inspect", image])?)?;
+        let bytes = inspected[0]["Size"].as_u64().context("no size")?;
+        ensure!(bytes < LARGEST_IMAGE_BYTES, "{image} has {bytes} bytes");
+        let files = files_of(image)?;
+        ensure!(files == ["service"], "{image} holds {files:?}");
+        eprintln!(
+            "                   {image}: {}.{} MB",
+            bytes / 1_000_000,
+            bytes / 100_000 % 10
+        );
+    }
+    Ok(())
+}
+
+/// The files of an image, over all its layers. A container's file system would also show what the engine puts there.
+fn files_of(image: &str) -> anyhow::Result<Vec<String>> {
+    let folder = tempfile::tempdir()?;
+    let archive = folder.path().join("image.tar");
+    docker(&[
+        "image",
+        "save",
+        "--output",
+        archive.to_str().context("path")?,
+        image,
+    ])?;
+    let tar = |arguments: &[&str]| {
+        let output = Command::new("tar")
+            .current_dir(folder.path())
+            .args(arguments)
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "tar {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    tar(&["-xf", "image.tar"])?;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.path().join("manifest.json"))?)?;
+    let mut files = Vec::new();
+    for layer in manifest[0]["Layers"].as_array().context("no layers")? {
+        let names = tar(&["-tf", layer.as_str().context("no name")?])?;
+        files.extend(
+            names
+                .lines()
+                .filter(|name| !name.ends_with('/'))
+                .map(str::to_owned),
+        );
+    }
+    Ok(files)
+}
+
+pub(crate) async fn containers_have_no_rights(project: &Project) -> anyhow::Result<()> {
+    for container in project.containers(None)? {
+        let (name, host) = (container.name(), &container.0["HostConfig"]);
+        ensure!(
+            host["CapDrop"] == serde_json::json!(["ALL"]),
+            "{name} drops only {}",
+            host["CapDrop"]
+        );
+        ensure!(
+            host["CapAdd"].as_array().is_none_or(Vec::is_empty),
+            "{name} adds {}",
+            host["CapAdd"]
+        );
+        ensure!(host["Privileged"] == false, "{name} is privileged");
+        ensure!(
+            host["Memory"].as_u64().is_some_and(|bytes| bytes > 0),
+            "{name} has no memory limit"
+        );
+        ensure!(
+            host["SecurityOpt"].to_string().contains("no-new-privileges"),
+            "{name} may gain privileges"
+        );
+        if container.is_ours() {
+            let user = container.0["Config"]["User"].as_str().unwrap_or_default();
+            let uid: u32 = user
+                .split(':')
+                .next()
+                .unwrap_or_default()
+                .parse()
+                .with_context(|| format!("{name}: {user}"))?;
+            ensure!(uid != 0, "{name} runs as root");
+            ensure!(
+                host["ReadonlyRootfs"] == true,
+                "{name} may write to its file system"
+            );
+        }
+    }
+    Ok(())
+}

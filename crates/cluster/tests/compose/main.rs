@@ -1,0 +1,82 @@
+//! The system in containers: `docker-compose up` on images that are built, the black-box suite of `tests/system.rs`, more
+//! replicas, a restart of every container under load, `down`. Run by `./test.sh docker`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests"
+)]
+
+#[path = "../black_box/suite.rs"]
+mod black_box;
+mod confinement;
+mod events;
+mod project;
+mod restarts;
+mod scaling;
+mod traffic;
+
+use std::time::Instant;
+
+use black_box::{System, every_sentence};
+use project::Project;
+
+/// Runs one part, and says how it went and how long it took.
+async fn part<T>(sentence: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    let outcome = work.await;
+    let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+    eprintln!(
+        "{verdict:>8} {:>6.1} s  {sentence}",
+        started.elapsed().as_secs_f32()
+    );
+    outcome.map_err(|error| error.context(sentence.to_owned()))
+}
+
+macro_rules! one_after_another {
+    ($($topic:ident::$sentence:ident,)*) => {
+        /// The suite that also runs natively.
+        async fn black_box_suite(system: &System) -> anyhow::Result<()> {
+            $(part(stringify!($sentence), black_box::$topic::$sentence(system)).await?;)*
+            Ok(())
+        }
+    };
+}
+every_sentence!(one_after_another);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
+    let started = Instant::now();
+    let project = Project::create()?;
+    let system = project.system()?;
+    part("`up` alone is enough to become healthy", project.up(&system, &[])).await?;
+
+    part(
+        "images_are_small_and_hold_one_file",
+        confinement::images_are_small_and_hold_one_file(&project),
+    )
+    .await?;
+    part(
+        "containers_have_no_rights",
+        confinement::containers_have_no_rights(&project),
+    )
+    .await?;
+    black_box_suite(&system).await?;
+    part(
+        "events_arrive_at_the_log",
+        events::events_arrive_at_the_log(&project, &system),
+    )
+    .await?;
+    scaling::more_replicas_share_the_requests(&project, &system).await?;
+    restarts::a_restart_of_every_container_under_load_loses_and_doubles_no_order(&project, &system).await?;
+    part(
+        "events_arrive_at_the_log, also after its restart",
+        events::events_arrive_at_the_log(&project, &system),
+    )
+    .await?;
+
+    part("`down -v` leaves nothing behind", async { project.down() }).await?;
+    eprintln!("compose suite: {:.0} s", started.elapsed().as_secs_f32());
+    Ok(())
+}

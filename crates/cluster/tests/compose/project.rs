@@ -1,0 +1,266 @@
+//! A compose project of this test's own, next to any other on the machine.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::black_box::System;
+
+/// The root of the repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Names the project, so that the caller can clear up after a test that was killed.
+const PROJECT_VARIABLE: &str = "COMPOSE_TEST_PROJECT";
+
+/// Health checks come every 5 s, and a busy machine starts RabbitMQ slowly.
+const HEALTHY_LIMIT: Duration = Duration::from_secs(180);
+
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A project with host ports of its own; dropping it removes containers, networks and volumes.
+#[derive(Debug)]
+pub(crate) struct Project {
+    name: String,
+    // Override `.env`.
+    ports: Vec<(&'static str, u16)>,
+}
+
+/// What the engine knows about a container.
+#[derive(Debug, Clone)]
+pub(crate) struct Container(pub(crate) Value);
+
+impl Container {
+    pub(crate) fn id(&self) -> &str {
+        self.0["Id"].as_str().unwrap_or_default()
+    }
+
+    /// Its name, for people.
+    pub(crate) fn name(&self) -> &str {
+        self.0["Name"]
+            .as_str()
+            .unwrap_or_default()
+            .trim_start_matches('/')
+    }
+
+    /// The compose service that it is a replica of.
+    pub(crate) fn service(&self) -> &str {
+        self.0["Config"]["Labels"]["com.docker.compose.service"]
+            .as_str()
+            .unwrap_or_default()
+    }
+
+    /// The image as compose names it.
+    pub(crate) fn image(&self) -> &str {
+        self.0["Config"]["Image"].as_str().unwrap_or_default()
+    }
+
+    /// Whether the image is one of this repository's.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.image().starts_with("pydist/")
+    }
+
+    /// Running, and healthy where a health check is declared.
+    fn is_healthy(&self) -> bool {
+        let state = &self.0["State"];
+        state["Running"] == true
+            && state["Health"]["Status"]
+                .as_str()
+                .is_none_or(|status| status == "healthy")
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn logs(&self) -> anyhow::Result<String> {
+        docker(&["logs", self.id()])
+    }
+}
+
+impl Project {
+    pub(crate) fn create() -> anyhow::Result<Self> {
+        let name = match std::env::var_os(PROJECT_VARIABLE) {
+            Some(name) => name
+                .into_string()
+                .ok()
+                .context("COMPOSE_TEST_PROJECT is not text")?,
+            None => format!("pydist_test_{}", Uuid::new_v4().simple()),
+        };
+        let variables = [
+            "CREATE_BUY_ORDER_EXT_PORT",
+            "FETCH_BUY_ORDERS_EXT_PORT",
+            "WRITE_MODEL_DB_EXT_PORT",
+            "READ_MODEL_DB_EXT_PORT",
+            "Q_EXT_ADMIN_PORT",
+        ];
+        // All are held until all are found: no port twice.
+        let held: Vec<TcpListener> = variables
+            .iter()
+            .map(|_| free_port())
+            .collect::<anyhow::Result<_>>()?;
+        let ports = variables
+            .iter()
+            .zip(&held)
+            .map(|(variable, listener)| Ok((*variable, listener.local_addr()?.port())))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { name, ports })
+    }
+
+    /// The published addresses.
+    pub(crate) fn system(&self) -> anyhow::Result<System> {
+        let url = |variable| {
+            let port = self
+                .ports
+                .iter()
+                .find(|(name, _)| *name == variable)
+                .map(|(_, port)| port);
+            anyhow::Ok(format!("http://127.0.0.1:{}", port.context("no such port")?))
+        };
+        Ok(System {
+            create_buy_order: url("CREATE_BUY_ORDER_EXT_PORT")?,
+            fetch_buy_orders: url("FETCH_BUY_ORDERS_EXT_PORT")?,
+            http: cluster::http_client()?,
+        })
+    }
+
+    /// `up`, with these arguments besides; waits until all is healthy.
+    pub(crate) async fn up(&self, system: &System, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut all = vec!["up", "--detach", "--no-build", "--no-recreate"];
+        all.extend(arguments);
+        self.compose(&all)?;
+        self.healthy(system).await
+    }
+
+    /// Waits until every container is healthy and the entry passes requests on.
+    pub(crate) async fn healthy(&self, system: &System) -> anyhow::Result<()> {
+        let all_healthy = async || {
+            // Asking costs more than waiting does.
+            tokio::time::sleep(PAUSE).await;
+            let containers = self.containers(None)?;
+            let sick: Vec<&str> = containers
+                .iter()
+                .filter(|container| !container.is_healthy())
+                .map(Container::name)
+                .collect();
+            ensure!(!containers.is_empty() && sick.is_empty(), "not healthy: {sick:?}");
+            for base in [&system.create_buy_order, &system.fetch_buy_orders] {
+                system.get(&format!("{base}/healthcheck")).await?.expect(200)?;
+            }
+            Ok(true)
+        };
+        let outcome = cluster::wait_until("every container is healthy", HEALTHY_LIMIT, all_healthy).await;
+        outcome.map_err(|error| error.context(self.sickness()))
+    }
+
+    /// The containers of a service, or all.
+    pub(crate) fn containers(&self, service: Option<&str>) -> anyhow::Result<Vec<Container>> {
+        let project = format!("label=com.docker.compose.project={}", self.name);
+        let of_service = service.map(|service| format!("label=com.docker.compose.service={service}"));
+        let mut arguments = vec!["ps", "--all", "--quiet", "--no-trunc", "--filter", &project];
+        if let Some(of_service) = &of_service {
+            arguments.extend(["--filter", of_service]);
+        }
+        let ids = docker(&arguments)?;
+        if ids.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut inspect = vec!["inspect"];
+        inspect.extend(ids.split_whitespace());
+        let containers: Vec<Value> = serde_json::from_str(&docker(&inspect)?)?;
+        Ok(containers.into_iter().map(Container).collect())
+    }
+
+    /// Removes all of the project, and fails when something is left.
+    pub(crate) fn down(&self) -> anyhow::Result<()> {
+        self.compose(&["down", "--volumes", "--remove-orphans"])?;
+        let label = format!("label=com.docker.compose.project={}", self.name);
+        for listing in [["ps", "--all"], ["volume", "ls"], ["network", "ls"]] {
+            let left = docker(&[listing[0], listing[1], "--quiet", "--filter", &label])?;
+            ensure!(
+                left.trim().is_empty(),
+                "`down` left behind, in `docker {}`: {left}",
+                listing.join(" ")
+            );
+        }
+        Ok(())
+    }
+
+    /// The last words of every container that is not healthy.
+    fn sickness(&self) -> String {
+        let containers = self.containers(None).unwrap_or_default();
+        let sick = containers.iter().filter(|container| !container.is_healthy());
+        let words = sick.map(|container| {
+            let logs = docker(&["logs", "--tail", "15", container.id()]).unwrap_or_default();
+            format!(
+                "last words of {}, {}:\n{logs}",
+                container.name(),
+                container.0["State"]
+            )
+        });
+        words.collect::<Vec<_>>().join("\n")
+    }
+
+    fn compose(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(Path::new(ROOT).join("scripts/compose.sh"));
+        command
+            .args([
+                "-f",
+                "docker-compose.yml",
+                "-f",
+                "docker-compose.simulator.yml",
+                "-p",
+                &self.name,
+            ])
+            .args(arguments)
+            .envs(self.ports.iter().map(|(name, port)| (name, port.to_string())));
+        output(&mut command)
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        // After `down` succeeded this finds nothing.
+        if self
+            .containers(None)
+            .is_ok_and(|containers| containers.is_empty())
+        {
+            return;
+        }
+        if let Err(error) = self.down() {
+            eprintln!("could not remove the project {}: {error:#}", self.name);
+        }
+    }
+}
+
+/// Runs `docker`, and answers what it wrote.
+pub(crate) fn docker(arguments: &[&str]) -> anyhow::Result<String> {
+    output(Command::new("docker").args(arguments))
+}
+
+/// Runs a command, and answers what it wrote to both outlets: `docker logs` uses both.
+fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("could not run {command:?}"))?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{command:?} failed, {}:\n{text}",
+        output.status
+    );
+    Ok(text)
+}
+
+/// A port outside the range of outgoing connections, so that none sits on it while a container restarts.
+fn free_port() -> anyhow::Result<TcpListener> {
+    for _ in 0..500 {
+        let port = 12_000 + u16::try_from(Uuid::new_v4().as_u128() % 20_000)?;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+            return Ok(listener);
+        }
+    }
+    bail!("no free port")
+}
