@@ -1,0 +1,9 @@
+//! Black-box tests of `fetch_buy_orders` over HTTP: its binary on a real read model.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
+
+mod common_routes;
+mod configuration;
+mod faults;
+mod plan;
+mod support;
+mod walking;

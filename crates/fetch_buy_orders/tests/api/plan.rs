@@ -1,0 +1,124 @@
+//! Every page costs the same. What is asserted is the work the database does, not the time it takes.
+
+use anyhow::Context as _;
+use cluster::{Cluster, Options};
+use fetch_buy_orders::db;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::support::{cluster, external_id, get, insert};
+
+const MILLION: i64 = 1_000_000;
+const PAGE_SIZE: i64 = 10;
+
+/// The plan of a page with what each step did, by the plan for these values or the one for any values.
+async fn plan(connection: &mut PgConnection, below: i64, mode: &str) -> anyhow::Result<Value> {
+    let statements = format!(
+        "SET plan_cache_mode = {mode}; DEALLOCATE ALL; PREPARE page (bigint, bigint, bigint) AS {}",
+        db::PAGE
+    );
+    sqlx::raw_sql(AssertSqlSafe(statements))
+        .execute(&mut *connection)
+        .await?;
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page (1, {below}, {PAGE_SIZE})");
+    let row = sqlx::raw_sql(AssertSqlSafe(explain))
+        .fetch_one(connection)
+        .await?;
+    let text: String = sqlx::Row::try_get_unchecked(&row, 0)?;
+    let plans: Value = serde_json::from_str(&text)?;
+    plans.pointer("/0/Plan").cloned().context("no plan")
+}
+
+fn number(plan: &Value, name: &str) -> u64 {
+    // Counted in whole rows or blocks; newer servers write rows with decimals.
+    let text = plan.get(name).map(Value::to_string).unwrap_or_default();
+    text.split('.')
+        .next()
+        .and_then(|whole| whole.parse().ok())
+        .unwrap_or_default()
+}
+
+fn assert_one_range_of_the_page_index(plan: &Value, rows: u64, what: &str) {
+    let scan = plan.pointer("/Plans/0").unwrap_or(&Value::Null);
+    assert_eq!(plan.get("Node Type"), Some(&json!("Limit")), "{what}: {plan:#}");
+    assert_eq!(
+        scan.get("Node Type"),
+        Some(&json!("Index Scan")),
+        "{what}: {plan:#}"
+    );
+    assert_eq!(
+        scan.get("Index Name"),
+        Some(&json!("buy_order_read_model_page_idx")),
+        "{what}: {plan:#}"
+    );
+    assert_eq!(number(scan, "Actual Rows"), rows, "{what}: {plan:#}");
+    assert_eq!(number(scan, "Rows Removed by Filter"), 0, "{what}: {plan:#}");
+    let blocks = number(scan, "Shared Hit Blocks") + number(scan, "Shared Read Blocks");
+    // The depth of the index, and at worst a block of the table for each row.
+    assert!(blocks <= rows + 8, "{what}: {blocks} blocks: {plan:#}");
+}
+
+#[tokio::test]
+async fn of_a_million_orders_the_first_page_and_the_last_read_a_few_rows_each() -> anyhow::Result<()> {
+    let cluster = cluster().await?;
+    // Another client's orders are the newest, a tenth of all: the way to a page must not lead through them.
+    insert(cluster.read_model(), 1, 1..=MILLION * 9 / 10).await?;
+    insert(cluster.read_model(), 2, MILLION * 9 / 10 + 1..=MILLION).await?;
+    let mut connection = PgConnection::connect_with(&cluster.addresses().read_model.options()).await?;
+    for statistics in ["without", "with"] {
+        if statistics == "with" {
+            sqlx::query("VACUUM ANALYZE buy_order_read_model")
+                .execute(&mut connection)
+                .await?;
+        }
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            for (position, below, rows) in [
+                ("first", i64::MAX, PAGE_SIZE),
+                ("middle", MILLION / 2, PAGE_SIZE),
+                ("last", 6, 5),
+            ] {
+                let plan = plan(&mut connection, below, mode).await?;
+                let what = format!("{position} page, {mode}, {statistics} statistics");
+                assert_one_range_of_the_page_index(&plan, rows.unsigned_abs(), &what);
+            }
+        }
+    }
+    connection.close().await?;
+
+    let answer = get(
+        &cluster,
+        &format!("/buy_orders?last_reference={}", external_id(11)),
+    )
+    .await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.ids(), (1..=10).rev().map(external_id).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_position_of_a_reference_is_found_by_an_index() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await?;
+    insert(cluster.read_model(), 1, 1..=100_000).await?;
+    let mut connection = PgConnection::connect_with(&cluster.addresses().read_model.options()).await?;
+    let statements = format!("ANALYZE; PREPARE position (uuid, bigint) AS {}", db::POSITION);
+    for statement in statements.split(';') {
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut connection)
+            .await?;
+    }
+    let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE position ('{}', 1)", external_id(7));
+    let row = sqlx::raw_sql(AssertSqlSafe(explain))
+        .fetch_one(&mut connection)
+        .await?;
+    let text: String = sqlx::Row::try_get_unchecked(&row, 0)?;
+    assert!(
+        text.contains("\"buy_order_read_model_external_id_key\""),
+        "{text}"
+    );
+    Ok(connection.close().await?)
+}

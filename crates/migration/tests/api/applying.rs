@@ -1,0 +1,233 @@
+//! How the schemas get into the databases.
+
+use std::time::Duration;
+
+use cluster::{Cluster, Options, Service, wait_until};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::support::{Once, named, once};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Name and time of each migration that was applied.
+async fn history(pool: &PgPool) -> anyhow::Result<Vec<(i32, String, String)>> {
+    const HISTORY: &str = "SELECT version, name, applied_on FROM refinery_schema_history ORDER BY version";
+    Ok(sqlx::query_as(HISTORY).fetch_all(pool).await?)
+}
+
+/// What the events say was applied: database and number of migrations.
+fn applied(events: &[Value]) -> Vec<(String, u64)> {
+    let mut found: Vec<_> = named(events, "database_migrated")
+        .into_iter()
+        .filter_map(|event| {
+            Some((
+                event.get("database")?.as_str()?.to_owned(),
+                event.get("applied")?.as_u64()?,
+            ))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn both(migrations: u64) -> Vec<(String, u64)> {
+    vec![
+        ("read_model".to_owned(), migrations),
+        ("write_model".to_owned(), migrations),
+    ]
+}
+
+#[tokio::test]
+async fn once_applies_both_schemas_and_exits_with_0() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::servers_only()).await?;
+    let (exit_code, events) = once(&cluster).await?;
+    assert_eq!(exit_code, Some(0), "{events:?}");
+    assert_eq!(applied(&events), both(1));
+    assert_eq!(named(&events, "connected_to_database").len(), 2);
+    for pool in [cluster.write_model(), cluster.read_model()] {
+        assert_eq!(history(pool).await?.len(), 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn databases_that_are_up_to_date_are_left_as_they_are() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await?;
+    let before = (
+        history(cluster.write_model()).await?,
+        history(cluster.read_model()).await?,
+    );
+    let (exit_code, events) = once(&cluster).await?;
+    assert_eq!(exit_code, Some(0), "{events:?}");
+    assert_eq!(applied(&events), both(0));
+    assert_eq!(
+        (
+            history(cluster.write_model()).await?,
+            history(cluster.read_model()).await?
+        ),
+        before
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_migrations_that_run_at_once_one_applies_and_all_succeed() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::servers_only()).await?;
+    let runs = (0..5).map(|_| once(&cluster));
+    let mut applied_in_all = 0;
+    for (exit_code, events) in try_join_all(runs).await? {
+        assert_eq!(exit_code, Some(0), "{events:?}");
+        applied_in_all += applied(&events)
+            .iter()
+            .map(|(_, migrations)| migrations)
+            .sum::<u64>();
+    }
+    assert_eq!(applied_in_all, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_migration_killed_in_the_middle_is_completed_by_the_next() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::servers_only()).await?;
+    // Whoever makes a table of a name that another transaction is about to make has to wait for that one.
+    let mut obstacle = cluster.write_model().begin().await?;
+    sqlx::query("CREATE TABLE buy_order (id int)")
+        .execute(&mut *obstacle)
+        .await?;
+    let run = Once::start(&cluster)?;
+    wait_until("the migration is in the middle", LIMIT, async || {
+        const BLOCKED: &str = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'migration'
+              AND wait_event_type = 'Lock' AND wait_event <> 'advisory'";
+        let blocked: i64 = sqlx::query_scalar(BLOCKED)
+            .fetch_one(cluster.write_model())
+            .await?;
+        Ok(blocked == 1)
+    })
+    .await?;
+    run.kill()?;
+    obstacle.rollback().await?;
+
+    let (exit_code, events) = once(&cluster).await?;
+    assert_eq!(exit_code, Some(0), "{events:?}");
+    assert_eq!(history(cluster.write_model()).await?.len(), 1);
+    let currencies: Vec<String> = sqlx::query_scalar("SELECT iso3 FROM currency ORDER BY id")
+        .fetch_all(cluster.write_model())
+        .await?;
+    assert_eq!(currencies, ["USD", "GBP", "EUR"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_migration_that_differs_from_the_applied_one_is_a_failure_at_once() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await?;
+    sqlx::query("UPDATE refinery_schema_history SET checksum = '1'")
+        .execute(cluster.read_model())
+        .await?;
+    let (exit_code, events) = once(&cluster).await?;
+    assert_eq!(exit_code, Some(1));
+    let failures = named(&events, "database_migration_exception_occurred");
+    let [failure] = failures.as_slice() else {
+        anyhow::bail!("not one failure in {events:?}")
+    };
+    assert_eq!(failure.get("database"), Some(&json!("read_model")));
+    let info = failure.get("info").and_then(Value::as_str).unwrap_or_default();
+    assert!(info.contains("is different than"), "{info}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_image_starts_on_a_newer_schema() -> anyhow::Result<()> {
+    const NEWER: &str = "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+        SELECT 99, 'of_a_later_image', applied_on, '1' FROM refinery_schema_history";
+    let cluster = Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await?;
+    sqlx::query(NEWER).execute(cluster.write_model()).await?;
+    let (exit_code, events) = once(&cluster).await?;
+    assert_eq!(exit_code, Some(0), "{events:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn health_is_refused_while_a_database_is_away_and_answered_once_it_was_migrated() -> anyhow::Result<()>
+{
+    let cluster = Cluster::start(Options::servers_only()).await?;
+    let late = format!("{}_late", cluster.addresses().read_model.name);
+    cluster.set_env(Service::Migration, "READ_MODEL_DB_NAME", &late);
+    cluster.launch(Service::Migration)?;
+    wait_until("each try is an event", LIMIT, async || {
+        let events = cluster.logs(Service::Migration);
+        Ok(named(&events, "failed_to_connect_to_database").len() >= 2
+            && applied(&events) == [("write_model".to_owned(), 1)])
+    })
+    .await?;
+    let url = format!("{}/healthcheck", cluster.url(Service::Migration));
+    assert!(
+        cluster
+            .http()
+            .get(&url)
+            .send()
+            .await
+            .is_err_and(|error| error.is_connect())
+    );
+    let events = cluster.logs(Service::Migration);
+    let failure = named(&events, "failed_to_connect_to_database").remove(0).clone();
+    assert_eq!(failure.get("database"), Some(&json!("read_model")));
+    for field in ["host", "port", "user", "error"] {
+        assert!(
+            failure.get(field).is_some_and(|value| !value.is_null()),
+            "{field} in {failure}"
+        );
+    }
+
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {late}")))
+        .execute(cluster.read_model())
+        .await?;
+    let mut body = String::new();
+    let healthy = wait_until("the service is healthy", LIMIT, async || {
+        body = cluster
+            .http()
+            .get(&url)
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await?;
+        Ok(true)
+    })
+    .await;
+    cluster.stop(Service::Migration).await?;
+    sqlx::query(AssertSqlSafe(format!("DROP DATABASE {late} WITH (FORCE)")))
+        .execute(cluster.read_model())
+        .await?;
+    healthy?;
+    assert_eq!(body, "null");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_process_stops_in_order_while_it_waits_and_while_it_serves() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::only(&[])).await?;
+    assert_eq!(cluster.stop(Service::Migration).await?.code(), Some(0));
+    cluster.set_env(Service::Migration, "READ_MODEL_DB_NAME", "nowhere");
+    cluster.launch(Service::Migration)?;
+    wait_until("it waits", LIMIT, async || {
+        Ok(!named(&cluster.logs(Service::Migration), "failed_to_connect_to_database").is_empty())
+    })
+    .await?;
+    assert_eq!(cluster.stop(Service::Migration).await?.code(), Some(0));
+    Ok(())
+}

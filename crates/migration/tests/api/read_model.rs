@@ -1,0 +1,90 @@
+//! The rules that the read model's database keeps, whoever writes to it.
+
+use cluster::{Cluster, Options};
+
+use crate::support::{each_breaks_its_check, refusal, uncommented};
+
+async fn databases() -> anyhow::Result<Cluster> {
+    Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await
+}
+
+fn row(id: u32, iso3: &str, fiat: &str, rate: &str, btc: &str) -> String {
+    format!(
+        "INSERT INTO buy_order_read_model (id, external_id, client_id, created_at, currency_id, currency_iso3,
+                                           currency_amount, btc_rate, btc_amount)
+         VALUES ({id}, '3b14efb6-041f-4d31-b35a-37c82333af36', 1, now(), 1, '{iso3}', {fiat}, {rate}, {btc})"
+    )
+}
+
+#[tokio::test]
+async fn rows_that_no_order_can_have_are_refused() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    each_breaks_its_check(
+        cluster.read_model(),
+        &[
+            (
+                "buy_order_read_model_currency_iso3_check",
+                row(1, "usd", "1", "1", "1"),
+            ),
+            (
+                "buy_order_read_model_currency_iso3_check",
+                row(1, "US", "1", "1", "1"),
+            ),
+            (
+                "buy_order_read_model_currency_amount_check",
+                row(1, "USD", "0", "1", "1"),
+            ),
+            (
+                "buy_order_read_model_btc_rate_check",
+                row(1, "USD", "1", "-1", "1"),
+            ),
+            (
+                "buy_order_read_model_btc_amount_check",
+                row(1, "USD", "1", "1", "0"),
+            ),
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn an_order_has_one_row() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let pool = cluster.read_model();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(row(1, "USD", "1", "1", "1")))
+        .execute(pool)
+        .await?;
+    let same_id = refusal(pool, &row(1, "USD", "1", "1", "1")).await?;
+    assert_eq!(same_id.constraint.as_deref(), Some("buy_order_read_model_pkey"));
+    let same_external_id = refusal(pool, &row(2, "USD", "1", "1", "1")).await?;
+    assert_eq!(
+        same_external_id.constraint.as_deref(),
+        Some("buy_order_read_model_external_id_key")
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_read_model_can_be_thrown_away() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let pool = cluster.read_model();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(row(1, "USD", "1", "1", "1")))
+        .execute(pool)
+        .await?;
+    sqlx::query("TRUNCATE buy_order_read_model").execute(pool).await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(row(1, "USD", "1", "1", "1")))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_table_and_column_is_commented() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    assert_eq!(uncommented(cluster.read_model()).await?, Vec::<String>::new());
+    Ok(())
+}
