@@ -22,7 +22,6 @@ RUST_IMAGE=${RUST_IMAGE:-$(sed -n 's/^RUST_IMAGE=//p' .env)}
 if [ -n "${EXTRA_CA_BUNDLE:-}" ] && [ ! -r "$EXTRA_CA_BUNDLE" ]; then fail "EXTRA_CA_BUNDLE names $EXTRA_CA_BUNDLE, which cannot be read."; fi
 
 manifests=(Cargo.toml Cargo.lock crates/*/Cargo.toml)
-[ ! -d .cargo ] || manifests+=(.cargo/*)
 # What decides which dependencies are compiled, and how: the locked packages, the profile, and what the crates ask for. Not the names of our own
 # crates and their uses of each other: a new service with nothing but known dependencies needs no new base.
 inputs() {
