@@ -1,0 +1,51 @@
+//! The HTTP surface: `GET /{{name}}`, an example to start from.
+
+use axum::routing::get;
+use axum::{Json, Router};
+{{state_imports}}use common::http;
+use common::http::openapi::Detail;
+use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "{{name}}", description = "Made like {{model}}; say here what it does"),
+    paths(example)
+)]
+struct Document;
+
+/// What the handlers share; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct State {
+    {{state_fields}}
+}
+
+/// All routes of the service.
+pub fn router(state: State) -> Router {
+    let api = Router::new()
+        .route("/{{name}}", get(example))
+        .with_state(state);
+    http::routes(api, Some(Document::openapi()))
+}
+
+/// The example's answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Example {
+    /// Who answered.
+    #[schema(example = "{{name}}")]
+    service: &'static str,
+}
+
+/// An example
+#[utoipa::path(
+    get,
+    path = "/{{name}}",
+    responses(
+        (status = 200, description = "Who answered", body = Example),
+        (status = 405, description = "Another method than GET", headers(("Allow" = String)), body = Detail,
+            example = json!({"detail": "Method Not Allowed"})),
+    )
+)]
+async fn example() -> Json<Example> {
+    Json(Example { service: "{{name}}" })
+}
