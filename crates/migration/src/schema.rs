@@ -79,7 +79,7 @@ impl Failure {
                 .source()
                 .and_then(|source| source.downcast_ref::<tokio_postgres::Error>()),
         };
-        error.is_some_and(|error| error.code().map_or(true, is_transient))
+        error.is_some_and(|error| error.code().is_none_or(is_transient))
     }
 }
 
