@@ -1,0 +1,292 @@
+#!/usr/bin/env bash
+# Starts the whole cluster, builds what is missing, waits until it is healthy, and prints the URLs and a curl line to try.
+#
+#   ./run.sh [--docker | --native] [--prices coinbase | simulator] [--detach] [--fresh]
+#
+#   --docker     containers, by Compose
+#   --native     private PostgreSQL and RabbitMQ servers and the release binaries, all under .cluster/
+#                Without a mode: Docker where an engine and Compose answer and the images are here or can be pulled, else native.
+#   --prices     where prices come from. Without it: Coinbase where it can be reached, else a simulator with fixed rates.
+#   --detach     return when healthy; ./stop.sh stops it. Without it: stay until Ctrl-C, which stops everything cleanly.
+#   --fresh      forget all stored data first; without it orders survive a restart
+#
+# Ports and everything else come from .env; a variable of the environment comes before the one in .env.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+IMAGES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE)
+PORTS=(CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT WRITE_MODEL_DB_EXT_PORT READ_MODEL_DB_EXT_PORT Q_EXT_ADMIN_PORT)
+SERVICES=(migration btc_price create_buy_order read_model_sync fetch_buy_orders)
+HEALTHY_WITHIN_S=300
+
+mode='' prices='' detach='' fresh=''
+say() { echo "run.sh: $*"; }
+fail() {
+    echo "run.sh: $*" >&2
+    exit 1
+}
+
+parse_arguments() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --docker | --native)
+            [ -z "$mode" ] || [ "$mode" = "${1#--}" ] || fail "--docker and --native exclude each other"
+            mode=${1#--}
+            ;;
+        --prices)
+            prices=${2:-}
+            shift
+            ;;
+        --prices=*) prices=${1#--prices=} ;;
+        --detach) detach=1 ;;
+        --fresh) fresh=1 ;;
+        -h | --help)
+            sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+            exit 0
+            ;;
+        *) fail "unknown argument '$1': see ./run.sh --help" ;;
+        esac
+        shift || fail "--prices wants a value: coinbase or simulator"
+        case $prices in '' | coinbase | simulator) ;; *) fail "--prices is '$prices': coinbase or simulator" ;; esac
+    done
+}
+
+setting() {
+    local value=${!1:-}
+    [ -n "$value" ] || value=$(sed -n "s/^$1=//p" .env)
+    printf '%s' "$value"
+}
+
+require_space_mb() {
+    local free
+    free=$(($(df -Pk . | awk 'NR == 2 { print $4 }') / 1024))
+    [ "$free" -ge "$1" ] || fail "the disk of $PWD is full: $free MB are free, $1 MB are wanted"
+}
+
+# --- Docker -----------------------------------------------------------------------------------------------------------------
+
+engine_answers() { command -v docker >/dev/null && timeout 10 docker version >/dev/null 2>&1; }
+compose_answers() { timeout 10 scripts/compose.sh version >/dev/null 2>&1; }
+image_is_here() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# Empty when Docker can be used, else why not.
+reason_against_docker() {
+    engine_answers || { echo "no Docker engine answers" && return; }
+    compose_answers || { echo "Compose is missing" && return; }
+    local name image wanted=("${IMAGES[@]}")
+    images_to_build >/dev/null || wanted+=(RUST_IMAGE)
+    for name in "${wanted[@]}"; do
+        image=$(setting "$name")
+        image_is_here "$image" && continue
+        say "pulling $image" >&2
+        timeout 600 docker pull --quiet "$image" >/dev/null 2>&1 || { echo "the image $image is not here and cannot be pulled" && return; }
+    done
+}
+
+# Succeeds when there are none.
+images_to_build() {
+    local dockerfile service missing=()
+    for dockerfile in docker/services/*/Dockerfile; do
+        service=$(basename "$(dirname "$dockerfile")")
+        image_is_here "pydist/$service" || missing+=("$service")
+    done
+    echo "${missing[*]:-}"
+    [ ${#missing[@]} -eq 0 ]
+}
+
+compose() {
+    local files=(-f docker-compose.yml)
+    [ "$(cat .cluster/docker_mode)" != simulator ] || files+=(-f docker-compose.simulator.yml)
+    scripts/compose.sh "${files[@]}" "$@"
+}
+
+choose_prices_for_docker() {
+    [ -z "$prices" ] || return 0
+    local url
+    url="$(setting CB_PROTOCOL)://$(setting CB_HOST):$(setting CB_PORT)$(setting CB_PATH)/buy?currency=USD"
+    if curl --silent --fail --max-time 3 --noproxy '*' --output /dev/null "$url"; then
+        prices=coinbase
+        return
+    fi
+    prices=simulator
+    echo
+    echo "  *** $(setting CB_HOST) cannot be reached from here: prices come from the SIMULATOR, at fixed rates. ***"
+    echo "  *** (--prices coinbase insists on Coinbase, --prices simulator does away with this warning)       ***"
+    echo
+}
+
+check_ports() {
+    local name port taken=
+    # A cluster of ours that runs already is brought up to date instead.
+    [ -z "$(compose ps -q 2>/dev/null)" ] || return 0
+    for name in "${PORTS[@]}"; do
+        port=$(setting "$name")
+        if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "run.sh: port $port is taken by another program: end that, or set $name to another port" >&2
+            taken=1
+        fi
+    done
+    [ -z "$taken" ] || { rm -f .cluster/docker_mode && exit 1; }
+}
+
+docker_down() {
+    trap '' INT TERM HUP
+    say "stopping the containers"
+    compose down --timeout 40 >/dev/null 2>&1 || { compose ps && fail "docker compose down failed: try ./stop.sh"; }
+    rm -f .cluster/docker_mode
+    say "everything is stopped; the data is kept"
+}
+
+# Prints the containers that are not healthy yet; fails for one that has given up.
+unhealthy_containers() {
+    local ids
+    ids=$(compose ps -q) || return 1
+    # shellcheck disable=SC2086
+    docker inspect --format '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}} {{.RestartCount}}' $ids |
+        awk '$2 != "running" || $3 != "healthy" { sub("^/", "", $1); print $1 }
+             $4 > 20 { exit 1 }'
+}
+
+entry_answers() {
+    local name
+    for name in CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT; do
+        curl --silent --fail --max-time 2 --noproxy '*' --output /dev/null "http://127.0.0.1:$(setting $name)/healthcheck" || return 1
+    done
+}
+
+wait_until_healthy() {
+    local waiting last='' deadline=$((SECONDS + HEALTHY_WITHIN_S))
+    while true; do
+        waiting=$(unhealthy_containers | sort | tr '\n' ' ') || break
+        [ -z "$waiting" ] && entry_answers && return
+        if [ "$waiting" != "$last" ]; then say "waiting for ${waiting:-the entry}"; fi
+        last=$waiting
+        [ $SECONDS -lt $deadline ] || break
+        sleep 1
+    done
+    compose logs --tail=15 >&2 || true
+    docker_down
+    fail "not healthy within $HEALTHY_WITHIN_S s: ${waiting:-the entry}. The last log lines of all containers are above."
+}
+
+introduce_docker() {
+    local create fetch
+    create=http://127.0.0.1:$(setting CREATE_BUY_ORDER_EXT_PORT)
+    fetch=http://127.0.0.1:$(setting FETCH_BUY_ORDERS_EXT_PORT)
+    cat <<END
+
+The cluster is healthy. Prices come from: $prices
+
+  create_buy_order   $create/docs
+  fetch_buy_orders   $fetch/docs
+  RabbitMQ           http://127.0.0.1:$(setting Q_EXT_ADMIN_PORT)   user $(setting Q_USER), password $(setting Q_PWD)
+  write model        postgres://$(setting WRITE_MODEL_POSTGRES_USER):$(setting WRITE_MODEL_POSTGRES_PASSWORD)@127.0.0.1:$(setting WRITE_MODEL_DB_EXT_PORT)/$(setting WRITE_MODEL_POSTGRES_DB)
+  read model         postgres://$(setting READ_MODEL_POSTGRES_USER):$(setting READ_MODEL_POSTGRES_PASSWORD)@127.0.0.1:$(setting READ_MODEL_DB_EXT_PORT)/$(setting READ_MODEL_POSTGRES_DB)
+  logs               scripts/compose.sh logs
+
+Try it:
+
+  curl -X PUT $create/buy_order -H 'Content-Type: application/json' \\
+    -d '{"currency":"USD","amount":"123.45","idempotence_key":"$(cat /proc/sys/kernel/random/uuid)"}'
+  curl $fetch/buy_orders
+
+END
+}
+
+run_docker() {
+    engine_answers || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh, or ./run.sh --native"
+    compose_answers || fail "Compose is missing: install docker-compose, or run scripts/ensure_docker.sh, or ./run.sh --native"
+    command -v curl >/dev/null || fail "curl is missing: install the package 'curl'"
+    mkdir -p .cluster
+    choose_prices_for_docker
+    echo "$prices" >.cluster/docker_mode
+    check_ports
+    if ! images_to_build >/dev/null; then
+        require_space_mb 3000
+        say "building the images of $(images_to_build || true)"
+        ./build_run_images.sh || { rm -f .cluster/docker_mode && exit 1; }
+    fi
+    if [ -n "$fresh" ]; then
+        say "forgetting all stored data"
+        compose down --volumes --timeout 40 >/dev/null 2>&1 || true
+    fi
+    trap 'docker_down; exit 130' INT TERM HUP
+    say "starting the containers"
+    compose up -d --remove-orphans || { docker_down && fail "docker compose could not start the cluster: see above"; }
+    wait_until_healthy
+    introduce_docker
+    if [ -n "$detach" ]; then
+        trap - INT TERM HUP
+        echo "It goes on in the background; ./stop.sh stops it."
+        return
+    fi
+    say "following the logs; Ctrl-C stops everything"
+    # In the background, so that the trap does not wait for it.
+    compose logs --follow --tail=0 &
+    wait $! || true
+    docker_down
+}
+
+# --- native -----------------------------------------------------------------------------------------------------------------
+
+# The packages of what is missing.
+missing_packages() {
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || echo postgresql
+    [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null || echo rabbitmq-server
+    command -v cc >/dev/null || echo gcc libc6-dev
+    command -v setpriv >/dev/null || echo util-linux
+}
+
+install_packages() {
+    local packages sudo=()
+    packages=$(missing_packages | tr '\n' ' ')
+    [ -n "$packages" ] || return 0
+    command -v apt-get >/dev/null || fail "missing here, and there is no apt-get to install it with: $packages"
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null || fail "missing here: please install it with: sudo apt-get install $packages"
+        sudo=(sudo -n)
+    fi
+    say "installing with apt: $packages"
+    # The packages start servers of the system's own, which nobody asked for: this forbids it while apt runs.
+    local policy=/usr/sbin/policy-rc.d
+    "${sudo[@]}" sh -c "[ ! -e $policy ] || mv $policy $policy.before-pydist; printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy"
+    local outcome=0
+    # A third-party source that is away must not stop an installation that does not need it.
+    "${sudo[@]}" apt-get update -q || true
+    # shellcheck disable=SC2086
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages || outcome=1
+    "${sudo[@]}" sh -c "rm -f $policy; [ ! -e $policy.before-pydist ] || mv $policy.before-pydist $policy"
+    [ $outcome -eq 0 ] || fail "apt could not install $packages: see above"
+}
+
+run_native() {
+    command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+    command -v cargo >/dev/null || fail "Rust is missing: install it as https://rustup.rs says, then try again"
+    local binaries=${CARGO_TARGET_DIR:-target}/release
+    if [ -e "$binaries/cluster" ]; then require_space_mb 1000; else require_space_mb 3000; fi
+    # Ctrl-C during the installation must not leave apt's policy behind.
+    trap '' INT
+    install_packages
+    trap - INT
+    say "building the services; the first time takes some minutes"
+    local packages=()
+    for service in "${SERVICES[@]}" cluster; do packages+=(-p "$service"); done
+    cargo build --release "${packages[@]}" || fail "the build failed: see above"
+    exec "$binaries/cluster" run --prices "${prices:-auto}" ${detach:+--detach} ${fresh:+--fresh}
+}
+
+parse_arguments "$@"
+if [ -n "$mode" ]; then
+    say "$mode, as asked"
+else
+    reason=$(reason_against_docker)
+    if [ -z "$reason" ]; then
+        mode=docker
+        say "docker: an engine and Compose answer, and the images are here"
+    else
+        mode=native
+        say "native: $reason"
+    fi
+fi
+require_space_mb 1000
+"run_$mode"

@@ -1,0 +1,26 @@
+# shellcheck shell=bash
+# Sourced by the curl scripts: one request, its body on stdout, its status on stderr, and failure where the status is no success.
+
+# setting NAME: from the environment, else from .env, as compose reads them.
+setting() {
+    local value=${!1:-}
+    [ -n "$value" ] || value=$(sed -n "s/^$1=//p" "$(dirname "${BASH_SOURCE[0]}")/../.env")
+    printf '%s' "$value"
+}
+
+# request CURL_ARGUMENTS...
+request() {
+    local answer
+    # --fail-with-body would be shorter, but curl has it only since 7.76.
+    answer=$(curl --silent --show-error --max-time 30 --noproxy '*' --write-out '\n%{http_code}' "$@") || {
+        echo "${0##*/}: nothing answers: does the cluster run? ./run.sh starts it" >&2
+        return 1
+    }
+    printf '%s\n' "${answer%$'\n'*}"
+    local status=${answer##*$'\n'}
+    echo "HTTP $status" >&2
+    [[ $status == 2* ]]
+}
+
+CREATE_BUY_ORDER_URL=${CREATE_BUY_ORDER_URL:-http://127.0.0.1:$(setting CREATE_BUY_ORDER_EXT_PORT)}
+FETCH_BUY_ORDERS_URL=${FETCH_BUY_ORDERS_URL:-http://127.0.0.1:$(setting FETCH_BUY_ORDERS_EXT_PORT)}
