@@ -57,6 +57,6 @@ if [ -n "${EXTRA_CA_BUNDLE:-}" ]; then cat "$EXTRA_CA_BUNDLE" >"$context/extra-c
 cp docker/base/Dockerfile "$context/Dockerfile"
 
 say "building $IMAGE on $RUST_IMAGE: compiles every dependency once, which takes some minutes"
-tar -C "$context" -c . | docker build --build-arg "RUST_IMAGE=$RUST_IMAGE" --label "$LABEL=$hash" --tag "$IMAGE" - ||
+tar -C "$context" -c . | docker build --force-rm --build-arg "RUST_IMAGE=$RUST_IMAGE" --label "$LABEL=$hash" --tag "$IMAGE" - ||
     fail "the build failed: see above. 'certificate' in its message: see EXTRA_CA_BUNDLE at the top of $0."
 say "$IMAGE is built, in $SECONDS s"

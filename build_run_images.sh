@@ -26,7 +26,7 @@ for service in "${services[@]}"; do
     [ -e "docker/services/$service/Dockerfile" ] || fail "there is no service '$service' under docker/services/"
     say "building pydist/$service"
     # BuildKit does not follow a link out of the folder of the Dockerfile.
-    docker build --file "$(readlink -f "docker/services/$service/Dockerfile")" \
+    docker build --force-rm --file "$(readlink -f "docker/services/$service/Dockerfile")" \
         --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg "SERVICE=$service" --tag "pydist/$service" . ||
         fail "pydist/$service could not be built: see above."
 done

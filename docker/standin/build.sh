@@ -81,7 +81,7 @@ build_root() {
 build() {
     local start=$SECONDS
     say "$1: building"
-    docker build --quiet --build-arg "ROOT_IMAGE=$ROOT_IMAGE" --label "$LABEL=$2" --tag "$1" - >/dev/null || fail "$1 could not be built."
+    docker build --force-rm --quiet --build-arg "ROOT_IMAGE=$ROOT_IMAGE" --label "$LABEL=$2" --tag "$1" - >/dev/null || fail "$1 could not be built."
     say "$1: built in $((SECONDS - start)) s"
 }
 
