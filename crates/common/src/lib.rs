@@ -16,7 +16,7 @@ pub mod http;
 
 pub mod database;
 pub mod migrations;
-mod retry;
+pub mod retry;
 
 pub mod broker;
 pub mod buy_order_event;

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use backon::ExponentialBuilder;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Pauses from `first`, doubling up to 10 s, each with jitter so that services that fail together do not retry together.
+/// Pauses without end from `first`, doubling up to 10 s, each with jitter so that services that fail together do not retry together.
+pub fn pauses(first: Duration) -> impl Iterator<Item = Duration> {
+    for_ever(first).build()
+}
+
+/// The same, for `backon::Retryable`.
 pub(crate) fn for_ever(first: Duration) -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(first)

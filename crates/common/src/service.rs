@@ -152,7 +152,9 @@ where
         }
         Ok(config) => match live_with_signals(&lifecycle, start(config, lifecycle.clone())).await {
             Ok(()) => u8::from(lifecycle.failed.load(Ordering::Relaxed)),
-            Err(error) => {
+            // A service that is stopped while it waits has ended well. An admin process has not: its work is not done.
+            Err(Ended::BeforeItStarted) => u8::from(!lifecycle.flags.is_empty()),
+            Err(Ended::Failed(error)) => {
                 tracing::error!(
                     event = "service_run_logic_exception_occurred",
                     info = format!("{error:#}")
@@ -166,14 +168,22 @@ where
     exit_code
 }
 
+/// How a service came to no good end.
+enum Ended {
+    /// It was asked to stop while it still waited for what it needs.
+    BeforeItStarted,
+    Failed(anyhow::Error),
+}
+
 async fn live_with_signals(
     lifecycle: &Lifecycle,
     start: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    stop_on_signals(lifecycle)?;
+) -> Result<(), Ended> {
+    stop_on_signals(lifecycle).map_err(|error| Ended::Failed(error.into()))?;
     tokio::select! {
-        started = start => started?,
-        () = lifecycle.stopping.cancelled() => return Ok(()),
+        biased;
+        started = start => started.map_err(Ended::Failed)?,
+        () = lifecycle.stopping.cancelled() => return Err(Ended::BeforeItStarted),
     }
     if !lifecycle.stopping.is_cancelled() {
         tracing::info!(event = "service_started");

@@ -4,8 +4,8 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use backon::BackoffBuilder as _;
 use common::endpoints::Database;
+use common::retry;
 use refinery::Runner;
 use tokio_postgres::error::SqlState;
 
@@ -95,13 +95,7 @@ fn is_transient(state: &SqlState) -> bool {
 /// # Errors
 /// What waiting cannot mend: a migration that differs from the one that was applied, or that the database refuses.
 pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Result<()> {
-    const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-    let mut pauses = backon::ExponentialBuilder::new()
-        .with_min_delay(database.retry_wait)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build();
+    let mut pauses = retry::pauses(database.retry_wait);
     loop {
         let failure = match migrate(model, database).await {
             Ok(applied) => {
@@ -132,7 +126,7 @@ pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Resu
         if !transient {
             return Err(chain).with_context(|| format!("the {} cannot be migrated", model.name()));
         }
-        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        tokio::time::sleep(pauses.next().unwrap_or(database.retry_wait)).await;
     }
 }
 

@@ -181,7 +181,9 @@ fn program(
         "timezone=UTC".to_owned(),
     ];
     if durability == Durability::None {
-        settings.extend(["fsync=off", "full_page_writes=off", "synchronous_commit=off"].map(str::to_owned));
+        // What is given up is safe from the end of a process, which tests cause, though not from that of the machine. With
+        // synchronous_commit off a kill would lose commits, too.
+        settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
     }
     let mut program = Program::new("PostgreSQL", binaries.join("postgres"))
         .arguments(["-D".into(), folder.join("data").into_os_string()])
