@@ -1,0 +1,11 @@
+//! `btc_price` as its clients see it: the real binary, with a simulator in Coinbase's place.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod bad_answers;
+mod buy;
+mod configuration;
+mod docs;
+mod lifecycle;
+mod quote_reuse;
+mod service;
+mod tls;
