@@ -36,6 +36,7 @@ mod wait;
 
 pub use cluster::{Cluster, Options, Server};
 pub use http_client::http_client;
+pub use ports::Lease as PortLease;
 pub use prices::{Behaviour, PriceSimulator, Rates};
 pub use servers::{Addresses, BrokerAddress, DatabaseAddress, Servers};
 pub use service::Service;

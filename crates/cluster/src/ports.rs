@@ -13,7 +13,7 @@ const TRIES: usize = 500;
 
 /// A port that belongs to us until this is dropped, or until the process ends: the kernel then releases the lock.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub struct Lease {
     port: u16,
     _lock: File,
 }
@@ -21,7 +21,10 @@ pub(crate) struct Lease {
 impl Lease {
     /// Takes a free port outside the kernel's ephemeral range, where an outgoing connection could otherwise sit on it
     /// just when a service restarts.
-    pub(crate) fn take() -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When none was found, which means that thousands are taken.
+    pub fn take() -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join("pydist-cluster-ports");
         fs::create_dir_all(&folder)?;
         // Shared by all accounts of the machine, like the temporary folder itself; fails when it is another's: no harm.
@@ -40,7 +43,8 @@ impl Lease {
     }
 
     /// The port.
-    pub(crate) fn port(&self) -> u16 {
+    #[must_use]
+    pub fn port(&self) -> u16 {
         self.port
     }
 }

@@ -175,7 +175,7 @@ impl Tree {
     fn make(&self, new: &[New]) -> anyhow::Result<()> {
         for (name, model) in new {
             let mut arguments = vec![*name];
-            arguments.extend(model.into_iter().flat_map(|model| ["--like", model]));
+            arguments.extend(model.iter().flat_map(|model| ["--like", model]));
             success("new_service.sh", &self.new_service(&arguments)?)?;
         }
         let packages = new.iter().map(|(name, _)| format!("--package={name}"));

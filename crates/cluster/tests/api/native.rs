@@ -1,0 +1,237 @@
+//! `cluster run` and `cluster stop`, which `run.sh --native` and `stop.sh` call.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cluster::{PortLease, http_client, wait_until};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PORTS: [&str; 5] = [
+    "CREATE_BUY_ORDER_EXT_PORT",
+    "FETCH_BUY_ORDERS_EXT_PORT",
+    "WRITE_MODEL_DB_EXT_PORT",
+    "READ_MODEL_DB_EXT_PORT",
+    "Q_EXT_ADMIN_PORT",
+];
+
+/// A place of its own for a native cluster: folder, `.env` with free ports, and a mark to know its processes by.
+struct Site {
+    folder: tempfile::TempDir,
+    leases: Vec<PortLease>,
+    mark: String,
+}
+
+impl Site {
+    fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        let leases: Vec<PortLease> = PORTS
+            .iter()
+            .map(|_| PortLease::take())
+            .collect::<anyhow::Result<_>>()?;
+        let mark = format!("mark_{}", uuid::Uuid::new_v4().simple());
+        let mut text = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.env"))?;
+        for (name, lease) in PORTS.iter().zip(&leases) {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(&format!("{name}=")))
+                .context("no such port in .env")?;
+            text = text.replace(line, &format!("{name}={}", lease.port()));
+        }
+        // Reaches every service and changes nothing.
+        text.push_str(&format!("\nRUST_LOG=info,{mark}=info\n"));
+        fs::write(folder.path().join("env"), text)?;
+        Ok(Self { folder, leases, mark })
+    }
+
+    fn command(&self, command: &str, more: &[&str]) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_cluster"));
+        program
+            .arg(command)
+            .arg("--folder")
+            .arg(self.folder.path().join("state"));
+        if command == "run" {
+            program
+                .arg("--env-file")
+                .arg(self.folder.path().join("env"))
+                .args(["--prices", "simulator"]);
+        }
+        for name in PORTS {
+            program.env_remove(name);
+        }
+        program.env_remove("RUST_LOG").args(more);
+        program
+    }
+
+    fn call(&self, command: &str, more: &[&str]) -> anyhow::Result<Output> {
+        // Output to files: a process in the background would keep a pipe open.
+        let (out, error) = (self.folder.path().join("out"), self.folder.path().join("error"));
+        let mut program = self.command(command, more);
+        program
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&out)?)
+            .stderr(fs::File::create(&error)?);
+        let status = program.status()?;
+        Ok(Output {
+            status,
+            stdout: fs::read(out)?,
+            stderr: fs::read(error)?,
+        })
+    }
+
+    fn succeeds(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
+        let output = self.call(command, more)?;
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        anyhow::ensure!(output.status.success(), "{command} failed: {text}");
+        Ok(text)
+    }
+
+    fn fails(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
+        let output = self.call(command, more)?;
+        anyhow::ensure!(!output.status.success(), "{command} succeeded");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn url(&self, port: usize, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.leases[port].port())
+    }
+
+    async fn put_order(&self) -> anyhow::Result<()> {
+        let body = json!({"currency": "GBP", "amount": "1.00", "idempotence_key": uuid::Uuid::new_v4()});
+        let request = http_client()?.put(self.url(0, "/buy_order")).json(&body);
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    async fn orders(&self) -> anyhow::Result<usize> {
+        let request = http_client()?.get(self.url(1, "/buy_orders"));
+        let page: Value = request.send().await?.error_for_status()?.json().await?;
+        Ok(page["rows"].as_array().context("no rows")?.len())
+    }
+
+    /// The processes of this cluster: services by the mark in their environment, the rest by its folder.
+    fn processes(&self) -> Vec<String> {
+        let folder = self.folder.path().display().to_string();
+        let ours = |process: &PathBuf| {
+            let read = |name| {
+                fs::read(process.join(name)).map_or_else(
+                    |_| String::new(),
+                    |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+                )
+            };
+            let command = read("cmdline");
+            (read("environ").contains(&self.mark)
+                || command.contains(&folder)
+                || read("environ").contains(&folder))
+            .then_some(command)
+        };
+        fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| ours(&entry.path()))
+            .collect()
+    }
+
+    fn pid(&self) -> anyhow::Result<i32> {
+        Ok(fs::read_to_string(self.folder.path().join("state/lock"))?
+            .trim()
+            .parse()?)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.call("stop", &[]);
+    }
+}
+
+#[tokio::test]
+async fn orders_survive_a_restart_and_fresh_forgets_them_and_stop_leaves_no_process() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let said = site.succeeds("run", &["--detach"])?;
+    assert!(
+        said.contains("curl -X PUT") && said.contains(&site.url(0, "/docs")),
+        "{said}"
+    );
+    site.put_order().await?;
+    wait_until("the order is in the page", LIMIT, async || {
+        Ok(site.orders().await? == 1)
+    })
+    .await?;
+
+    let refused = site.fails("run", &[])?;
+    assert!(
+        refused.contains("a cluster runs already") && refused.contains("./stop.sh"),
+        "{refused}"
+    );
+    assert_eq!(site.orders().await?, 1);
+
+    site.succeeds("stop", &[])?;
+    assert_eq!(site.processes(), Vec::<String>::new());
+    site.succeeds("stop", &[])?;
+
+    site.succeeds("run", &["--detach"])?;
+    assert_eq!(site.orders().await?, 1);
+
+    // Killed, it takes everything with it.
+    let pid = rustix::process::Pid::from_raw(site.pid()?).context("no process id")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    wait_until("nothing is left of it", LIMIT, async || {
+        Ok(site.processes().is_empty())
+    })
+    .await?;
+
+    site.succeeds("run", &["--detach", "--fresh"])?;
+    assert_eq!(site.orders().await?, 0);
+    site.put_order().await?;
+    site.succeeds("stop", &[])?;
+    assert_eq!(site.processes(), Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interrupted_start_leaves_no_process() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let mut program = site.command("run", &[]).stdout(Stdio::null()).spawn()?;
+    wait_until("a server was started", LIMIT, async || {
+        Ok(site.processes().len() > 2)
+    })
+    .await?;
+    crate::servers::terminate(program.id());
+    assert_eq!(program.wait()?.code(), Some(130));
+    wait_until("nothing is left of it", LIMIT, async || {
+        Ok(site.processes().is_empty())
+    })
+    .await
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_variable_and_nothing_is_started() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let port = site.leases[3].port();
+    let _listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
+    let message = site.fails("run", &["--detach"])? + &site.fails("run", &[])?;
+    let sentence = format!(
+        "port {port} is taken by another program: end that, or set READ_MODEL_DB_EXT_PORT to another port"
+    );
+    assert!(message.contains(&sentence), "{message}");
+    assert_eq!(site.processes(), Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn stop_without_a_cluster_is_a_success() -> anyhow::Result<()> {
+    let said = Site::new()?.succeeds("stop", &[])?;
+    assert!(said.contains("no native cluster runs"), "{said}");
+    Ok(())
+}
