@@ -29,7 +29,9 @@ inputs() {
     members=$(printf '%s\n' crates/*/Cargo.toml | sed -E 's|crates/(.*)/Cargo.toml|\1|' | paste -sd '|')
     awk 'BEGIN { RS = ""; ORS = "\n\n" } /\nsource = /' Cargo.lock
     grep -vE "^($members) *=" Cargo.toml
-    cat crates/*/Cargo.toml | grep -E '^[A-Za-z0-9_-]+(\.workspace)? *=' | grep -vE "^($members|name|description|path|readme|required-features)\b" | sort -u
+    # With the section: an optional feature can come and go with a crate's move to or from the dev-dependencies, which no image compiles.
+    awk '/^\[/ { section = $0 } section ~ /dependencies/ && section !~ /dev-/ && /^[A-Za-z0-9_-]+(\.workspace)? *=/ { print section, $0 }' crates/*/Cargo.toml |
+        grep -vE "\] ($members)(\.workspace)? *=" | sort -u
     cat docker/base/Dockerfile
     echo "$RUST_IMAGE"
 }
