@@ -4,6 +4,7 @@
 //! becomes `information{text}`. Fluentd gets it under the tag `pydist.<service>.<event>`, with the other fields as its record.
 
 mod fluent_layer;
+mod json_lines;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::endpoints::Logging;
 use fluent_layer::FluentLayer;
+use json_lines::JsonLines;
 
 /// Events of this level and above, except for libraries that report at `info` what only their authors need.
 const DEFAULT_FILTER: &str = "info,lapin=error,sqlx=warn,refinery=warn,hyper=warn,reqwest=warn";
@@ -38,11 +40,7 @@ impl Log {
 #[must_use]
 pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>) -> Log {
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(DEFAULT_FILTER));
-    let stdout = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false);
+    let stdout = JsonLines { service };
     let (fluent_layer, fluent) = match &endpoint.host {
         None => (None, None),
         Some(host) => {
