@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn an_empty_environment_names_all_that_is_missing() {
-        let mut env = Env::from_pairs([]);
+        let mut env = Env::from_pairs::<&str, &str>([]);
         let config = Config::from_env(&mut env);
         let faults = env.finish(config).unwrap_err().to_string();
         for name in [
