@@ -16,7 +16,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 IMAGES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE)
 PORTS=(CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT WRITE_MODEL_DB_EXT_PORT READ_MODEL_DB_EXT_PORT Q_EXT_ADMIN_PORT)
-SERVICES=(migration btc_price create_buy_order read_model_sync fetch_buy_orders)
 HEALTHY_WITHIN_S=300
 
 mode='' prices='' detach='' fresh=''
@@ -229,49 +228,15 @@ run_docker() {
 
 # --- native -----------------------------------------------------------------------------------------------------------------
 
-# The packages of what is missing.
-missing_packages() {
-    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || echo postgresql
-    [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null || echo rabbitmq-server
-    command -v cc >/dev/null || echo gcc libc6-dev
-    command -v setpriv >/dev/null || echo util-linux
-}
-
-install_packages() {
-    local packages sudo=()
-    packages=$(missing_packages | tr '\n' ' ')
-    [ -n "$packages" ] || return 0
-    command -v apt-get >/dev/null || fail "missing here, and there is no apt-get to install it with: $packages"
-    if [ "$(id -u)" -ne 0 ]; then
-        sudo -n true 2>/dev/null || fail "missing here: please install it with: sudo apt-get install $packages"
-        sudo=(sudo -n)
-    fi
-    say "installing with apt: $packages"
-    # The packages start servers of the system's own, which nobody asked for: this forbids it while apt runs.
-    local policy=/usr/sbin/policy-rc.d
-    "${sudo[@]}" sh -c "[ ! -e $policy ] || mv $policy $policy.before-pydist; printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy"
-    local outcome=0
-    # A third-party source that is away must not stop an installation that does not need it.
-    "${sudo[@]}" apt-get update -q || true
-    # shellcheck disable=SC2086
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages || outcome=1
-    "${sudo[@]}" sh -c "rm -f $policy; [ ! -e $policy.before-pydist ] || mv $policy.before-pydist $policy"
-    [ $outcome -eq 0 ] || fail "apt could not install $packages: see above"
-}
-
 run_native() {
     command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
     command -v cargo >/dev/null || fail "Rust is missing: install it as https://rustup.rs says, then try again"
     local binaries=${CARGO_TARGET_DIR:-target}/release
     if [ -e "$binaries/cluster" ]; then require_space_mb 1000; else require_space_mb 3000; fi
-    # Ctrl-C during the installation must not leave apt's policy behind.
-    trap '' INT
-    install_packages
-    trap - INT
+    scripts/ensure_servers.sh
     say "building the services; the first time takes some minutes"
-    local packages=()
-    for service in "${SERVICES[@]}" cluster; do packages+=(-p "$service"); done
-    cargo build --release "${packages[@]}" || fail "the build failed: see above"
+    # As ./test.sh builds: another selection of packages would compile shared dependencies once more.
+    cargo build --release --workspace --bins || fail "the build failed: see above"
     exec "$binaries/cluster" run --prices "${prices:-auto}" ${detach:+--detach} ${fresh:+--fresh}
 }
 

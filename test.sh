@@ -54,7 +54,11 @@ missing_for_unit() { :; }
 
 # What the integration suite needs besides Rust.
 missing_for_integration() {
-    command -v node >/dev/null && command -v npm >/dev/null || echo "node and npm (apt-get install nodejs npm)"
+    if ! scripts/ensure_servers.sh >&2; then
+        echo "PostgreSQL or RabbitMQ (apt-get install postgresql rabbitmq-server)"
+    elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+        echo "Node.js, which the tests of fluent_logger use (apt-get install nodejs npm)"
+    fi
 }
 
 missing_for_docker() {
@@ -67,7 +71,7 @@ wants() { [ "$wanted" = "$1" ] || [ "$wanted" = all ] || [ "$wanted" = possible 
 suite() {
     local name=$1 missing
     wants "$name" || { record "$name" "left out: not asked for"; return; }
-    missing=$("missing_for_$name" 2>/dev/null) || missing="what it needs"
+    missing=$("missing_for_$name") || missing="what it needs"
     if [ -z "$missing" ]; then
         run "$name" "run_$name"
     elif [ "$wanted" = possible ]; then
