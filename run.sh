@@ -95,8 +95,18 @@ images_to_build() {
 
 compose() {
     local files=(-f docker-compose.yml)
-    [ "$(cat .cluster/docker_mode)" != simulator ] || files+=(-f docker-compose.simulator.yml)
+    [ "$prices" != simulator ] || files+=(-f docker-compose.simulator.yml)
     scripts/compose.sh "${files[@]}" "$@"
+}
+
+# What ./stop.sh has to know; another project of Compose than before would leave the earlier one running unnoticed.
+record_docker_mode() {
+    local before=''
+    mkdir -p .cluster
+    [ ! -e .cluster/docker_mode ] || read -r _ before <.cluster/docker_mode || true
+    [ ! -e .cluster/docker_mode ] || [ "$before" = "${COMPOSE_PROJECT_NAME:-}" ] ||
+        fail "the cluster of another COMPOSE_PROJECT_NAME ('$before') was started from here: ./stop.sh stops it"
+    echo "$prices ${COMPOSE_PROJECT_NAME:-}" >.cluster/docker_mode
 }
 
 choose_prices_for_docker() {
@@ -130,6 +140,7 @@ check_ports() {
 
 docker_down() {
     trap '' INT TERM HUP
+    [ -z "${logs:-}" ] || kill "$logs" 2>/dev/null || true
     say "stopping the containers"
     compose down --timeout 40 >/dev/null 2>&1 || { compose ps && fail "docker compose down failed: try ./stop.sh"; }
     rm -f .cluster/docker_mode
@@ -196,9 +207,8 @@ run_docker() {
     engine_answers || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh, or ./run.sh --native"
     compose_answers || fail "Compose is missing: install docker-compose, or run scripts/ensure_docker.sh, or ./run.sh --native"
     command -v curl >/dev/null || fail "curl is missing: install the package 'curl'"
-    mkdir -p .cluster
     choose_prices_for_docker
-    echo "$prices" >.cluster/docker_mode
+    record_docker_mode
     check_ports
     if ! images_to_build >/dev/null; then
         require_space_mb 3000
@@ -219,10 +229,12 @@ run_docker() {
         echo "It goes on in the background; ./stop.sh stops it."
         return
     fi
+    trap 'docker_down; exit 0' INT TERM HUP
     say "following the logs; Ctrl-C stops everything"
     # In the background, so that the trap does not wait for it.
     compose logs --follow --tail=0 &
-    wait $! || true
+    logs=$!
+    wait "$logs" || true
     docker_down
 }
 

@@ -17,8 +17,10 @@ esac
 stopped=
 if [ -e .cluster/docker_mode ]; then
     files=(-f docker-compose.yml)
-    [ "$(cat .cluster/docker_mode)" != simulator ] || files+=(-f docker-compose.simulator.yml)
+    read -r prices project <.cluster/docker_mode
+    [ "$prices" != simulator ] || files+=(-f docker-compose.simulator.yml)
     echo "stop.sh: stopping the containers"
+    [ -z "$project" ] || export COMPOSE_PROJECT_NAME=$project
     scripts/compose.sh "${files[@]}" down --timeout 40
     rm -f .cluster/docker_mode
     stopped=1
