@@ -51,8 +51,8 @@ images_of_env() {
     done
 }
 
-# compiled LOG: the crates that cargo compiled, by a build's output. BuildKit puts a step and a time before each line.
-compiled() { sed -nE 's/^(#[0-9]+ [0-9.]+ )? *Compiling ([^ ]+) v.*/\2/p' "$1" | sort -u; }
+# compiled LOG: the crates that cargo compiled, by a build's output. The classic builder colours lines, BuildKit numbers them.
+compiled() { sed -nE 's/\x1b\[[0-9;]*m//g; s/^(#[0-9]+ [0-9.]+ )? *Compiling ([^ ]+) v.*/\2/p' "$1" | sort -u; }
 
 # A change of code alone must compile no dependency again: what cargo compiles in the run images is ours.
 only_our_own_crates() {
