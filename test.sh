@@ -42,7 +42,7 @@ run() {
     fi
 }
 
-run_unit() { cargo test --release --workspace --lib --bins && cargo test --release --workspace --doc; }
+run_unit() { cargo test --release --workspace --lib && cargo test --release --workspace --doc; }
 
 # The tests start the binaries that ./run.sh starts, so these are built first.
 run_integration() {
