@@ -2,6 +2,7 @@
 
 mod options;
 mod replica;
+mod server_control;
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
@@ -13,9 +14,10 @@ use rustix::process::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+pub use options::Options;
 pub(crate) use options::default_contract;
-pub use options::{Options, Server};
 pub(crate) use replica::Replica;
+pub use server_control::Server;
 
 use crate::databases::{Territory, database_variables};
 use crate::http_client::http_client;
@@ -92,9 +94,6 @@ impl Cluster {
     }
 
     /// `http://127.0.0.1:PORT` of a service, also while it is stopped.
-    ///
-    /// # Panics
-    /// Never: every service has a port from the start.
     #[must_use]
     pub fn url(&self, service: Service) -> String {
         locked(&self.services)
@@ -270,99 +269,14 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// Stops a server in order (own servers only). Data and port are kept.
-    ///
-    /// # Errors
-    /// When the servers are shared, or it does not end.
-    pub async fn stop_server(&self, server: Server) -> anyhow::Result<()> {
-        let servers = self.servers()?;
-        match server {
-            Server::WriteModel => servers.write_model.stop(),
-            Server::ReadModel => servers.read_model.stop(),
-            Server::Broker => servers.rabbitmq.shut_down().await?,
-        }
-        Ok(())
-    }
-
-    /// Kills a server by SIGKILL (own servers only).
-    ///
-    /// # Errors
-    /// When the servers are shared, or it does not run.
-    pub async fn kill_server(&self, server: Server) -> anyhow::Result<()> {
-        let servers = self.servers()?;
-        match server {
-            Server::WriteModel => servers.write_model.kill(),
-            Server::ReadModel => servers.read_model.kill(),
-            Server::Broker => servers.rabbitmq.kill(),
-        }
-    }
-
-    /// Starts a stopped or killed server on its port and data, and waits until it answers (own servers only).
-    ///
-    /// # Errors
-    /// When the servers are shared, or it does not answer.
-    pub async fn start_server(&self, server: Server) -> anyhow::Result<()> {
-        let servers = self.servers()?;
-        match server {
-            Server::WriteModel => servers.write_model.start_again().await,
-            Server::ReadModel => servers.read_model.start_again().await,
-            Server::Broker => servers.rabbitmq.start_again().await,
-        }
-    }
-
-    /// Freezes a server's main process by SIGSTOP (own servers only).
-    ///
-    /// # Errors
-    /// When the servers are shared, or it does not run.
-    pub fn pause_server(&self, server: Server) -> anyhow::Result<()> {
-        self.signal_server(server, Signal::STOP)
-    }
-
-    /// Lets a frozen server go on (own servers only).
-    ///
-    /// # Errors
-    /// When the servers are shared, or it does not run.
-    pub fn resume_server(&self, server: Server) -> anyhow::Result<()> {
-        self.signal_server(server, Signal::CONT)
-    }
-
-    /// [`Cluster::stop_server`] of the broker.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn stop_broker(&self) -> anyhow::Result<()> {
-        self.stop_server(Server::Broker).await
-    }
-
-    /// [`Cluster::start_server`] of the broker.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn start_broker(&self) -> anyhow::Result<()> {
-        self.start_server(Server::Broker).await
-    }
-
-    /// [`Cluster::kill_server`] of the broker.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn kill_broker(&self) -> anyhow::Result<()> {
-        self.kill_server(Server::Broker).await
-    }
-
-    fn signal_server(&self, server: Server, signal: Signal) -> anyhow::Result<()> {
-        let servers = self.servers()?;
-        match server {
-            Server::WriteModel => servers.write_model.signal(signal),
-            Server::ReadModel => servers.read_model.signal(signal),
-            Server::Broker => servers.rabbitmq.signal(signal),
-        }
-    }
-
-    fn servers(&self) -> anyhow::Result<&Servers> {
-        self.own_servers
-            .as_ref()
-            .context("these servers are shared with other tests: set Options::own_servers")
+    /// The last lines of every service that was started, for the message of a test that fails.
+    #[must_use]
+    pub fn last_lines(&self) -> String {
+        let services = locked(&self.services);
+        let started = services.iter().filter(|(_, replica)| replica.process().is_ok());
+        started
+            .map(|(service, replica)| format!("{}:\n{}", service.name(), replica.tail()))
+            .collect()
     }
 
     fn replica(&self, service: Service) -> anyhow::Result<Arc<Replica>> {

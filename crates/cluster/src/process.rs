@@ -166,7 +166,42 @@ impl Process {
                 .context("not a process id")?;
             kill_process(pid, signal).with_context(|| format!("could not signal {}", self.program.name))?;
         }
+        drop(child);
+        if signal == Signal::STOP {
+            self.wait_until_frozen()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// SIGSTOP reaches one thread after the other: on return all stand still.
+    fn wait_until_frozen(&self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while self.ended().is_none() && !self.stands_still() {
+            if started.elapsed() > self.program.grace {
+                bail!(
+                    "{} was not frozen within {:?}",
+                    self.program.name,
+                    self.program.grace
+                );
+            }
+            std::thread::sleep(PAUSE);
+        }
         Ok(())
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut states =
+            threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        // The state follows the name, which is in parentheses and may hold anything.
+        states.all(|stat| {
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// Waits for its end.

@@ -68,17 +68,6 @@ impl Options {
     }
 }
 
-/// A server of a cluster with own servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
-    /// PostgreSQL of the write model.
-    WriteModel,
-    /// PostgreSQL of the read model.
-    ReadModel,
-    /// RabbitMQ.
-    Broker,
-}
-
 /// The environment contract with the values that are the same in every test.
 pub(crate) fn default_contract() -> BTreeMap<String, String> {
     [

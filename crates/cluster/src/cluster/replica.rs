@@ -82,6 +82,10 @@ impl Replica {
         self.output.lines()
     }
 
+    pub(crate) fn tail(&self) -> String {
+        self.output.tail()
+    }
+
     /// Waits until it answers `/healthcheck`; fails at once when it has ended.
     pub(crate) async fn healthy(&self, client: &reqwest::Client) -> anyhow::Result<()> {
         let process = self.process()?;

@@ -8,6 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whether a process runs: one that has ended and waits for its parent does not.
+pub(crate) fn runs(pid: i32) -> bool {
+    u32::try_from(pid).ok().and_then(started).is_some()
+}
+
 /// Writes down which processes a cluster has started.
 pub(crate) fn record(file: &Path, pids: &[u32]) -> anyhow::Result<()> {
     let lines = pids

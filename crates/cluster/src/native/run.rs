@@ -91,7 +91,7 @@ pub async fn stop(place: &Place) -> anyhow::Result<ExitCode> {
         kill_process(Pid::from_raw(holder).context("not a process id")?, Signal::TERM)
             .context("could not signal it")?;
         wait_until("the cluster has stopped", STOPS_WITHIN, async || {
-            Ok(!folder.is_locked())
+            Ok(!folder.is_locked() && !leftovers::runs(holder))
         })
         .await?;
         println!("stopped; the data is kept");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
@@ -17,6 +17,8 @@ use crate::wait::wait_until;
 
 /// A node has a port mapper of its own, so its name need not be unique on the machine. The data folder bears the name.
 const NODE: &str = "pydist@localhost";
+
+const HELPERS_END_WITHIN: Duration = Duration::from_secs(5);
 
 /// The ports of a node.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ pub(crate) struct RabbitMq {
     port_mapper: Program,
     node: Program,
     output: Output,
+    registry: PathBuf,
     // The node first: dropped, and so ended, before its port mapper.
     processes: Mutex<Option<(Process, Process)>>,
     _ports: RabbitMqPorts,
@@ -108,7 +111,9 @@ impl RabbitMq {
         };
         node.grace = Duration::from_secs(40);
         port_mapper.end_with = Signal::KILL;
+        let registry = folder.join(format!("data/{NODE}/quorum/{NODE}/names.dets"));
         let server = Self {
+            registry,
             address,
             port_mapper,
             node,
@@ -155,6 +160,25 @@ impl RabbitMq {
         if let Some((node, port_mapper)) = locked(&self.processes).take() {
             node.end_now();
             port_mapper.end_now();
+            self.wait_for_helpers();
+        }
+    }
+
+    /// The node's helper programs end by themselves, when their pipe does: a moment later than the node.
+    fn wait_for_helpers(&self) {
+        let home = self.node.environment.iter().find(|(name, _)| name == "HOME");
+        let Some(mark) = home.map(|(name, value)| format!("{name}={value}\0").into_bytes()) else {
+            return;
+        };
+        let ours = |process: fs::DirEntry| {
+            let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+            environment.windows(mark.len()).any(|window| window == mark)
+        };
+        let since = Instant::now();
+        while since.elapsed() < HELPERS_END_WITHIN
+            && fs::read_dir("/proc").into_iter().flatten().flatten().any(ours)
+        {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -167,6 +191,35 @@ impl RabbitMq {
         node.wait(self.node.grace).await?;
         port_mapper.end_now();
         Ok(())
+    }
+
+    /// Waits until the node has written down which quorum queues of a virtual host it serves.
+    ///
+    /// It does so seconds after it has confirmed their declaration (a delayed write of Ra's registry, in 3.10 as in 4), and
+    /// a node killed before that never serves them again. A test that kills the node right after its queues were declared
+    /// would find that fault, and no other.
+    pub(crate) async fn settled(&self, vhost: &BrokerAddress) -> anyhow::Result<()> {
+        let request = http_client()?.get(vhost.api("queues/{vhost}"));
+        let answer = request
+            .basic_auth(&vhost.user, Some(&vhost.password))
+            .send()
+            .await?
+            .error_for_status()?;
+        let queues: Vec<serde_json::Value> = answer.json().await?;
+        let quorum = queues.iter().filter(|queue| queue["type"] == "quorum");
+        let names: Vec<String> = quorum
+            .filter_map(|queue| Some(format!("{}_{}", vhost.vhost, queue["name"].as_str()?)))
+            .collect();
+        wait_until(
+            "the node has registered its quorum queues",
+            START_LIMIT,
+            async || {
+                let registry =
+                    fs::read(&self.registry).context("the node has no registry of quorum queues")?;
+                Ok(names.iter().all(|name| holds_atom(&registry, name)))
+            },
+        )
+        .await
     }
 
     /// Kills the node.
@@ -202,6 +255,12 @@ impl Drop for RabbitMq {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Whether Erlang terms hold this atom: after its length, so that a longer name with the same beginning is another one.
+fn holds_atom(terms: &[u8], name: &str) -> bool {
+    let atom: Vec<u8> = u8::try_from(name.len()).into_iter().chain(name.bytes()).collect();
+    terms.windows(atom.len()).any(|window| window == atom)
 }
 
 /// RabbitMQ's own start script. Debian's `/usr/sbin/rabbitmq-server` is a wrapper that insists on the system's node.

@@ -130,7 +130,8 @@ async fn own_servers_can_be_stopped_killed_and_started_again_with_their_data() -
     wait_until("the second order is in the page", LIMIT, async || {
         Ok(orders(&cluster).await? == 2)
     })
-    .await?;
+    .await
+    .with_context(|| cluster.last_lines())?;
 
     cluster.stop_broker().await?;
     cluster.start_broker().await?;

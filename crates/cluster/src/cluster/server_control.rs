@@ -1,0 +1,118 @@
+//! Stopping, killing, freezing and starting the servers of a cluster that has its own.
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+
+use super::Cluster;
+use crate::servers::Servers;
+
+/// A server of a cluster with own servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// PostgreSQL of the write model.
+    WriteModel,
+    /// PostgreSQL of the read model.
+    ReadModel,
+    /// RabbitMQ.
+    Broker,
+}
+
+impl Cluster {
+    /// Stops a server in order (own servers only). Data and port are kept.
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not end.
+    pub async fn stop_server(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.stop(),
+            Server::ReadModel => servers.read_model.stop(),
+            Server::Broker => servers.rabbitmq.shut_down().await?,
+        }
+        Ok(())
+    }
+
+    /// Kills a server by SIGKILL (own servers only); RabbitMQ not before it has registered its quorum queues on disk.
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not run.
+    pub async fn kill_server(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.kill(),
+            Server::ReadModel => servers.read_model.kill(),
+            Server::Broker => {
+                servers.rabbitmq.settled(self.queue()).await?;
+                servers.rabbitmq.kill()
+            }
+        }
+    }
+
+    /// Starts a stopped or killed server on its port and data, and waits until it answers (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not answer.
+    pub async fn start_server(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.start_again().await,
+            Server::ReadModel => servers.read_model.start_again().await,
+            Server::Broker => servers.rabbitmq.start_again().await,
+        }
+    }
+
+    /// Freezes a server's main process by SIGSTOP (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not run.
+    pub fn pause_server(&self, server: Server) -> anyhow::Result<()> {
+        self.signal_server(server, Signal::STOP)
+    }
+
+    /// Lets a frozen server go on (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not run.
+    pub fn resume_server(&self, server: Server) -> anyhow::Result<()> {
+        self.signal_server(server, Signal::CONT)
+    }
+
+    /// [`Cluster::stop_server`] of the broker.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stop_broker(&self) -> anyhow::Result<()> {
+        self.stop_server(Server::Broker).await
+    }
+
+    /// [`Cluster::start_server`] of the broker.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_broker(&self) -> anyhow::Result<()> {
+        self.start_server(Server::Broker).await
+    }
+
+    /// [`Cluster::kill_server`] of the broker.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn kill_broker(&self) -> anyhow::Result<()> {
+        self.kill_server(Server::Broker).await
+    }
+
+    fn signal_server(&self, server: Server, signal: Signal) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.signal(signal),
+            Server::ReadModel => servers.read_model.signal(signal),
+            Server::Broker => servers.rabbitmq.signal(signal),
+        }
+    }
+
+    fn servers(&self) -> anyhow::Result<&Servers> {
+        self.own_servers
+            .as_ref()
+            .context("these servers are shared with other tests: set Options::own_servers")
+    }
+}
