@@ -1,5 +1,7 @@
 //! The test's own connection to the broker of its cluster.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, wait_until};
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
@@ -69,7 +71,9 @@ impl Broker {
             }
             let mut taken = true;
             for confirmation in pending {
-                taken &= confirmation.await? == Confirmation::Ack(None);
+                // A queue without a leader keeps silent: an error is better than a test that hangs.
+                let confirmation = tokio::time::timeout(Duration::from_secs(20), confirmation).await;
+                taken &= confirmation.context("the queue keeps silent")?? == Confirmation::Ack(None);
             }
             Ok(taken)
         })

@@ -59,18 +59,22 @@ async fn sigterm_while_the_read_model_is_away_gives_the_deliveries_back() -> any
 }
 
 #[tokio::test]
-async fn a_broker_that_dies_and_comes_back_is_consumed_again() -> anyhow::Result<()> {
+async fn a_broker_that_restarts_or_dies_is_consumed_again() -> anyhow::Result<()> {
     let cluster = projection_with_own_servers().await?;
-    let events: Vec<Value> = (1..=400).map(event).collect();
-    let broker = Broker::of(&cluster).await?;
-    broker.publish(&events[..200]).await?;
-    cluster.kill_broker().await?;
+    let events: Vec<Value> = (1..=600).map(event).collect();
+    Broker::of(&cluster).await?.publish(&events[..200]).await?;
+    cluster.stop_broker().await?;
     logged(&cluster, "queue_listener_failed_to_connect").await?;
     cluster.start_broker().await?;
-
-    let broker = Broker::of(&cluster).await?;
-    broker.publish(&events[200..]).await?;
+    Broker::of(&cluster).await?.publish(&events[200..400]).await?;
     rows_appear(&cluster, 400).await?;
+
+    // Only now: RabbitMQ 3.10 may forget a queue that is seconds old when it is killed, see `common::broker::topology`.
+    cluster.kill_broker().await?;
+    cluster.start_broker().await?;
+    let broker = Broker::of(&cluster).await?;
+    broker.publish(&events[400..]).await?;
+    rows_appear(&cluster, 600).await?;
     assert_eq!(rows(&cluster).await?, events.iter().map(row).collect::<Vec<_>>());
     assert_eq!(broker.dead_letter_count().await?, 0);
     Ok(())
