@@ -21,8 +21,12 @@ pub(super) struct JsonLines {
 impl<S: Subscriber> Layer<S> for JsonLines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut line = Line(Map::new());
-        line.0.insert("logged_at".to_owned(), rfc3339_micros(OffsetDateTime::now_utc()).into());
-        line.0.insert("level".to_owned(), event.metadata().level().as_str().into());
+        line.0.insert(
+            "logged_at".to_owned(),
+            rfc3339_micros(OffsetDateTime::now_utc()).into(),
+        );
+        line.0
+            .insert("level".to_owned(), event.metadata().level().as_str().into());
         line.0.insert("service".to_owned(), self.service.into());
         line.0.insert("event".to_owned(), "information".into());
         event.record(&mut line);
@@ -37,7 +41,11 @@ struct Line(Map<String, Value>);
 
 impl Line {
     fn insert(&mut self, field: &Field, value: Value) {
-        let name = if field.name() == "message" { "text" } else { field.name() };
+        let name = if field.name() == "message" {
+            "text"
+        } else {
+            field.name()
+        };
         self.0.insert(name.to_owned(), value);
     }
 }
