@@ -16,13 +16,10 @@ fn without(id: i64, field: &str) -> Value {
     event
 }
 
-#[tokio::test]
-async fn garbage_goes_to_the_dead_letters_with_its_reason_while_its_neighbours_are_projected()
--> anyhow::Result<()> {
-    let cluster = projection().await?;
-    let broker = Broker::of(&cluster).await?;
+/// Bodies that say nothing the service understands, each with a part of the reason that is to be given.
+fn garbage() -> Vec<(Vec<u8>, &'static str)> {
     let megabyte = json!({ "padding": "x".repeat(1_000_000) });
-    let garbage: Vec<(Vec<u8>, &str)> = vec![
+    vec![
         (b"".to_vec(), "EOF"),
         (b"this is not JSON".to_vec(), "expected"),
         (vec![0xff, 0x00, 0xfe], "expected"),
@@ -64,7 +61,15 @@ async fn garbage_goes_to_the_dead_letters_with_its_reason_while_its_neighbours_a
             "not a plain decimal",
         ),
         (megabyte.to_string().into(), "missing field"),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn garbage_goes_to_the_dead_letters_with_its_reason_while_its_neighbours_are_projected()
+-> anyhow::Result<()> {
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    let garbage = garbage();
     for (place, (body, _)) in garbage.iter().enumerate() {
         let neighbour = 100 + i64::try_from(place)?;
         broker.publish([&event(neighbour)]).await?;
