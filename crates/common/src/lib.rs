@@ -1,6 +1,6 @@
 //! What every service of the cluster shares, and nothing that only one of them needs.
 //!
-//! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`env`], [`endpoints`]),
+//! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`mod@env`], [`endpoints`]),
 //! what it reports ([`logging`]), how it answers ([`http`]), what it waits for ([`database`], [`migrations`]), what travels on the
 //! queue ([`broker`], [`buy_order_event`], [`trace_context`]), and the money and time types that both models
 //! speak ([`money`], [`timestamp`]).
