@@ -195,7 +195,7 @@ impl RabbitMq {
 
     /// Waits until the node has written down which quorum queues of a virtual host it serves.
     ///
-    /// It does so seconds after it has confirmed their declaration (a delayed write of Ra's registry, in 3.10 as in 4), and
+    /// It does so seconds after it has confirmed their declaration (a delayed write of the registry, measured on 3.10), and
     /// a node killed before that never serves them again. A test that kills the node right after its queues were declared
     /// would find that fault, and no other.
     pub(crate) async fn settled(&self, vhost: &BrokerAddress) -> anyhow::Result<()> {

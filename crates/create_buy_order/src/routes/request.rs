@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::order::{CLIENT_ID, OrderRequest};
 
-/// The body of `PUT /buy_order`, as it is documented; [`read`] is what reads it.
+/// The body of `PUT /buy_order`, as it is documented; this module reads it field by field.
 #[derive(Debug, ToSchema)]
 #[expect(
     dead_code,
