@@ -90,11 +90,11 @@ proptest! {
     }
 
     #[test]
-    fn a_rate_that_divides_the_amount_gives_the_exact_quotient(satoshis in 1..100_000_000_000_i128, cents in 1..1_000_000_i128) {
-        // rate = amount / satoshis, where that is a whole number of rate units.
-        let numerator = cents * 10_i128.pow(14);
-        prop_assume!(numerator % satoshis == 0 && numerator / satoshis < 10_i128.pow(20));
-        let exact = btc_amount(fiat(cents), rate(numerator / satoshis)).map(|btc| btc.decimal().mantissa());
+    fn a_rate_that_divides_the_amount_gives_the_exact_quotient(k in 1..1_000_000_i128, m in 1..100_000_i128, zeros in 0..=5_u32) {
+        // satoshis * rate = m * 10^zeros * k * 10^(14 - zeros), which is a whole number of cents: k * m.
+        let satoshis = m * 10_i128.pow(zeros);
+        let parts = k * 10_i128.pow(14 - zeros);
+        let exact = btc_amount(fiat(k * m), rate(parts)).map(|btc| btc.decimal().mantissa());
         prop_assert_eq!(exact, Some(satoshis));
     }
 }
