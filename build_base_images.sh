@@ -2,10 +2,13 @@
 # Builds pydist/base: the Rust toolchain and all dependencies compiled, no code. Does nothing while the dependencies stay the same.
 #
 #   ./build_base_images.sh
+#   ./build_base_images.sh --check    builds nothing: succeeds where the image is up to date
 #   EXTRA_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt ./build_base_images.sh    behind a proxy that inspects TLS: a PEM bundle that
 #                                                      the build trusts when it downloads; it does not reach the run images
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/settings.sh
+. scripts/settings.sh
 
 IMAGE=${BASE_IMAGE:-pydist/base}
 LABEL=pydist.inputs # its value: the hash of what the image was built from
@@ -17,7 +20,7 @@ fail() {
 }
 
 docker version >/dev/null 2>&1 || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh"
-RUST_IMAGE=${RUST_IMAGE:-$(sed -n 's/^RUST_IMAGE=//p' .env)}
+RUST_IMAGE=$(setting RUST_IMAGE)
 [ -n "$RUST_IMAGE" ] || fail "RUST_IMAGE is set neither in the environment nor in .env"
 if [ -n "${EXTRA_CA_BUNDLE:-}" ] && [ ! -r "$EXTRA_CA_BUNDLE" ]; then fail "EXTRA_CA_BUNDLE names $EXTRA_CA_BUNDLE, which cannot be read."; fi
 
@@ -36,9 +39,14 @@ inputs() {
     echo "$RUST_IMAGE"
 }
 hash=$(inputs | sha256sum | cut -c1-16)
-if [ "$(docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "$IMAGE" 2>/dev/null || true)" = "$hash" ]; then
+label=$(docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "$IMAGE" 2>/dev/null || true)
+if [ "${1:-}" = --check ]; then
+    [ "$label" = "$hash" ]
+    exit
+fi
+if [ "$label" = "$hash" ]; then
     say "$IMAGE is up to date"
-    exit 0
+    exit
 fi
 
 docker image inspect "$RUST_IMAGE" >/dev/null 2>&1 || {

@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # Builds the run images, pydist/<service>, from the sources on top of pydist/base: one compilation of the workspace's own crates.
+# Does nothing while the sources stay the same.
 #
 #   ./build_run_images.sh                    all of docker/services/
 #   ./build_run_images.sh btc_price ...      these alone
+#   ./build_run_images.sh --check            builds nothing: succeeds where all are up to date
 #
 # Brings pydist/base up to date first when the dependencies have changed (see build_base_images.sh for EXTRA_CA_BUNDLE).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/settings.sh
+. scripts/settings.sh
 
 export BASE_IMAGE=${BASE_IMAGE:-pydist/base}
+LABEL=pydist.inputs # its value: the hash of what the image was built from
 
 say() { echo "run images: $*"; }
 fail() {
@@ -16,18 +21,43 @@ fail() {
     exit 1
 }
 
+check=
+if [ "${1:-}" = --check ]; then check=1 && shift; fi
 services=("$@")
 if [ ${#services[@]} -eq 0 ]; then
     for dockerfile in docker/services/*/Dockerfile; do services+=("$(basename "$(dirname "$dockerfile")")"); done
 fi
-
-./build_base_images.sh
 for service in "${services[@]}"; do
     [ -e "docker/services/$service/Dockerfile" ] || fail "there is no service '$service' under docker/services/"
+done
+
+# What reaches the images: the sources as .dockerignore lets them through, and what pydist/base is made from.
+inputs() {
+    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    cat .dockerignore docker/base/Dockerfile docker/services/Dockerfile
+    setting RUST_IMAGE
+}
+hash=$(inputs | sha256sum | cut -c1-16)
+stale=()
+for service in "${services[@]}"; do
+    label=$(docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "pydist/$service" 2>/dev/null || true)
+    [ "$label" = "$hash" ] || stale+=("$service")
+done
+if [ -n "$check" ]; then
+    [ ${#stale[@]} -eq 0 ]
+    exit
+fi
+if [ ${#stale[@]} -eq 0 ]; then
+    say "up to date: ${services[*]}"
+    exit
+fi
+
+./build_base_images.sh
+for service in "${stale[@]}"; do
     say "building pydist/$service"
     # BuildKit does not follow a link out of the folder of the Dockerfile.
-    docker build --force-rm --file "$(readlink -f "docker/services/$service/Dockerfile")" \
+    docker build --force-rm --file "$(readlink -f "docker/services/$service/Dockerfile")" --label "$LABEL=$hash" \
         --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg "SERVICE=$service" --tag "pydist/$service" . ||
         fail "pydist/$service could not be built: see above."
 done
-say "built ${services[*]} in $SECONDS s"
+say "built ${stale[*]} in $SECONDS s"

@@ -13,6 +13,8 @@
 # Ports and everything else come from .env; a variable of the environment comes before the one in .env.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/settings.sh
+. scripts/settings.sh
 
 IMAGES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE)
 PORTS=(CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT WRITE_MODEL_DB_EXT_PORT READ_MODEL_DB_EXT_PORT Q_EXT_ADMIN_PORT)
@@ -50,12 +52,6 @@ parse_arguments() {
     done
 }
 
-setting() {
-    local value=${!1:-}
-    [ -n "$value" ] || value=$(sed -n "s/^$1=//p" .env)
-    printf '%s' "$value"
-}
-
 require_space_mb() {
     local free
     free=$(($(df -Pk . | awk 'NR == 2 { print $4 }') / 1024))
@@ -73,7 +69,7 @@ reason_against_docker() {
     engine_answers || { echo "no Docker engine answers" && return; }
     compose_answers || { echo "Compose is missing" && return; }
     local name image wanted=("${IMAGES[@]}")
-    images_to_build >/dev/null || wanted+=(RUST_IMAGE)
+    ./build_run_images.sh --check || ./build_base_images.sh --check || wanted+=(RUST_IMAGE)
     for name in "${wanted[@]}"; do
         image=$(setting "$name")
         image_is_here "$image" && continue
@@ -82,47 +78,29 @@ reason_against_docker() {
     done
 }
 
-# Succeeds when there are none.
-images_to_build() {
-    local dockerfile service missing=()
-    for dockerfile in docker/services/*/Dockerfile; do
-        service=$(basename "$(dirname "$dockerfile")")
-        image_is_here "pydist/$service" || missing+=("$service")
-    done
-    echo "${missing[*]:-}"
-    [ ${#missing[@]} -eq 0 ]
-}
-
 compose() {
     local files=(-f docker-compose.yml)
     [ "$prices" != simulator ] || files+=(-f docker-compose.simulator.yml)
     scripts/compose.sh "${files[@]}" "$@"
 }
 
-# What ./stop.sh has to know; another project of Compose than before would leave the earlier one running unnoticed.
-record_docker_mode() {
-    local before=''
-    mkdir -p .cluster
-    [ ! -e .cluster/docker_mode ] || read -r _ before <.cluster/docker_mode || true
-    [ ! -e .cluster/docker_mode ] || [ "$before" = "${COMPOSE_PROJECT_NAME:-}" ] ||
-        fail "the cluster of another COMPOSE_PROJECT_NAME ('$before') was started from here: ./stop.sh stops it"
-    echo "$prices ${COMPOSE_PROJECT_NAME:-}" >.cluster/docker_mode
+# Of all containers of the project. Says what Compose says only where that fails.
+compose_down() {
+    local said
+    said=$(compose down --remove-orphans --timeout 40 "$@" 2>&1) || { echo "$said" >&2 && return 1; }
 }
 
-choose_prices_for_docker() {
-    [ -z "$prices" ] || return 0
-    local url
-    url="$(setting CB_PROTOCOL)://$(setting CB_HOST):$(setting CB_PORT)$(setting CB_PATH)/buy?currency=USD"
-    if curl --silent --fail --max-time 3 --noproxy '*' --output /dev/null "$url"; then
-        prices=coinbase
-        return
-    fi
-    prices=simulator
-    echo
-    echo "  *** $(setting CB_HOST) cannot be reached from here: prices come from the SIMULATOR, at fixed rates. ***"
-    echo "  *** (--prices coinbase insists on Coinbase, --prices simulator does away with this warning)       ***"
-    echo
+# Another project than before would leave the earlier one running unnoticed.
+refuse_another_project() {
+    local before
+    [ -e .cluster/docker_mode ] || return 0
+    before=$(cat .cluster/docker_mode)
+    [ "$before" = "$COMPOSE_PROJECT_NAME" ] ||
+        fail "the cluster of another COMPOSE_PROJECT_NAME ('$before') was started from here: ./stop.sh stops it"
 }
+
+# What ./stop.sh has to know.
+record_docker_mode() { mkdir -p .cluster && echo "$COMPOSE_PROJECT_NAME" >.cluster/docker_mode; }
 
 check_ports() {
     local name port taken=
@@ -135,16 +113,44 @@ check_ports() {
             taken=1
         fi
     done
-    [ -z "$taken" ] || { rm -f .cluster/docker_mode && exit 1; }
+    [ -z "$taken" ] || exit 1
 }
 
 docker_down() {
     trap '' INT TERM HUP
     [ -z "${logs:-}" ] || kill "$logs" 2>/dev/null || true
     say "stopping the containers"
-    compose down --timeout 40 >/dev/null 2>&1 || { compose ps && fail "docker compose down failed: try ./stop.sh"; }
+    compose_down || fail "Compose could not stop the containers, see above: try ./stop.sh"
     rm -f .cluster/docker_mode
     say "everything is stopped; the data is kept"
+}
+
+answers() { curl --silent --fail --max-time 8 --noproxy '*' --output /dev/null "$1"; }
+
+# btc_price itself is asked, in a container of its own: it alone can tell whether it reaches and trusts Coinbase.
+reaches_coinbase() {
+    local port container address tries=50 outcome=1
+    port=$(setting BTC_PRICE_PORT)
+    container=$(compose run --detach --publish "127.0.0.1::$port" btc_price) || { docker_down && fail "Compose could not start btc_price: see above"; }
+    address=$(docker port "$container" "$port" | head -n 1)
+    until answers "http://$address/healthcheck" || [ $((tries -= 1)) -eq 0 ]; do sleep 0.1; done
+    if answers "http://$address/buy?currency=USD"; then outcome=0; fi
+    docker rm --force "$container" >/dev/null
+    return $outcome
+}
+
+choose_prices_for_docker() {
+    [ -z "$prices" ] || return 0
+    say "asking btc_price whether it reaches $(setting CB_HOST)"
+    if reaches_coinbase; then
+        prices=coinbase
+        return
+    fi
+    prices=simulator
+    echo
+    echo "  *** $(setting CB_HOST) cannot be reached from here: prices come from the SIMULATOR, at fixed rates. ***"
+    echo "  *** (--prices coinbase insists on Coinbase, --prices simulator does away with this warning)       ***"
+    echo
 }
 
 # Prints the containers that are not healthy yet; fails for one that has given up.
@@ -160,7 +166,7 @@ unhealthy_containers() {
 entry_answers() {
     local name
     for name in CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT; do
-        curl --silent --fail --max-time 2 --noproxy '*' --output /dev/null "http://127.0.0.1:$(setting $name)/healthcheck" || return 1
+        answers "http://127.0.0.1:$(setting $name)/healthcheck" || return 1
     done
 }
 
@@ -207,21 +213,26 @@ run_docker() {
     engine_answers || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh, or ./run.sh --native"
     compose_answers || fail "Compose is missing: install docker-compose, or run scripts/ensure_docker.sh, or ./run.sh --native"
     command -v curl >/dev/null || fail "curl is missing: install the package 'curl'"
-    choose_prices_for_docker
-    record_docker_mode
+    COMPOSE_PROJECT_NAME=$(scripts/compose.sh project)
+    export COMPOSE_PROJECT_NAME
+    refuse_another_project
     check_ports
-    if ! images_to_build >/dev/null; then
+    if ! ./build_run_images.sh --check; then
         require_space_mb 3000
-        say "building the images of $(images_to_build || true)"
-        ./build_run_images.sh || { rm -f .cluster/docker_mode && exit 1; }
+        say "building the images, which are missing or older than the sources"
+        ./build_run_images.sh || exit 1
     fi
+    # Under a strict umask the files of a clone are its owner's alone, and the containers that read these have users of their own.
+    chmod a+r docker/entry/haproxy.cfg docker/fluentd/fluent.conf
+    trap 'docker_down; exit 130' INT TERM HUP
+    record_docker_mode
     if [ -n "$fresh" ]; then
         say "forgetting all stored data"
-        compose down --volumes --timeout 40 >/dev/null 2>&1 || true
+        compose_down --volumes || fail "the stored data could not be forgotten: see above"
     fi
-    trap 'docker_down; exit 130' INT TERM HUP
+    choose_prices_for_docker
     say "starting the containers"
-    compose up -d --remove-orphans || { docker_down && fail "docker compose could not start the cluster: see above"; }
+    compose up -d --remove-orphans || { docker_down && fail "Compose could not start the cluster: see above"; }
     wait_until_healthy
     introduce_docker
     if [ -n "$detach" ]; then
@@ -241,10 +252,13 @@ run_docker() {
 # --- native -----------------------------------------------------------------------------------------------------------------
 
 run_native() {
+    [ ! -e .cluster ] || [ -O .cluster ] || fail "the cluster in $PWD/.cluster belongs to $(stat -c %U .cluster): run this as that user"
     command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
     command -v cargo >/dev/null || fail "Rust is missing: install it as https://rustup.rs says, then try again"
     local binaries=${CARGO_TARGET_DIR:-target}/release
     if [ -e "$binaries/cluster" ]; then require_space_mb 1000; else require_space_mb 3000; fi
+    # An installation is not interrupted: this takes effect after it.
+    trap 'exit 130' INT TERM HUP
     scripts/ensure_servers.sh
     say "building the services; the first time takes some minutes"
     # As ./test.sh builds: another selection of packages would compile shared dependencies once more.

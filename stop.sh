@@ -14,27 +14,34 @@ case "${1:-}" in
     ;;
 esac
 
-stopped=
-if [ -e .cluster/docker_mode ]; then
-    files=(-f docker-compose.yml)
-    read -r prices project <.cluster/docker_mode
-    [ "$prices" != simulator ] || files+=(-f docker-compose.simulator.yml)
+# The project that was started, whatever the environment names now. The price simulator is no part of the file: an orphan.
+stop_docker() {
     echo "stop.sh: stopping the containers"
-    [ -z "$project" ] || export COMPOSE_PROJECT_NAME=$project
-    scripts/compose.sh "${files[@]}" down --timeout 40
+    COMPOSE_PROJECT_NAME=$(cat .cluster/docker_mode) scripts/compose.sh -f docker-compose.yml down --remove-orphans --timeout 40 || return 1
     rm -f .cluster/docker_mode
+}
+
+# The program that runs, also where the one on disk was deleted or built anew since; else the one that was built.
+cluster_program() {
+    local running built=${CARGO_TARGET_DIR:-target}/release/cluster
+    running=/proc/$(cat .cluster/lock)/exe
+    case "$(basename "$(readlink "$running" 2>/dev/null)")" in
+    cluster | 'cluster (deleted)') echo "$running" ;;
+    *) [ ! -x "$built" ] || echo "$built" ;;
+    esac
+}
+
+stopped='' failed=0
+if [ -e .cluster/docker_mode ]; then
     stopped=1
+    stop_docker || failed=1
 fi
 if [ -s .cluster/lock ]; then
-    # The program that runs, also where the one on disk was deleted or built anew since.
-    running=/proc/$(cat .cluster/lock)/exe
-    built=${CARGO_TARGET_DIR:-target}/release/cluster
-    if [[ "$(readlink "$running" 2>/dev/null)" == */cluster* ]]; then
-        "$running" stop
+    program=$(cluster_program)
+    if [ -n "$program" ]; then
         stopped=1
-    elif [ -x "$built" ]; then
-        "$built" stop
-        stopped=1
+        "$program" stop || failed=1
     fi
 fi
 [ -n "$stopped" ] || echo "stop.sh: nothing runs that ./run.sh started"
+exit $failed

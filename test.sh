@@ -21,6 +21,7 @@ unit | integration | docker | all | possible) ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
 esac
+command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
 command -v cargo >/dev/null || fail "cargo is missing: install Rust, https://rustup.rs"
 
 summary=()
@@ -55,7 +56,7 @@ run_integration() {
     local tests
     mapfile -t tests < <(integration_tests)
     cargo build --release --workspace --bins &&
-        target/release/cluster with-servers -- cargo test --release --workspace --no-fail-fast "${tests[@]}"
+        "${CARGO_TARGET_DIR:-target}/release/cluster" with-servers -- cargo test --release --workspace --no-fail-fast "${tests[@]}"
 }
 
 missing_for_unit() { :; }
@@ -70,7 +71,11 @@ missing_for_integration() {
 }
 
 missing_for_docker() {
-    docker version >/dev/null 2>&1 || echo "a Docker engine that answers (scripts/ensure_docker.sh installs and starts one)"
+    if ! docker version >/dev/null 2>&1; then
+        echo "a Docker engine that answers (scripts/ensure_docker.sh installs and starts one)"
+    elif ! scripts/compose.sh version >/dev/null 2>&1; then
+        echo "Compose (scripts/ensure_docker.sh installs it)"
+    fi
 }
 
 wants() { [ "$wanted" = "$1" ] || [ "$wanted" = all ] || [ "$wanted" = possible ]; }

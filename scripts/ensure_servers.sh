@@ -17,28 +17,41 @@ missing_packages() {
     command -v setpriv >/dev/null || echo util-linux
 }
 
+# What apt needs root for, as root.
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+# The packages start servers of the system's own, which nobody asked for: a policy forbids it while apt runs. One that was there is put
+# aside; ours bears a mark, so that one that a killed run left behind is not taken for the system's.
+POLICY=/usr/sbin/policy-rc.d
+POLICY_ASIDE=$POLICY.before-pydist
+MARK='# made by ensure_servers.sh of pydist'
+
+forbid_starts() {
+    as_root sh -c "[ ! -e $POLICY ] || grep -q '$MARK' $POLICY || mv $POLICY $POLICY_ASIDE
+        printf '#!/bin/sh\n$MARK\nexit 101\n' >$POLICY && chmod 755 $POLICY"
+}
+
+allow_starts() {
+    as_root sh -c "! grep -qs '$MARK' $POLICY || rm -f $POLICY
+        [ ! -e $POLICY_ASIDE ] || mv $POLICY_ASIDE $POLICY"
+}
+
 install_packages() {
-    local packages sudo=()
+    local packages
     packages=$(missing_packages | tr '\n' ' ')
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null || fail "missing here, and there is no apt-get to install it with: $packages"
-    if [ "$(id -u)" -ne 0 ]; then
-        sudo -n true 2>/dev/null || fail "missing here: please install it with: sudo apt-get install $packages"
-        sudo=(sudo -n)
-    fi
+    as_root true 2>/dev/null || fail "missing here: please install it with: sudo apt-get install $packages"
     say "installing with apt: $packages"
-    # The packages start servers of the system's own, which nobody asked for: this forbids it while apt runs.
-    local policy=/usr/sbin/policy-rc.d
-    "${sudo[@]}" sh -c "[ ! -e $policy ] || mv $policy $policy.before-pydist; printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy"
-    local outcome=0
+    # apt must come to its end, and its policy must go.
+    trap '' INT HUP TERM
+    trap allow_starts EXIT
+    forbid_starts
     # A third-party source that is away must not stop an installation that does not need it.
-    "${sudo[@]}" apt-get update -q || true
+    as_root apt-get update -q || true
     # shellcheck disable=SC2086
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages || outcome=1
-    "${sudo[@]}" sh -c "rm -f $policy; [ ! -e $policy.before-pydist ] || mv $policy.before-pydist $policy"
-    [ $outcome -eq 0 ] || fail "apt could not install $packages: see above"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages ||
+        fail "apt could not install $packages: see above"
 }
 
-# Ctrl-C during the installation must not leave apt's policy behind.
-trap '' INT
 install_packages

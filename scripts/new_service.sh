@@ -247,7 +247,8 @@ for file in docker-compose.yml docker-compose.*.yml; do
     entry=$(compose_entry "$file" "$model")
     [ -n "$entry" ] || continue
     # The copy follows the entry that it is made from. Anchors would be named twice.
-    entry=$(sed -E -e "1s/^  $model:/  $name:/" -e "s/^(    image: .*\/)$model\$/\1$name/" -e 's/: &[A-Za-z0-9_-]+$/:/' <<<"$entry")
+    entry=$(sed -E -e "1s/^  $model:/  $name:/" -e "s/^(    image: .*\/)$model\$/\1$name/" -e 's/: &[A-Za-z0-9_-]+$/:/' \
+        -e "s/^( +SERVICE_PORT: ).*/\1\${${prefix}_PORT}/" <<<"$entry")
     ENTRY=$entry awk -v model="$model" '
         function leave() { if (inside) { print ""; print ENVIRON["ENTRY"]; inside = 0 } }
         /^[^ #]/ { if (inside) { leave(); print "" } services = /^services:/ }

@@ -1,12 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the curl scripts: one request, its body on stdout, its status on stderr, and failure where the status is no success.
 
-# setting NAME: from the environment, else from .env, as compose reads them.
-setting() {
-    local value=${!1:-}
-    [ -n "$value" ] || value=$(sed -n "s/^$1=//p" "$(dirname "${BASH_SOURCE[0]}")/../.env")
-    printf '%s' "$value"
-}
+# shellcheck source=scripts/settings.sh
+. "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 # request CURL_ARGUMENTS...
 request() {

@@ -4,9 +4,13 @@
 # EXTRA_CA_BUNDLE: see build_base_images.sh. Uses host ports and a compose project of its own, next to a cluster that runs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/settings.sh
+. scripts/settings.sh
 
 REGISTRY=https://registry-1.docker.io/v2/
 PULL_LIMIT_S=180
+IMAGES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE RUST_IMAGE)
+CHANGED_SERVICE=fetch_buy_orders
 
 say() { echo "docker suite: $*"; }
 fail() {
@@ -16,10 +20,12 @@ fail() {
 
 work=$(mktemp -d)
 export COMPOSE_TEST_PROJECT=pydist_test_$$
+changed_image=pydist/changed:$$
 
 # The test removes its project itself, unless it is killed.
 clear_up() {
     rm -rf "$work"
+    docker image rm "$changed_image" >/dev/null 2>&1 || true
     if [ -n "$(docker ps --all --quiet --filter "label=com.docker.compose.project=$COMPOSE_TEST_PROJECT")" ]; then
         scripts/compose.sh -f docker-compose.yml -f docker-compose.simulator.yml -p "$COMPOSE_TEST_PROJECT" down --volumes --remove-orphans
     fi
@@ -33,8 +39,11 @@ registry_answers() { curl --silent --max-time 5 --output /dev/null "$REGISTRY"; 
 
 # Images of .env that are missing are pulled, or, where no registry answers, stand-ins are built under their names.
 images_of_env() {
-    local image missing=()
-    while read -r image; do here "$image" || missing+=("$image"); done < <(sed -n 's/^[A-Z]*_IMAGE=//p' .env)
+    local name image missing=()
+    for name in "${IMAGES[@]}"; do
+        image=$(setting "$name")
+        here "$image" || missing+=("$image")
+    done
     [ ${#missing[@]} -gt 0 ] || return 0
     if registry_answers; then
         for image in "${missing[@]}"; do
@@ -54,18 +63,37 @@ images_of_env() {
 # compiled LOG: the crates that cargo compiled, by a build's output. The classic builder colours lines, BuildKit numbers them.
 compiled() { sed -nE 's/\x1b\[[0-9;]*m//g; s/^(#[0-9]+ [0-9.]+ )? *Compiling ([^ ]+) v.*/\2/p' "$1" | sort -u; }
 
-# A change of code alone must compile no dependency again: what cargo compiles in the run images is ours.
-only_our_own_crates() {
-    local ours foreign
+# A changed line of one service compiles that service and no dependency. The change is made in a copy.
+a_changed_line_compiles_no_dependency() {
+    local ours compiled foreign
+    mkdir "$work/copy"
+    cp -R .dockerignore Cargo.toml Cargo.lock crates migrations "$work/copy"
+    # A text that no build before has seen: nothing comes from a cache.
+    date '+// %s%N' >>"$work/copy/crates/$CHANGED_SERVICE/src/lib.rs"
+    BUILDKIT_PROGRESS=plain docker build --force-rm --target build --file docker/services/Dockerfile --tag "$changed_image" "$work/copy" >"$work/log" 2>&1 ||
+        { cat "$work/log" >&2 && fail "the images cannot be built after a changed line in $CHANGED_SERVICE"; }
+    compiled=$(compiled "$work/log")
     ours=$(sed -n 's/^name = "\(.*\)"$/\1/p' crates/*/Cargo.toml | sort -u)
-    foreign=$(comm -23 <(compiled "$1") <(echo "$ours"))
-    [ -z "$foreign" ] || fail "building the run images compiled dependencies, which the base image should hold: $(echo "$foreign" | tr '\n' ' ')"
-    say "the run images compiled $(compiled "$1" | wc -l) crates of ours and no dependency"
+    foreign=$(comm -23 <(echo "$compiled") <(echo "$ours"))
+    [ -z "$foreign" ] || fail "a changed line in $CHANGED_SERVICE compiles dependencies, which the base image should hold: $(echo "$foreign" | tr '\n' ' ')"
+    grep -qx "$CHANGED_SERVICE" <<<"$compiled" || fail "a changed line in $CHANGED_SERVICE does not compile it: the images would hold old code"
+    say "a changed line compiles $(wc -l <<<"$compiled") crates of ours and no dependency"
+}
+
+# The suite itself runs with one of the two.
+every_compose_takes_the_files() {
+    local compose
+    for compose in "docker compose" docker-compose; do
+        $compose version >/dev/null 2>&1 || continue
+        $compose -f docker-compose.yml -f docker-compose.simulator.yml config --quiet || fail "$compose does not take the files"
+        say "$compose takes the files"
+    done
 }
 
 images_of_env
-./build_base_images.sh
-BUILDKIT_PROGRESS=plain ./build_run_images.sh 2>&1 | tee "$work/build.log"
-only_our_own_crates "$work/build.log"
+every_compose_takes_the_files
+./build_run_images.sh
+./build_run_images.sh --check || fail "the run images are out of date right after they were built"
+a_changed_line_compiles_no_dependency
 
 cargo test --release --workspace --features cluster/compose --test compose -- --test-threads=1 --nocapture

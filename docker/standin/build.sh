@@ -7,6 +7,8 @@
 # Needs: root (debootstrap), debootstrap, curl, a Docker engine, and Rust for the image of that name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/settings.sh
+. ../../scripts/settings.sh
 
 SUITE=trixie
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
@@ -28,7 +30,7 @@ fail() {
 
 image_name() {
     local name
-    name=$(sed -n "s/^$1=//p" ../../.env)
+    name=$(setting "$1")
     [ -n "$name" ] || fail "$1 is not set in .env"
     echo "$name"
 }

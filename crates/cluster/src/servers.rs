@@ -21,6 +21,10 @@ use temporary::TemporaryFolder;
 /// How long a server may take to answer: generous, for machines that are busy with other tests.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// Why a server that answers refuses us: it keeps the credentials of its first start.
+const OTHER_CREDENTIALS: &str =
+    "the stored data was made with other credentials: restore them in .env, or forget the data with --fresh";
+
 /// Where a database is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DatabaseAddress {

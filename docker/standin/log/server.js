@@ -3,7 +3,7 @@
 
 const { FluentServer } = require("@fluent-org/logger");
 
-const port = 24224;
+const port = Number(process.env.LOGGING_PORT ?? 24224);
 const server = new FluentServer({ listenOptions: { host: "0.0.0.0", port } });
 
 // Times come as the protocol's EventTime, or as whole seconds.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -47,9 +47,14 @@ impl Folder {
         Ok(RunLock(file))
     }
 
-    /// Whether a cluster runs here.
-    pub(crate) fn is_locked(&self) -> bool {
-        self.0.join("lock").exists() && self.open_lock().is_ok_and(|file| file.try_lock().is_err())
+    /// Whether a cluster runs here, be it another user's.
+    pub(crate) fn is_locked(&self) -> anyhow::Result<bool> {
+        let path = self.0.join("lock");
+        match File::open(&path) {
+            Ok(file) => Ok(file.try_lock().is_err()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("could not open {}", path.display())),
+        }
     }
 
     /// The process id in the lock.

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,9 +24,12 @@ pub(crate) fn record(file: &Path, pids: &[u32]) -> anyhow::Result<()> {
 }
 
 /// Waits until none of the processes written down is left; kills those that do not end.
-pub(crate) fn wait_for_end(file: &Path) {
+///
+/// # Errors
+/// When one does not end and is another user's.
+pub(crate) fn wait_for_end(file: &Path) -> anyhow::Result<()> {
     let Ok(text) = fs::read_to_string(file) else {
-        return;
+        return Ok(());
     };
     let written: Vec<(u32, &str)> = text
         .lines()
@@ -46,12 +51,24 @@ pub(crate) fn wait_for_end(file: &Path) {
                 .iter()
                 .filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))
             {
-                let _ = kill_process(pid, Signal::KILL);
+                match kill_process(pid, Signal::KILL) {
+                    // It has ended just now.
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(error) => {
+                        return Err(error).with_context(|| {
+                            format!(
+                                "process {} of a cluster that was killed does not end, and could not be killed: do it as its user",
+                                pid.as_raw_nonzero()
+                            )
+                        });
+                    }
+                }
             }
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let _ = fs::remove_file(file);
+    Ok(())
 }
 
 /// When a process was started, in the kernel's ticks since boot; nothing for one that has ended.

@@ -1,6 +1,7 @@
 //! `run` and `stop`.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     let folder = Folder::make(&options.place.folder)?;
     let _lock = folder.lock()?;
     let _ = fs::remove_file(folder.ready_file());
-    leftovers::wait_for_end(&folder.processes_file());
+    leftovers::wait_for_end(&folder.processes_file())?;
     let contract = Contract::read(&options.env_file)?;
     if options.fresh {
         println!("forgetting all stored data");
@@ -70,18 +71,20 @@ pub async fn stop(place: &Place) -> anyhow::Result<ExitCode> {
         println!("no native cluster runs");
         return Ok(ExitCode::SUCCESS);
     };
-    if folder.is_locked() {
+    if folder.is_locked()? {
         let holder = folder
             .holder()
             .context("the lock of the running cluster does not name its process")?;
         // Whoever holds the lock is ours; this guards against the moment in which it ends and its id is given away.
-        let command = fs::read_link(format!("/proc/{holder}/exe")).unwrap_or_default();
-        let name = command
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if !name.starts_with("cluster") {
+        let command = match fs::read_link(format!("/proc/{holder}/exe")) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                bail!("the cluster that runs here (process {holder}) is another user's: stop it as that user")
+            }
+            read => read.unwrap_or_default(),
+        };
+        let name = command.file_name().unwrap_or_default();
+        // Its file may have been deleted or built anew since.
+        if name != "cluster" && name != "cluster (deleted)" {
             bail!(
                 "process {holder} of the lock is {}, not a cluster: not touched",
                 command.display()
@@ -91,14 +94,14 @@ pub async fn stop(place: &Place) -> anyhow::Result<ExitCode> {
         kill_process(Pid::from_raw(holder).context("not a process id")?, Signal::TERM)
             .context("could not signal it")?;
         wait_until("the cluster has stopped", STOPS_WITHIN, async || {
-            Ok(!folder.is_locked() && !leftovers::runs(holder))
+            Ok(!folder.is_locked()? && !leftovers::runs(holder))
         })
         .await?;
         println!("stopped; the data is kept");
     } else {
         println!("no native cluster runs");
     }
-    leftovers::wait_for_end(&folder.processes_file());
+    leftovers::wait_for_end(&folder.processes_file())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{DatabaseAddress, START_LIMIT};
+use super::{DatabaseAddress, OTHER_CREDENTIALS, START_LIMIT};
 use crate::account::{Account, private_directory, private_file};
 use crate::ports::Lease;
 use crate::process::{Output, Process, Program, locked};
@@ -71,15 +71,26 @@ impl Postgres {
     pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
         *locked(&self.process) = Some(self.program.start(&self.output)?);
         let maintenance = self.address.named("postgres").options();
+        let mut refused = false;
         wait_until("PostgreSQL answers", START_LIMIT, async || {
             // A dead server ends the wait at once: it is no "not yet".
             if self.with(Process::still_runs).is_err() {
                 return Ok(true);
             }
-            PgConnection::connect_with(&maintenance).await?.close().await?;
+            let connected = PgConnection::connect_with(&maintenance).await;
+            refused = connected.as_ref().is_err_and(refuses_credentials);
+            if !refused {
+                connected?.close().await?;
+            }
             Ok(true)
         })
         .await?;
+        if refused {
+            bail!(
+                "PostgreSQL refuses user {}: {OTHER_CREDENTIALS}",
+                self.address.user
+            );
+        }
         self.with(Process::still_runs)
     }
 
@@ -135,6 +146,12 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Final, as the end of the process is. PostgreSQL says `invalid_password` also for a role that does not exist.
+fn refuses_credentials(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "28P01")
 }
 
 /// The folder with `initdb` and `postgres`: of Debian's newest version, else of the search path.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use reqwest::StatusCode;
 use rustix::process::Signal;
 
-use super::{BrokerAddress, Durability, START_LIMIT};
+use super::{BrokerAddress, Durability, OTHER_CREDENTIALS, START_LIMIT};
 use crate::account::{Account, private_directory, private_file};
 use crate::http_client::http_client;
 use crate::ports::Lease;
@@ -19,6 +20,8 @@ use crate::wait::wait_until;
 const NODE: &str = "pydist@localhost";
 
 const HELPERS_END_WITHIN: Duration = Duration::from_secs(5);
+/// A node loses the signal to end when it has only just been started.
+const SIGNAL_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// The ports of a node.
 #[derive(Debug)]
@@ -136,6 +139,7 @@ impl RabbitMq {
         let port_mapper = self.port_mapper.start(&self.output)?;
         *locked(&self.processes) = Some((self.node.start(&self.output)?, port_mapper));
         let client = http_client()?;
+        let mut refused = false;
         wait_until("RabbitMQ answers", START_LIMIT, async || {
             if self.with(Process::still_runs).is_err() {
                 return Ok(true);
@@ -145,6 +149,11 @@ impl RabbitMq {
                 .basic_auth(&self.address.user, Some(&self.address.password))
                 .send()
                 .await?;
+            // Final, as the end of the process is: no "not yet".
+            refused = answer.status() == StatusCode::UNAUTHORIZED;
+            if refused {
+                return Ok(true);
+            }
             // Management is up a moment before the AMQP listener.
             let listens = tokio::net::TcpStream::connect((&*self.address.host, self.address.port))
                 .await
@@ -152,16 +161,31 @@ impl RabbitMq {
             Ok(answer.status().is_success() && listens)
         })
         .await?;
+        if refused {
+            bail!("RabbitMQ refuses user {}: {OTHER_CREDENTIALS}", self.address.user);
+        }
         self.with(Process::still_runs)
     }
 
     /// Stops the node and its port mapper.
     pub(crate) fn stop(&self) {
         if let Some((node, port_mapper)) = locked(&self.processes).take() {
-            node.end_now();
+            self.end(&node);
             port_mapper.end_now();
             self.wait_for_helpers();
         }
+    }
+
+    fn end(&self, node: &Process) {
+        let since = Instant::now();
+        while node.ended().is_none() && since.elapsed() < self.node.grace {
+            let _ = node.signal(self.node.end_with);
+            let signalled = Instant::now();
+            while node.ended().is_none() && signalled.elapsed() < SIGNAL_AGAIN_AFTER {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = node.kill();
     }
 
     /// The node's helper programs end by themselves, when their pipe does: a moment later than the node.
