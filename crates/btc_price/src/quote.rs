@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::logging::chain;
 use common::money::Currency;
 use common::timestamp::rfc3339_micros;
 use serde::Serialize;
@@ -18,11 +19,15 @@ use utoipa::ToSchema;
 use crate::coinbase::{Coinbase, PRICE_TYPE, PriceError};
 use crate::error::Unavailable;
 
-/// How long Coinbase is left alone after a failure that does not say how long.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
+/// How long Coinbase is left alone after a failure that does not say how long. It doubles with each further failure, because asking three
+/// times a second would keep a rate limit in force for ever.
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
 
-/// A `Retry-After` beyond this is honoured only so far: it may be a mistake, and orders wait for a price.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// That pause at its longest: orders wait for a price.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A `Retry-After` beyond this is honoured only so far: it may be a mistake.
+const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one BTC cost at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -89,7 +94,7 @@ impl Quotes {
             .await
             .ok()
             .and_then(|outcome| outcome.clone());
-        landed.unwrap_or_else(|| Err(unavailable(PriceError::Interrupted)))
+        landed.unwrap_or_else(|| Err(unavailable(PriceError::Interrupted, 0)))
     }
 
     /// In a task of its own, because others wait for the answer too when the client that came first hangs up.
@@ -97,8 +102,8 @@ impl Quotes {
         let flight = asker.subscribe();
         let shared = Arc::clone(&self.0);
         let task = async move {
-            let outcome = shared.ask(currency).await;
-            shared.slot(currency, |slot| *slot = Slot::landed(&outcome, Instant::now()));
+            let asked = shared.ask(currency).await;
+            let outcome = shared.slot(currency, |slot| slot.land(asked, Instant::now()));
             asker.send_replace(Some(outcome));
         };
         tokio::spawn(task.in_current_span());
@@ -121,23 +126,21 @@ impl Shared {
         self.slot(currency, |slot| slot.at_hand(Instant::now(), self.max_age))
     }
 
-    async fn ask(&self, currency: Currency) -> Outcome {
-        match self.coinbase.buy_price(currency).await {
-            Ok(rate) => Ok(Quote {
-                timestamp: rfc3339_micros(OffsetDateTime::now_utc()),
-                currency: currency.iso3(),
-                rate,
-            }),
-            Err(error) => {
-                tracing::error!(
-                    event = "coinbase_client_exception_occurred",
-                    currency = currency.iso3(),
-                    price_type = PRICE_TYPE,
-                    info = chain(&error),
-                );
-                Err(unavailable(error))
-            }
+    async fn ask(&self, currency: Currency) -> Result<Quote, PriceError> {
+        let asked = self.coinbase.buy_price(currency).await;
+        if let Err(error) = &asked {
+            tracing::error!(
+                event = "coinbase_client_exception_occurred",
+                currency = currency.iso3(),
+                price_type = PRICE_TYPE,
+                info = chain(error),
+            );
         }
+        asked.map(|rate| Quote {
+            timestamp: rfc3339_micros(OffsetDateTime::now_utc()),
+            currency: currency.iso3(),
+            rate,
+        })
     }
 }
 
@@ -148,7 +151,10 @@ type Flight = watch::Receiver<Option<Outcome>>;
 enum Slot {
     #[default]
     Empty,
-    InFlight(Flight),
+    InFlight {
+        flight: Flight,
+        failures: u32,
+    },
     Quoted {
         quote: Quote,
         at: Instant,
@@ -156,6 +162,8 @@ enum Slot {
     Failed {
         cause: Arc<PriceError>,
         until: Instant,
+        /// In a row, this one included.
+        failures: u32,
     },
 }
 
@@ -166,8 +174,11 @@ enum AtHand {
 }
 
 impl Slot {
-    fn landed(outcome: &Outcome, now: Instant) -> Self {
-        match outcome {
+    /// Keeps what Coinbase was asked for; answers what all who wait for it get.
+    fn land(&mut self, asked: Result<Quote, PriceError>, now: Instant) -> Outcome {
+        let failures = self.failures();
+        let outcome = asked.map_err(|error| unavailable(error, failures));
+        *self = match &outcome {
             Ok(quote) => Self::Quoted {
                 quote: quote.clone(),
                 at: now,
@@ -175,7 +186,16 @@ impl Slot {
             Err(Unavailable { cause, retry_after }) => Self::Failed {
                 cause: Arc::clone(cause),
                 until: now + *retry_after,
+                failures: failures.saturating_add(1),
             },
+        };
+        outcome
+    }
+
+    fn failures(&self) -> u32 {
+        match self {
+            Self::InFlight { failures, .. } | Self::Failed { failures, .. } => *failures,
+            Self::Empty | Self::Quoted { .. } => 0,
         }
     }
 
@@ -185,7 +205,7 @@ impl Slot {
             Self::Quoted { quote, at } if now.saturating_duration_since(*at) < max_age => {
                 return AtHand::Known(Ok(quote.clone()));
             }
-            Self::Failed { cause, until } if now < *until => {
+            Self::Failed { cause, until, .. } if now < *until => {
                 let retry_after = until.saturating_duration_since(now);
                 return AtHand::Known(Err(Unavailable {
                     cause: Arc::clone(cause),
@@ -193,39 +213,36 @@ impl Slot {
                 }));
             }
             // The sender is gone before it sent only when its task died; then somebody must ask again.
-            Self::InFlight(flight) if flight.has_changed().is_ok() => return AtHand::Asked(flight.clone()),
-            Self::Empty | Self::InFlight(_) | Self::Quoted { .. } | Self::Failed { .. } => {}
+            Self::InFlight { flight, .. } if flight.has_changed().is_ok() => {
+                return AtHand::Asked(flight.clone());
+            }
+            Self::Empty | Self::InFlight { .. } | Self::Quoted { .. } | Self::Failed { .. } => {}
         }
         let (asker, flight) = watch::channel(None);
-        *self = Self::InFlight(flight);
+        *self = Self::InFlight {
+            flight,
+            failures: self.failures(),
+        };
         AtHand::NotAsked(asker)
     }
 }
 
-fn unavailable(cause: PriceError) -> Unavailable {
+/// `failures` went before this one.
+fn unavailable(cause: PriceError, failures: u32) -> Unavailable {
+    let pause = FIRST_PAUSE
+        .saturating_mul(2_u32.saturating_pow(failures))
+        .min(LONGEST_PAUSE);
     let retry_after = match &cause {
         PriceError::Status {
             retry_after: Some(wanted),
             ..
-        } => (*wanted).clamp(PAUSE_AFTER_FAILURE, LONGEST_PAUSE),
-        _ => PAUSE_AFTER_FAILURE,
+        } => (*wanted).clamp(pause, MOST_PATIENCE),
+        _ => pause,
     };
     Unavailable {
         cause: Arc::new(cause),
         retry_after,
     }
-}
-
-/// The error with all its sources, for the log.
-fn chain(error: &PriceError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -234,7 +251,7 @@ mod tests {
 
     use reqwest::StatusCode;
 
-    use super::{AtHand, Outcome, PAUSE_AFTER_FAILURE, PriceError, Quote, Slot, unavailable};
+    use super::{AtHand, FIRST_PAUSE, LONGEST_PAUSE, PriceError, Quote, Slot};
 
     const MAX_AGE: Duration = Duration::from_secs(2);
     const A_MOMENT: Duration = Duration::from_nanos(1);
@@ -247,12 +264,11 @@ mod tests {
         }
     }
 
-    fn failure(retry_after_s: Option<u64>) -> Outcome {
-        let retry_after = retry_after_s.map(Duration::from_secs);
-        Err(unavailable(PriceError::Status {
+    fn failure(retry_after_s: Option<u64>) -> Result<Quote, PriceError> {
+        Err(PriceError::Status {
             status: StatusCode::TOO_MANY_REQUESTS,
-            retry_after,
-        }))
+            retry_after: retry_after_s.map(Duration::from_secs),
+        })
     }
 
     fn asks(slot: &mut Slot, now: Instant) -> bool {
@@ -262,7 +278,8 @@ mod tests {
     #[test]
     fn a_quote_is_reused_until_it_has_the_maximal_age() {
         let now = Instant::now();
-        let mut slot = Slot::landed(&Ok(quote()), now);
+        let mut slot = Slot::Empty;
+        assert!(slot.land(Ok(quote()), now).is_ok());
         for age in [Duration::ZERO, MAX_AGE - A_MOMENT] {
             assert!(matches!(slot.at_hand(now + age, MAX_AGE), AtHand::Known(Ok(known)) if known == quote()));
         }
@@ -290,12 +307,13 @@ mod tests {
     fn a_failure_is_remembered_briefly_or_as_long_as_the_provider_asks() {
         let now = Instant::now();
         for (wanted, pause) in [
-            (None, PAUSE_AFTER_FAILURE),
-            (Some(0), PAUSE_AFTER_FAILURE),
+            (None, FIRST_PAUSE),
+            (Some(0), FIRST_PAUSE),
             (Some(7), Duration::from_secs(7)),
             (Some(86_400), Duration::from_secs(60)),
         ] {
-            let mut slot = Slot::landed(&failure(wanted), now);
+            let mut slot = Slot::Empty;
+            assert!(slot.land(failure(wanted), now).is_err());
             let last = slot.at_hand(now + pause - A_MOMENT, MAX_AGE);
             assert!(
                 matches!(last, AtHand::Known(Err(known)) if known.retry_after == A_MOMENT),
@@ -303,5 +321,26 @@ mod tests {
             );
             assert!(asks(&mut slot, now + pause), "{wanted:?}");
         }
+    }
+    #[test]
+    fn the_pause_doubles_with_each_failure_up_to_a_bound_until_a_price_comes() {
+        let mut now = Instant::now();
+        let mut slot = Slot::Empty;
+        let mut fail = |slot: &mut Slot| {
+            assert!(asks(slot, now));
+            let pause = slot
+                .land(failure(None), now)
+                .map(|_| ())
+                .map_err(|known| known.retry_after);
+            let pause = pause.err().unwrap_or_default();
+            now += pause;
+            pause
+        };
+        let pauses: Vec<Duration> = (0..40).map(|_| fail(&mut slot)).collect();
+        assert_eq!(pauses[..3], [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4]);
+        assert_eq!(pauses[39], LONGEST_PAUSE);
+
+        assert!(slot.land(Ok(quote()), Instant::now()).is_ok());
+        assert_eq!(slot.failures(), 0);
     }
 }
