@@ -18,7 +18,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let client = client(config.coinbase_timeout, config.extra_ca.as_deref())?;
     let quotes = Quotes::new(Coinbase::new(client, config.coinbase), config.quote_max_age);
     let listener = http::bind(&config.listen).await?;
-    let router = http::routes(routes::router(quotes), Some(routes::openapi()));
+    let router = http::routes(routes::router(quotes), routes::openapi());
     lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())
 }

@@ -45,7 +45,9 @@ struct ApiDoc;
         (status = 405, description = "Another method than GET",
             headers(("Allow" = String, description = "The methods of this path")), body = Detail,
             example = json!({"detail": "Method Not Allowed"})),
-        (status = 422, description = "No currency in the query", body = FieldFaults),
+        (status = 422, description = "No currency in the query", body = FieldFaults, example = json!({"detail": [{
+            "type": "missing", "loc": ["query", "currency"], "msg": "Field required", "input": null
+        }]})),
         (status = 500, description = "A fault of ours; the log has the same reference", body = Detail, example = json!({
             "detail": "an error occurred.  please contact pydist support and quote reference \
                        5fa733ae-82b4-4ac0-8478-35ff30dae879"

@@ -24,6 +24,7 @@
 mod account;
 mod cluster;
 mod databases;
+mod docs_page;
 mod http_client;
 pub mod native;
 mod ports;
@@ -35,6 +36,7 @@ mod shared;
 mod wait;
 
 pub use cluster::{Cluster, Options, Server};
+pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;
 pub use ports::Lease as PortLease;
 pub use prices::{Behaviour, PriceSimulator, Rates};

@@ -49,19 +49,6 @@ pub enum Error {
     },
 }
 
-/// An error and its sources in one line, for events.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// Waits for the broker, but not for ever.
 async fn within<T, E: Into<Error>>(
     limit: Duration,

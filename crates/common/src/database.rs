@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::Retryable as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, PgPool};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
 
 use crate::endpoints::Database;
 use crate::retry;
@@ -17,6 +17,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A server that accepts and then says nothing must not hold up the start for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A server that can still speak keeps the limits below, and answers sooner. This one is for a host that vanished without a word: its
+/// connection would stay open, and the query wait, for as long as TCP tries.
+const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
 /// Limits that the server keeps for us, because a query that is given up here goes on there.
 const SESSION_LIMITS: [(&str, &str); 3] = [
@@ -60,18 +64,36 @@ pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
     pool
 }
 
+/// Does `work` on a connection of the pool, for at most 12 s; a connection that has not answered by then is closed, whatever state it is in.
+///
+/// # Errors
+/// Those of `work`; [`sqlx::Error::PoolTimedOut`] where no connection can be had, and [`sqlx::Error::Io`] where the server fell silent.
+pub async fn with_connection<T>(
+    pool: &PgPool,
+    work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+) -> sqlx::Result<T> {
+    let mut connection = pool.acquire().await?;
+    match tokio::time::timeout(ANSWER_LIMIT, work(&mut connection)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            drop(connection.detach());
+            Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+        }
+    }
+}
+
 /// Whether the same statement can succeed later: the server cannot be reached, is busy, is stopping, or gave up for want of time or
 /// room. Everything else, for example a column that is not there, is a fault of ours.
 #[must_use]
 pub fn is_away(error: &sqlx::Error) -> bool {
     // Classes of SQLSTATE: connection, rolled back by a conflict, resources, a lock not to be had, operator intervention and
-    // statement_timeout, system error; and 25P03, the server's end of a transaction that stood idle.
+    // statement_timeout, system error; and 25P03, the server's end of a transaction that stood idle, 25006, a server that only reads for now.
     const CLASSES: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
-    const IDLE_IN_TRANSACTION: &str = "25P03";
+    const STATES: [&str; 2] = ["25P03", "25006"];
     match error {
         sqlx::Error::Database(refusal) => {
             let code = refusal.code().unwrap_or_default();
-            code == IDLE_IN_TRANSACTION || CLASSES.iter().any(|class| code.starts_with(class))
+            STATES.contains(&&*code) || CLASSES.iter().any(|class| code.starts_with(class))
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

@@ -9,10 +9,11 @@ mod problem;
 mod query;
 mod routes;
 mod server;
+mod watch;
 
 pub use body::BodyFields;
 pub use field::FieldFault;
 pub use problem::{ErrorItem, Location, Problem};
 pub use query::QueryFields;
 pub use routes::routes;
-pub use server::{bind, serve};
+pub use server::{CannotListen, bind, serve};

@@ -6,8 +6,11 @@
 mod fluent_layer;
 mod json_lines;
 
+use std::io::{BufWriter, stdout};
 use std::time::Duration;
 
+use tokio::time::timeout;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,18 +22,30 @@ use json_lines::JsonLines;
 /// Events of this level and above, except for libraries that report at `info` what only their authors need.
 const DEFAULT_FILTER: &str = "info,lapin=error,sqlx=warn,refinery=warn,hyper=warn,reqwest=warn";
 
+/// Lines that wait for a reader of standard output that is slow: a pipe that is full must not hold up a request. Beyond it lines are
+/// dropped, and counted.
+const LINES_WAITING: usize = 10_000;
+
+const DROPS_REPORTED_EVERY: Duration = Duration::from_secs(10);
+
 /// The log of this process; flush it before the process ends.
 #[derive(Debug)]
 pub struct Log {
+    stdout: WorkerGuard,
     fluent: Option<fluent_logger::Worker>,
 }
 
 impl Log {
-    /// Sends what is still buffered, for at most `deadline`.
+    /// Writes and sends what is still buffered, for at most `deadline`.
     pub async fn flush(self, deadline: Duration) {
-        if let Some(worker) = self.fluent {
-            worker.flush_and_stop(deadline).await;
-        }
+        // Dropping the guard waits for the lines to be written, longer than we may when nobody reads them.
+        let stdout = tokio::task::spawn_blocking(|| drop(self.stdout));
+        let fluent = async {
+            if let Some(worker) = self.fluent {
+                worker.flush_and_stop(deadline).await;
+            }
+        };
+        let _ = tokio::join!(timeout(deadline, stdout), fluent);
     }
 }
 
@@ -40,7 +55,10 @@ impl Log {
 #[must_use]
 pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>) -> Log {
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(DEFAULT_FILTER));
-    let stdout = JsonLines { service };
+    let (lines, stdout) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING)
+        .finish(BufWriter::new(stdout()));
+    tokio::spawn(report_drops(lines.error_counter()));
     let (fluent_layer, fluent) = match &endpoint.host {
         None => (None, None),
         Some(host) => {
@@ -50,8 +68,36 @@ pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>) ->
     };
     let _ = tracing_subscriber::registry()
         .with(filter)
-        .with(stdout)
+        .with(JsonLines { service, lines })
         .with(fluent_layer)
         .try_init();
-    Log { fluent }
+    Log { stdout, fluent }
+}
+
+async fn report_drops(dropped: ErrorCounter) {
+    let mut reported = 0;
+    loop {
+        tokio::time::sleep(DROPS_REPORTED_EVERY).await;
+        let lines = dropped.dropped_lines();
+        if lines > reported {
+            let new = lines - reported;
+            tracing::warn!(
+                "{new} lines of the log were dropped because standard output was not read in time"
+            );
+            reported = lines;
+        }
+    }
+}
+
+/// An error and its sources in one line, for events.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::endpoints::Logging;
 use crate::env::Env;
-use crate::http::health;
+use crate::http::{CannotListen, health};
 use crate::logging;
 
 /// Work that was accepted may take this long after the signal; shorter than the grace period of docker-compose.
@@ -45,13 +46,13 @@ impl Lifecycle {
         let lifecycle = self.clone();
         self.tasks.spawn(async move {
             let outcome = tokio::spawn(task).await;
-            let info = match outcome {
+            let error = match outcome {
                 Ok(Ok(())) if lifecycle.stopping.is_cancelled() => return,
-                Ok(Ok(())) => format!("task {name} ended before it was asked to"),
-                Ok(Err(error)) => format!("task {name} failed: {error:#}"),
-                Err(panic) => format!("task {name} panicked: {panic}"),
+                Ok(Ok(())) => anyhow!("task {name} ended before it was asked to"),
+                Ok(Err(error)) => error.context(format!("task {name} failed")),
+                Err(panic) => anyhow!("task {name} panicked: {panic}"),
             };
-            tracing::error!(event = "service_run_logic_exception_occurred", info);
+            report_exception(&error);
             lifecycle.failed.store(true, Ordering::Relaxed);
             lifecycle.stopping.cancel();
         });
@@ -155,10 +156,7 @@ where
             // A service that is stopped while it waits has ended well. An admin process has not: its work is not done.
             Err(Ended::BeforeItStarted) => u8::from(!lifecycle.flags.is_empty()),
             Err(Ended::Failed(error)) => {
-                tracing::error!(
-                    event = "service_run_logic_exception_occurred",
-                    info = format!("{error:#}")
-                );
+                report_exception(&error);
                 1
             }
         },
@@ -166,6 +164,15 @@ where
     tracing::info!(event = "service_shut_down", exit_code);
     log.flush(FLUSH_DEADLINE).await;
     exit_code
+}
+
+fn report_exception(error: &anyhow::Error) {
+    let event = if error.is::<CannotListen>() {
+        "service_web_serve_exception_occurred"
+    } else {
+        "service_run_logic_exception_occurred"
+    };
+    tracing::error!(event, info = format!("{error:#}"));
 }
 
 /// How a service came to no good end.

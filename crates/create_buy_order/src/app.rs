@@ -10,10 +10,11 @@ use crate::batch;
 use crate::config::Config;
 use crate::outbox;
 use crate::price::Prices;
+use crate::republish::{self, REPUBLISH};
 use crate::routes::{State, router};
 
 /// Waits for the write model and its schema, then serves requests and relays the outbox. The broker is not waited for: orders are
-/// accepted while it is away.
+/// accepted while it is away. With [`REPUBLISH`] it republishes, and ends.
 ///
 /// # Errors
 /// When the port cannot be bound or an HTTP client cannot be built.
@@ -22,9 +23,24 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     migrations::wait(&config.migration).await?;
 
     let outbox_grew = Arc::new(Notify::new());
-    let (orders, writer) = batch::writer(pool.clone(), Arc::clone(&outbox_grew));
+    lifecycle.spawn(
+        "outbox_relay",
+        outbox::relay(
+            pool.clone(),
+            config.queue,
+            Arc::clone(&outbox_grew),
+            lifecycle.stopping(),
+        ),
+    );
+    if lifecycle.has_flag(REPUBLISH) {
+        republish::everything(&pool).await?;
+        lifecycle.stop();
+        return Ok(());
+    }
+
+    let (orders, writer) = batch::writer(pool.clone(), outbox_grew);
     let state = State {
-        pool: pool.clone(),
+        pool,
         prices: Prices::new(&config.btc_price)?,
         orders,
     };
@@ -33,9 +49,5 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     lifecycle.spawn("http", http::serve(listener, router(state), lifecycle.stopping()));
     // Ends by itself when the last request that may still send it an order is answered.
     lifecycle.spawn("order_writer", writer);
-    lifecycle.spawn(
-        "outbox_relay",
-        outbox::relay(pool, config.queue, outbox_grew, lifecycle.stopping()),
-    );
     Ok(())
 }

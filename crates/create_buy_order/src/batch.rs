@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::database;
 use sqlx::PgPool;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -17,7 +18,7 @@ const MOST_PER_BATCH: usize = 500;
 /// Drafts that may wait; beyond that a request is refused at once instead of timing out later.
 const MOST_WAITING: usize = 2_000;
 
-/// Longer than the database may take by its own limits.
+/// Longer than a transaction usually takes, no longer than a client waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
 
 /// Why there is no verdict. Whether the order was written is not known, except for [`WriteError::Busy`]; repeating the request is safe.
@@ -88,7 +89,10 @@ pub fn writer(
 
 async fn write(pool: &PgPool, batch: impl Iterator<Item = Job>, outbox_grew: &Notify) {
     let (drafts, answers): (Vec<Draft>, Vec<_>) = batch.map(|job| (job.draft, job.answer)).unzip();
-    match db::write_batch(pool, &drafts).await {
+    let written = database::with_connection(pool, async |connection| {
+        db::write_batch(connection, &drafts).await
+    });
+    match written.await {
         Ok(verdicts) => {
             outbox_grew.notify_one();
             for (answer, verdict) in answers.into_iter().zip(verdicts) {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
 use rust_decimal::Decimal;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgExecutor, PgPool, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,25 +18,25 @@ use crate::order::{Admission, Draft, Order, OrderRequest, Verdict, admit};
 /// # Errors
 /// When the write model does not answer.
 pub async fn find_order(
-    executor: impl PgExecutor<'_>,
+    connection: &mut PgConnection,
     request: &OrderRequest,
 ) -> sqlx::Result<Option<Order>> {
-    Ok(find_orders(executor, &[*request]).await?.remove(&0))
+    Ok(find_orders(connection, &[*request]).await?.remove(&0))
 }
 
 /// Writes a batch of drafts in one transaction, and returns a verdict for each, in their order. All of an order, its idempotence key,
 /// the running total and the outbox commit together or not at all.
 ///
-/// Must run in a task of its own that nobody cancels: a `begin` that is dropped midway leaves its transaction open in the pool
+/// Must not be cancelled, unless its connection is closed then: a `begin` that is dropped midway leaves its transaction open
 /// (launchbadge/sqlx #4393).
 ///
 /// # Errors
 /// When the write model fails. After a failed commit it is not known whether the batch was written; repeating the requests is safe.
-pub async fn write_batch(pool: &PgPool, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
-    let mut transaction = pool.begin().await?;
+pub async fn write_batch(connection: &mut PgConnection, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
+    let mut transaction = connection.begin().await?;
     let total = lock_total(&mut transaction).await?;
     let requests: Vec<OrderRequest> = drafts.iter().map(|draft| draft.request).collect();
-    let mut known = find_orders(&mut *transaction, &requests).await?;
+    let mut known = find_orders(&mut transaction, &requests).await?;
     let admissions = admit(drafts, total, |place| known.contains_key(&place));
 
     let new: Vec<(usize, &Draft)> = drafts
@@ -74,7 +74,7 @@ async fn lock_total(connection: &mut PgConnection) -> sqlx::Result<Decimal> {
 
 /// The orders that these requests made before, by the place of the request.
 async fn find_orders(
-    executor: impl PgExecutor<'_>,
+    connection: &mut PgConnection,
     requests: &[OrderRequest],
 ) -> sqlx::Result<HashMap<usize, Order>> {
     const STATEMENT: &str = "
@@ -111,7 +111,7 @@ async fn find_orders(
                 .map(|request| request.idempotence_key)
                 .collect::<Vec<_>>(),
         )
-        .fetch_all(executor)
+        .fetch_all(connection)
         .await?;
     rows.iter().map(|row| Ok((place(row)?, order(row)?))).collect()
 }

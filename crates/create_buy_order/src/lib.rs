@@ -2,6 +2,7 @@
 //!
 //! One request's way: [`routes`] reads it and answers a repeat at once; [`price`] asks for the rate; [`order`] computes the BTC and
 //! decides; [`batch`] writes the orders that arrive together in one transaction, whose SQL is in [`db`]; [`outbox`] publishes them.
+//! [`republish`] is for a read model that was lost.
 
 pub mod app;
 pub mod config;
@@ -17,3 +18,4 @@ pub mod batch;
 pub mod db;
 
 pub mod outbox;
+pub mod republish;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::broker::{self, Backoff, Outgoing, Publishing, Verdict};
+use common::database::with_connection;
 use common::endpoints;
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -95,9 +96,12 @@ impl Relay<'_> {
                 return Err(broker::Error::Closed.into());
             }
             let most = i64::try_from(broker::WINDOW).unwrap_or(i64::MAX);
-            let events = outbox::claim(self.pool, most, LEASE)
+            let events = with_connection(self.pool, async |connection| {
+                outbox::claim(connection, most, LEASE).await
+            });
+            let events = events
                 .await
-                .map_err(Interrupted::Database)?;
+                .map_err(|error| database(error, "the outbox could not be claimed"))?;
             if events.is_empty() {
                 self.wait_for_events().await;
             } else {
@@ -144,7 +148,12 @@ impl Relay<'_> {
                 }
             }
         }
-        outbox::remove(self.pool, &confirmed).await.map_err(database)?;
+        let removed = with_connection(self.pool, async |connection| {
+            outbox::remove(connection, &confirmed).await
+        });
+        removed
+            .await
+            .map_err(|error| database(error, "confirmed events could not be removed"))?;
         match first_reason {
             None => Ok(()),
             Some(reason) => {
@@ -185,7 +194,10 @@ impl Relay<'_> {
 
     /// Gives the events back, so that no one has to wait for the lease, and passes the failure on.
     async fn release(&self, ids: Vec<i64>, because: Interrupted) -> Result<(), Interrupted> {
-        if let Err(error) = outbox::release(self.pool, &ids).await {
+        let released = with_connection(self.pool, async |connection| {
+            outbox::release(connection, &ids).await
+        });
+        if let Err(error) = released.await {
             report_failure(
                 &anyhow::Error::from(error).context("the lease could not be given back, and will expire"),
             );
@@ -194,6 +206,6 @@ impl Relay<'_> {
     }
 }
 
-fn database(error: sqlx::Error) -> Interrupted {
-    Interrupted::Database(anyhow::Error::from(error).context("confirmed events could not be removed"))
+fn database(error: sqlx::Error, what_failed: &'static str) -> Interrupted {
+    Interrupted::Database(anyhow::Error::from(error).context(what_failed))
 }

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
+use common::database;
 use common::http::BodyFields;
 use common::http::openapi::{Detail, FieldFaults};
 use common::timestamp::rfc3339_micros;
@@ -40,7 +41,7 @@ pub fn router(state: State) -> Router {
     let api = Router::new()
         .route("/buy_order", put(put_buy_order))
         .with_state(state);
-    common::http::routes(api, Some(ApiDoc::openapi()))
+    common::http::routes(api, ApiDoc::openapi())
 }
 
 /// The description of this service for `/openapi.json` and `/docs`.
@@ -108,13 +109,30 @@ impl From<Order> for BuyOrder {
     responses(
         (status = 200, body = BuyOrderResponse, description = "The order, new or made by an equal request before",
             headers(("Idempotent-Replayed" = Option<String>, description = "`true` when an equal request made the order before"))),
-        (status = 408, body = Detail, description = "The body took too long to arrive"),
-        (status = 409, body = Detail, description = "The order would take the book past 100 BTC; nothing was changed"),
-        (status = 413, body = Detail, description = "The body is too large"),
-        (status = 422, body = FieldFaults, description = "Every fault of the request"),
-        (status = 500, body = Detail, description = "A fault of ours, with a reference to quote"),
+        (status = 400, body = Detail, description = "The body broke off, or its encoding is faulty",
+            example = json!({"detail": "the body could not be read"})),
+        (status = 405, body = Detail, description = "Another method than PUT", headers(("Allow" = String)),
+            example = json!({"detail": "Method Not Allowed"})),
+        (status = 408, body = Detail, description = "The body took too long to arrive",
+            example = json!({"detail": "the body took too long to arrive"})),
+        (status = 409, body = Detail, description = "The order would take the book past 100 BTC; nothing was changed",
+            example = json!({"detail": "the order would take the book past 100 BTC"})),
+        (status = 413, body = Detail, description = "The body is too large",
+            example = json!({"detail": "the body is larger than 16384 bytes"})),
+        (status = 422, body = FieldFaults, description = "Every fault of the request, in the order of the fields",
+            example = json!({"detail": [{
+                "type": "value_error",
+                "loc": ["body", "amount"],
+                "msg": "Value error, amount must be greater than 0",
+                "input": "0",
+                "ctx": {"error": "amount must be greater than 0"}
+            }]})),
+        (status = 500, body = Detail, description = "A fault of ours; the log has the same reference", example = json!({
+            "detail": "an error occurred.  please contact pydist support and quote reference 5fa733ae-82b4-4ac0-8478-35ff30dae879"
+        })),
         (status = 503, body = Detail, description = "No price, or no write model: try again with the same idempotence_key",
-            headers(("Retry-After" = u64, description = "Seconds to wait"))),
+            headers(("Retry-After" = u64, description = "Seconds to wait")),
+            example = json!({"detail": "no recent price is available, try again shortly"})),
     ),
 )]
 pub(crate) async fn put_buy_order(
@@ -131,10 +149,10 @@ pub(crate) async fn put_buy_order(
     } = request;
     tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
 
-    let verdict = match db::find_order(&state.pool, &request)
-        .await
-        .map_err(ApiError::NotRead)?
-    {
+    let known = database::with_connection(&state.pool, async |connection| {
+        db::find_order(connection, &request).await
+    });
+    let verdict = match known.await.map_err(ApiError::NotRead)? {
         Some(order) => Verdict::Repeated(order),
         None => {
             let trace =

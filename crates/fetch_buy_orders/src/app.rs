@@ -6,13 +6,13 @@ use common::{database, http, migrations};
 use crate::config::Config;
 use crate::routes;
 
-/// Waits for the schema and the read model, then serves pages.
+/// Waits for the read model and its schema, then serves pages.
 ///
 /// # Errors
 /// When the port cannot be bound.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
-    migrations::wait(&config.migration).await?;
     let read_model = database::connect(&config.read_model, "read_model").await;
+    migrations::wait(&config.migration).await?;
     let listener = http::bind(&config.listen).await?;
     lifecycle.spawn(
         "http",

@@ -5,8 +5,9 @@ use axum::http::HeaderMap;
 use axum::http::header::{HeaderValue, LINK};
 use axum::routing::get;
 use axum::{Json, Router};
+use common::database;
 use common::http::{self, QueryFields, field};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 
@@ -39,7 +40,7 @@ pub fn router(read_model: PgPool) -> Router {
     let api = Router::new()
         .route("/buy_orders", get(buy_orders))
         .with_state(read_model);
-    http::routes(api, Some(Document::openapi()))
+    http::routes(api, Document::openapi())
 }
 
 /// The part of the list of orders that is asked for.
@@ -85,7 +86,13 @@ impl PageQuery {
             example = json!({"detail": "unknown last_reference"})),
         (status = 405, description = "Another method than GET", headers(("Allow" = String)), body = Detail,
             example = json!({"detail": "Method Not Allowed"})),
-        (status = 422, description = "Faulty parameters, each with an item", body = FieldFaults),
+        (status = 422, description = "Faulty parameters, each with an item", body = FieldFaults, example = json!({"detail": [{
+            "type": "less_than_equal",
+            "loc": ["query", "page_size"],
+            "msg": "Input should be less than or equal to 1000",
+            "input": "1001",
+            "ctx": {"le": 1000}
+        }]})),
         (status = 500, description = "A fault of ours; the log has the same reference", body = Detail, example = json!({
             "detail": "an error occurred.  please contact pydist support and quote reference 5fa733ae-82b4-4ac0-8478-35ff30dae879"
         })),
@@ -108,27 +115,28 @@ async fn buy_orders(
         last_reference = last_reference.map(tracing::field::display),
         page_size,
     );
-    let page = page(&read_model, CLIENT_ID, last_reference, page_size).await?;
+    let page = database::with_connection(&read_model, async |connection| {
+        page(connection, CLIENT_ID, last_reference, page_size).await
+    });
+    let page = page.await?.ok_or(ApiError::UnknownReference)?;
     let link = page
         .next(page_size)
         .and_then(|link| HeaderValue::try_from(link).ok());
     Ok((link.map(|link| (LINK, link)).into_iter().collect(), Json(page)))
 }
 
+/// Nothing when the client has no such order.
 async fn page(
-    read_model: &PgPool,
+    connection: &mut PgConnection,
     client_id: i64,
     last_reference: Option<Uuid>,
     page_size: u32,
-) -> Result<Page, ApiError> {
-    let mut connection = read_model.acquire().await?;
+) -> sqlx::Result<Option<Page>> {
     let below = match last_reference {
-        None => ABOVE_ALL_IDS,
-        Some(reference) => db::position(&mut connection, client_id, reference)
-            .await?
-            .ok_or(ApiError::UnknownReference)?,
+        None => Some(ABOVE_ALL_IDS),
+        Some(reference) => db::position(connection, client_id, reference).await?,
     };
-    Ok(Page::of(
-        db::page(&mut connection, client_id, below, page_size).await?,
-    ))
+    let Some(below) = below else { return Ok(None) };
+    let rows = db::page(connection, client_id, below, page_size).await?;
+    Ok(Some(Page::of(rows)))
 }

@@ -2,6 +2,7 @@
 
 use common::http;
 use common::service::Lifecycle;
+use utoipa::OpenApi;
 
 use crate::config::Config;
 use crate::schema::{self, Model};
@@ -25,7 +26,11 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         return Ok(());
     }
     let listener = http::bind(&config.listen).await?;
-    let routes = http::routes(axum::Router::new(), None);
+    let routes = http::routes(axum::Router::new(), ApiDoc::openapi());
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())
 }
+
+/// For `/openapi.json` and `/docs`; the title and the description are the crate's.
+#[derive(OpenApi)]
+struct ApiDoc;

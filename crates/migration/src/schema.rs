@@ -133,6 +133,7 @@ pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Resu
 /// One attempt, in one session; answers how many migrations it applied. The lock goes when the session ends, however it ends.
 async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    const KEEPALIVE: Duration = Duration::from_secs(10);
     let (mut client, connection) = tokio_postgres::Config::new()
         .host(&database.host)
         .port(database.port)
@@ -141,6 +142,10 @@ async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
         .password(database.password.expose())
         .application_name("migration")
         .connect_timeout(CONNECT_TIMEOUT)
+        // A host that vanished without a word is given up within a minute; a migration itself may take hours.
+        .keepalives_idle(KEEPALIVE)
+        .keepalives_interval(KEEPALIVE)
+        .tcp_user_timeout(4 * KEEPALIVE)
         .connect(tokio_postgres::NoTls)
         .await
         .map_err(Failure::Connect)?;

@@ -3,6 +3,7 @@
 use axum::Router;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
+use utoipa::OpenApi;
 
 use crate::config::Config;
 use crate::projector::Projector;
@@ -21,7 +22,11 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     lifecycle.spawn("projector", projector.run(listening));
 
     let listener = http::bind(&config.listen).await?;
-    let routes = http::routes(Router::new(), None);
+    let routes = http::routes(Router::new(), ApiDoc::openapi());
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())
 }
+
+/// For `/openapi.json` and `/docs`; the title and the description are the crate's.
+#[derive(OpenApi)]
+struct ApiDoc;

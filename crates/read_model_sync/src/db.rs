@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use common::buy_order_event::BuyOrderCreated;
+use common::database::with_connection;
 use rust_decimal::Decimal;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,7 +26,7 @@ type StoredRow = (
 /// Writes the orders of these messages, those that are not there yet, and says for each what became of it, in their order.
 pub async fn apply(pool: &PgPool, messages: &[Message<'_>]) -> Vec<Outcome> {
     let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
-    match insert_and_compare(pool, &orders).await {
+    match in_time(pool, &orders).await {
         Ok(outcomes) => outcomes,
         // One of them is to blame: let it fail alone.
         Err(error) if orders.len() > 1 && is_fault_of_a_row(&error) => one_by_one(pool, &orders).await,
@@ -36,15 +37,13 @@ pub async fn apply(pool: &PgPool, messages: &[Message<'_>]) -> Vec<Outcome> {
 async fn one_by_one(pool: &PgPool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(orders.len());
     for order in orders {
-        outcomes.push(
-            match insert_and_compare(pool, std::slice::from_ref(order)).await {
-                Ok(outcomes) => outcomes
-                    .into_iter()
-                    .next()
-                    .unwrap_or_else(|| Outcome::Transient("no outcome".to_owned())),
-                Err(error) => failure(&error),
-            },
-        );
+        outcomes.push(match in_time(pool, std::slice::from_ref(order)).await {
+            Ok(outcomes) => outcomes
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Outcome::Transient("no outcome".to_owned())),
+            Err(error) => failure(&error),
+        });
         if matches!(outcomes.last(), Some(Outcome::Transient(_))) {
             // The database is away: the rest would only wait for it one after the other.
             break;
@@ -78,8 +77,18 @@ fn is_fault_of_a_row(error: &sqlx::Error) -> bool {
     }
 }
 
-async fn insert_and_compare(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Outcome>> {
-    let mut inserted = insert(pool, orders).await?;
+async fn in_time(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Outcome>> {
+    with_connection(pool, async |connection| {
+        insert_and_compare(connection, orders).await
+    })
+    .await
+}
+
+async fn insert_and_compare(
+    connection: &mut PgConnection,
+    orders: &[&BuyOrderCreated],
+) -> sqlx::Result<Vec<Outcome>> {
+    let mut inserted = insert(connection, orders).await?;
     if inserted.len() == orders.len() {
         return Ok(vec![Outcome::Applied; orders.len()]);
     }
@@ -89,7 +98,7 @@ async fn insert_and_compare(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx:
         .copied()
         .filter(|order| doubtful.contains(&order.id))
         .collect();
-    let stored = Stored::of(stored(pool, &to_compare).await?);
+    let stored = Stored::of(stored(connection, &to_compare).await?);
     let outcome = |order: &&BuyOrderCreated| {
         if !doubtful.contains(&order.id) {
             return Outcome::Applied;
@@ -164,7 +173,7 @@ fn row_of(order: &BuyOrderCreated) -> StoredRow {
 }
 
 /// Inserts what is not there, and returns the ids of what was inserted.
-async fn insert(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
+async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
     let column = |of: fn(&BuyOrderCreated) -> i64| orders.iter().map(|order| of(order)).collect::<Vec<_>>();
     let decimals =
         |of: fn(&BuyOrderCreated) -> Decimal| orders.iter().map(|order| of(order)).collect::<Vec<_>>();
@@ -189,13 +198,13 @@ async fn insert(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Hash
     .bind(decimals(|order| order.currency_amount.decimal()))
     .bind(decimals(|order| order.btc_rate.decimal()))
     .bind(decimals(|order| order.btc_amount.decimal()))
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().collect())
 }
 
 /// The rows that stand in the way of these orders, by id or by external id.
-async fn stored(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<StoredRow>> {
+async fn stored(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<StoredRow>> {
     let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
     let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
     sqlx::query_as(
@@ -205,6 +214,6 @@ async fn stored(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<
     )
     .bind(ids)
     .bind(external_ids)
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
 }

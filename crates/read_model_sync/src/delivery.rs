@@ -19,8 +19,12 @@ const FAILED_BY: &str = "x-failed-by";
 const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
 const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
 
-/// Headers travel in one frame, beside a body of any size.
+/// Headers travel in one frame, beside a body of any size: a letter whose headers do not fit would never leave, and its delivery come
+/// again for ever.
 const LONGEST_REASON: usize = 1000;
+
+/// Of the original headers no more are kept: half a frame.
+const MOST_HEADER_BYTES: usize = 64 * 1024;
 
 /// Headers by which RabbitMQ would copy a message to further queues.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
@@ -118,8 +122,11 @@ fn kept_properties(original: &BasicProperties) -> BasicProperties {
 fn headers(delivery: &Delivery, reason: &str) -> FieldTable {
     let mut headers = FieldTable::default();
     if let Some(original) = delivery.properties.headers() {
+        let mut bytes: usize = 0;
         for (name, value) in original.inner() {
-            if !ROUTING_HEADERS.contains(&name.as_str()) {
+            // Written for people a value is longer than on the wire, so this counts too much rather than too little.
+            bytes = bytes.saturating_add(name.as_str().len() + format!("{value:?}").len());
+            if bytes <= MOST_HEADER_BYTES && !ROUTING_HEADERS.contains(&name.as_str()) {
                 headers.insert(name.clone(), value.clone());
             }
         }

@@ -1,6 +1,6 @@
 //! The projector: takes deliveries in batches, writes them to the read model, and acknowledges after the commit.
 
-use common::broker::{self, Backoff, Listening, Outgoing, Verdict};
+use common::broker::{self, Backoff, Listening, Outgoing, Publishing, Verdict};
 use common::endpoints;
 use lapin::message::Delivery;
 use sqlx::PgPool;
@@ -16,11 +16,11 @@ const BATCH: usize = 500;
 const PREFETCH: u16 = 1000;
 
 /// Projects until it is told to stop; outages of broker or database only delay it.
-#[derive(Debug)]
 pub struct Projector {
     pool: PgPool,
     queue: endpoints::Queue,
     backoff: Backoff,
+    dead_letters: Option<Publishing>,
     stopping: CancellationToken,
 }
 
@@ -33,6 +33,7 @@ impl Projector {
             pool,
             queue,
             backoff,
+            dead_letters: None,
             stopping,
         }
     }
@@ -90,14 +91,15 @@ impl Projector {
             return Ok(());
         };
         let mut waiting: Vec<Message<'_>> = Vec::with_capacity(batch.len());
+        let mut hopeless = Vec::new();
         for delivery in &batch {
             match Message::read(delivery) {
                 Ok(message) => waiting.push(message),
-                Err(reason) => self.dead_letter(delivery, None, &reason, listening).await?,
+                Err(reason) => hopeless.push(Hopeless::new(delivery, None, reason)),
             }
         }
         while !waiting.is_empty() {
-            waiting = self.project(waiting, listening).await?;
+            waiting = self.project(waiting, &mut hopeless).await;
             if waiting.is_empty() {
                 break;
             }
@@ -108,7 +110,12 @@ impl Projector {
                 return Err(broker::Error::Closed);
             }
         }
-        listening.consumer.acknowledge_through(&batch[last]).await?;
+        if hopeless.is_empty() {
+            listening.consumer.acknowledge_through(&batch[last]).await?;
+        } else {
+            acknowledge_others(&batch, &hopeless, listening).await?;
+            self.lay_aside(&hopeless, listening).await?;
+        }
         self.backoff.reset();
         Ok(())
     }
@@ -117,8 +124,8 @@ impl Projector {
     async fn project<'a>(
         &self,
         messages: Vec<Message<'a>>,
-        listening: &mut Listening,
-    ) -> Result<Vec<Message<'a>>, broker::Error> {
+        hopeless: &mut Vec<Hopeless<'a>>,
+    ) -> Vec<Message<'a>> {
         let outcomes = db::apply(&self.pool, &messages).await;
         let mut again = Vec::new();
         let mut why = None;
@@ -127,8 +134,7 @@ impl Projector {
                 Outcome::Applied => message.report_applied(),
                 Outcome::AlreadyApplied => {}
                 Outcome::Permanent(reason) => {
-                    self.dead_letter(message.delivery, Some(message.order.id), &reason, listening)
-                        .await?;
+                    hopeless.push(Hopeless::new(message.delivery, Some(message.order.id), reason));
                 }
                 Outcome::Transient(reason) => {
                     why.get_or_insert(reason);
@@ -145,27 +151,74 @@ impl Projector {
                 info
             );
         }
-        Ok(again)
+        again
     }
 
-    /// Copies a message to the dead letters. Its delivery is acknowledged with its batch, so a crash in between leaves two copies, never none.
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        id: Option<i64>,
-        reason: &str,
-        listening: &mut Listening,
+    /// Moves messages to the dead letters, each acknowledged when its copy there is confirmed: a crash in between leaves two copies, never
+    /// none. Leaves them unacknowledged when the process is asked to stop meanwhile.
+    async fn lay_aside(
+        &mut self,
+        hopeless: &[Hopeless<'_>],
+        listening: &Listening,
     ) -> Result<(), broker::Error> {
-        tracing::error!(event = "failed_to_sync_buy_order_read_model", id, info = reason);
-        let letter: Outgoing = delivery::dead_letter(delivery, &self.queue.exchange, reason);
-        let verdicts = listening
-            .publisher
-            .publish_all(std::slice::from_ref(&letter))
-            .await?;
-        match verdicts.into_iter().next() {
-            Some(Verdict::Confirmed) => Ok(()),
-            Some(Verdict::NotConfirmed(reason)) => Err(broker::Error::NotConfirmed { count: 1, reason }),
-            None => Err(broker::Error::Closed),
+        let letters: Vec<Outgoing> = hopeless
+            .iter()
+            .map(|message| delivery::dead_letter(message.delivery, &self.queue.exchange, &message.reason))
+            .collect();
+        let stopping = self.stopping.clone();
+        let Some(published) = stopping.run_until_cancelled(self.publish(&letters)).await else {
+            return Ok(());
+        };
+        let mut refused = None;
+        for (message, verdict) in hopeless.iter().zip(published?) {
+            match verdict {
+                Verdict::Confirmed => listening.consumer.acknowledge(message.delivery).await?,
+                Verdict::NotConfirmed(reason) => refused = Some(reason),
+            }
+        }
+        match refused {
+            None => Ok(()),
+            Some(reason) => Err(broker::Error::NotConfirmed { count: 1, reason }),
         }
     }
+
+    /// On a connection of its own, made when there is something to publish.
+    async fn publish(&mut self, letters: &[Outgoing]) -> Result<Vec<Verdict>, broker::Error> {
+        let mut publishing = match self.dead_letters.take() {
+            Some(publishing) if publishing.session.connected() => publishing,
+            _ => Publishing::open(&self.queue, "read_model_sync dead letters").await?,
+        };
+        let verdicts = publishing.publisher.publish_all(letters).await?;
+        self.dead_letters = Some(publishing);
+        Ok(verdicts)
+    }
+}
+
+/// A message that can never be applied.
+struct Hopeless<'a> {
+    delivery: &'a Delivery,
+    reason: String,
+}
+
+impl<'a> Hopeless<'a> {
+    fn new(delivery: &'a Delivery, id: Option<i64>, reason: String) -> Self {
+        tracing::error!(event = "failed_to_sync_buy_order_read_model", id, info = reason);
+        Self { delivery, reason }
+    }
+}
+
+async fn acknowledge_others(
+    batch: &[Delivery],
+    hopeless: &[Hopeless<'_>],
+    listening: &Listening,
+) -> Result<(), broker::Error> {
+    let is_hopeless = |delivery: &Delivery| {
+        hopeless
+            .iter()
+            .any(|message| message.delivery.delivery_tag == delivery.delivery_tag)
+    };
+    for delivery in batch.iter().filter(|delivery| !is_hopeless(delivery)) {
+        listening.consumer.acknowledge(delivery).await?;
+    }
+    Ok(())
 }

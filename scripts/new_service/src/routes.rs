@@ -25,7 +25,7 @@ pub fn router(state: State) -> Router {
     let api = Router::new()
         .route("/{{name}}", get(example))
         .with_state(state);
-    http::routes(api, Some(Document::openapi()))
+    http::routes(api, Document::openapi())
 }
 
 /// The example's answer.

@@ -7,6 +7,7 @@ use common::endpoints::Listen;
 use common::env::Env;
 use common::http;
 use common::service::Lifecycle;
+use utoipa::OpenApi;
 
 struct Config {
     listen: Listen,
@@ -29,10 +30,17 @@ fn configure(env: &mut Env) -> Config {
 
 async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let listener = http::bind(&config.listen).await?;
-    let router = http::routes(config.rates.router(), None);
+    let router = http::routes(config.rates.router(), ApiDoc::openapi());
     lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())
 }
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "price_simulator",
+    description = "Speaks Coinbase's v2 prices protocol, with fixed rates"
+))]
+struct ApiDoc;
 
 fn main() -> ExitCode {
     common::service::run("price_simulator", configure, start)

@@ -1,7 +1,11 @@
 //! The cluster as a library for tests and as a program, against the real binaries and servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod events;
+#[path = "../../../fluent_logger/tests/forward_server/server.rs"]
+mod forward_server;
 mod harness;
 mod native;
 mod price_simulator;
 mod servers;
+mod support;

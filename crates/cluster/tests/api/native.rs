@@ -49,6 +49,19 @@ impl Site {
         Ok(Self { folder, leases, mark })
     }
 
+    /// Sets a variable of the `.env`; answers what it was.
+    fn set(&self, name: &str, value: &str) -> anyhow::Result<String> {
+        let path = self.folder.path().join("env");
+        let text = fs::read_to_string(&path)?;
+        let prefix = format!("{name}=");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&prefix))
+            .with_context(|| format!("no {name} in .env"))?;
+        fs::write(&path, text.replace(line, &format!("{prefix}{value}")))?;
+        Ok(line[prefix.len()..].to_owned())
+    }
+
     fn command(&self, command: &str, more: &[&str]) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_cluster"));
         program
@@ -85,20 +98,25 @@ impl Site {
     }
 
     fn succeeds(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
-        let output = self.call(command, more)?;
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        anyhow::ensure!(output.status.success(), "{command} failed: {text}");
-        Ok(text)
+        let (succeeded, said) = self.called(command, more)?;
+        anyhow::ensure!(succeeded, "{command} failed: {said}");
+        Ok(said)
     }
 
     fn fails(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
+        let (succeeded, said) = self.called(command, more)?;
+        anyhow::ensure!(!succeeded, "{command} succeeded: {said}");
+        Ok(said)
+    }
+
+    /// Whether it succeeded, and all that it said.
+    fn called(&self, command: &str, more: &[&str]) -> anyhow::Result<(bool, String)> {
         let output = self.call(command, more)?;
-        anyhow::ensure!(!output.status.success(), "{command} succeeded");
-        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+        let said = [output.stdout, output.stderr].concat();
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        ))
     }
 
     fn url(&self, port: usize, path: &str) -> String {
@@ -196,6 +214,28 @@ async fn orders_survive_a_restart_and_fresh_forgets_them_and_stop_leaves_no_proc
     site.put_order().await?;
     site.succeeds("stop", &[])?;
     assert_eq!(site.processes(), Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn data_made_with_other_credentials_is_kept_and_the_start_ends_with_a_sentence() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    site.succeeds("run", &["--detach"])?;
+    site.succeeds("stop", &[])?;
+    for (variable, refused) in [
+        ("Q_PWD", "RabbitMQ refuses user"),
+        ("WRITE_MODEL_POSTGRES_PASSWORD", "PostgreSQL refuses user"),
+    ] {
+        let kept = site.set(variable, "another")?;
+        let message = site.fails("run", &["--detach"])?;
+        assert!(
+            message.contains(refused) && message.contains("--fresh"),
+            "{variable}: {message}"
+        );
+        assert_eq!(site.processes(), Vec::<String>::new());
+        site.set(variable, &kept)?;
+    }
+    site.succeeds("run", &["--detach"])?;
     Ok(())
 }
 

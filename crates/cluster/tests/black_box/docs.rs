@@ -1,9 +1,7 @@
 //! What every service of HTTP answers besides its own work.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use anyhow::{Context as _, ensure};
+use cluster::docs_page_needs_no_network;
 
 use super::System;
 
@@ -70,52 +68,25 @@ pub(crate) async fn the_documentation_page_needs_nothing_from_elsewhere(
     system: &System,
 ) -> anyhow::Result<()> {
     for (base, _, _) in entries(system) {
-        let mut url = reqwest::Url::parse(base)?.join("/docs")?;
-        let mut response = system.http.get(url.clone()).send().await?;
-        if let Some(location) = response.headers().get("location") {
-            url = url.join(location.to_str()?)?;
-            response = system.http.get(url.clone()).send().await?;
-        }
-        ensure!(response.status() == 200, "{url}: {response:?}");
-        let page = text(response).await?;
-        let assets: Vec<&str> = ["src=\"", "href=\""]
-            .iter()
-            .flat_map(|attribute| page.split(attribute).skip(1))
-            .filter_map(|rest| rest.split('"').next())
-            .collect();
-        ensure!(!assets.is_empty(), "a page without scripts and styles: {page}");
-        for asset in assets {
-            let asset = url.join(asset)?;
-            ensure!(
-                asset.host() == url.host() && asset.port() == url.port(),
-                "{asset} comes from elsewhere"
-            );
-            let answer = system.http.get(asset.clone()).send().await?;
-            ensure!(answer.status().is_success(), "{asset}: {}", answer.status());
-        }
+        docs_page_needs_no_network(&system.http, base).await?;
     }
     Ok(())
 }
 
-/// The body; the page is kept compressed in the binary.
-async fn text(response: reqwest::Response) -> anyhow::Result<String> {
-    let is_compressed = response
-        .headers()
-        .get("content-encoding")
-        .is_some_and(|encoding| encoding == "gzip");
-    let body = response.bytes().await?;
-    if !is_compressed {
-        return Ok(String::from_utf8(body.into())?);
+pub(crate) async fn errors_below_the_documentation_page_are_json_too(system: &System) -> anyhow::Result<()> {
+    for (base, _, _) in entries(system) {
+        for (path, status, detail) in [
+            ("/docs/no-such-page", 404, "Not Found"),
+            ("/docs/%FF", 400, "Bad Request"),
+        ] {
+            let refused = system.get(&format!("{base}{path}")).await?;
+            let expected = format!(r#"{{"detail":"{detail}"}}"#);
+            ensure!(
+                (refused.status, refused.text.as_str()) == (status, &expected)
+                    && refused.header("content-type") == Some("application/json"),
+                "{path}: {refused:?}"
+            );
+        }
     }
-    let mut gzip = Command::new("gzip")
-        .arg("-dc")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("could not run gzip")?;
-    // Dropped at the end of the statement, which is the end of its input.
-    gzip.stdin.take().context("no input")?.write_all(&body)?;
-    let output = gzip.wait_with_output()?;
-    ensure!(output.status.success(), "gzip: {}", output.status);
-    Ok(String::from_utf8(output.stdout)?)
+    Ok(())
 }

@@ -9,8 +9,9 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Error, Publisher, Session, chain, topology, within};
+use super::{Backoff, Error, Session, topology, within};
 use crate::endpoints;
+use crate::logging::chain;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -67,27 +68,36 @@ impl Consumer {
         self.channel.status().connected()
     }
 
+    /// Acknowledges this delivery alone.
+    ///
+    /// # Errors
+    /// When the connection fails: the delivery will come again.
+    pub async fn acknowledge(&self, delivery: &Delivery) -> Result<(), Error> {
+        self.ack(delivery, BasicAckOptions { multiple: false }).await
+    }
+
     /// Acknowledges this delivery and every one before it.
     ///
     /// # Errors
     /// When the connection fails: the deliveries will come again.
     pub async fn acknowledge_through(&self, last: &Delivery) -> Result<(), Error> {
-        let acknowledge = self
-            .channel
-            .basic_ack(last.delivery_tag, BasicAckOptions { multiple: true });
+        self.ack(last, BasicAckOptions { multiple: true }).await
+    }
+
+    async fn ack(&self, delivery: &Delivery, options: BasicAckOptions) -> Result<(), Error> {
+        let acknowledge = self.channel.basic_ack(delivery.delivery_tag, options);
         within(LIMIT, "acknowledge", acknowledge).await
     }
 }
 
-/// A session that consumes, and can move a message elsewhere before it acknowledges it.
+/// A session that consumes. It publishes nothing: a broker that is short of memory or disk stops reading connections that do, and with
+/// them their acknowledgements.
 #[derive(Debug)]
 pub struct Listening {
     /// The connection.
     pub session: Session,
     /// The deliveries.
     pub consumer: Consumer,
-    /// A channel in confirm mode, for dead letters.
-    pub publisher: Publisher,
 }
 
 /// Connects until it succeeds, with an event per try; nothing when the process was asked to stop.
@@ -100,13 +110,8 @@ pub async fn listen(
 ) -> Option<Listening> {
     let attempt = async || -> Result<Listening, Error> {
         let session = Session::open(queue, name).await?;
-        let publisher = Publisher::on(&session).await?;
         let consumer = Consumer::on(&session, topology::BUY_ORDER_QUEUE, prefetch).await?;
-        Ok(Listening {
-            session,
-            consumer,
-            publisher,
-        })
+        Ok(Listening { session, consumer })
     };
     loop {
         match stopping.run_until_cancelled(attempt()).await? {

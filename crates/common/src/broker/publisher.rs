@@ -1,20 +1,22 @@
 //! Publishing with confirms: the result of a window says of every message whether the broker has it.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Error, Outgoing, Session, chain, topology, within};
+use super::{Backoff, Error, Outgoing, Session, topology, within};
 use crate::endpoints;
+use crate::logging::chain;
 
 /// How many messages may be on their way at once; more gains nothing and makes a failure cost more.
 pub const WINDOW: usize = 1000;
 
-/// A window is confirmed within tens of milliseconds; a broker that blocks publishers (memory, disk) may take for ever.
+/// A window is confirmed within tens of milliseconds.
 const WINDOW_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the broker did with one message.
@@ -27,9 +29,9 @@ pub enum Verdict {
 }
 
 /// A channel in confirm mode.
-#[derive(Debug)]
 pub struct Publisher {
     channel: Channel,
+    connection: ConnectionStatus,
 }
 
 impl Publisher {
@@ -41,20 +43,37 @@ impl Publisher {
         let channel = session.channel().await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
         within(WINDOW_LIMIT, "turn on publisher confirms", select).await?;
-        Ok(Self { channel })
+        Ok(Self {
+            channel,
+            connection: session.status(),
+        })
     }
 
     /// Publishes messages, persistent and mandatory, [`WINDOW`] at a time, and waits until the broker has spoken about each. The verdicts are
-    /// in the order of the messages. The return of a message is told by its `message_id`; one without an id fails its whole window. Publishing the same message again is safe, losing one is not: whatever is unclear is not confirmed.
+    /// in the order of the messages. The return of a message is told by its `message_id`; one without an id fails its whole window. Publishing
+    /// the same message again is safe, losing one is not: whatever is unclear is not confirmed.
+    ///
+    /// Waits as long as it takes while the broker has told us that it takes no messages for now (memory, disk): another connection would be
+    /// blocked as well.
     ///
     /// # Errors
     /// When the connection fails or the broker hangs: then nothing is known about any of the messages, and the session is of no more use.
     pub async fn publish_all(&mut self, messages: &[Outgoing]) -> Result<Vec<Verdict>, Error> {
         let mut verdicts = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            verdicts.extend(within(WINDOW_LIMIT, "publish", self.publish_window(window)).await?);
+            verdicts.extend(self.publish_in_time(window).await?);
         }
         Ok(verdicts)
+    }
+
+    async fn publish_in_time(&self, window: &[Outgoing]) -> Result<Vec<Verdict>, Error> {
+        let mut published = pin!(self.publish_window(window));
+        loop {
+            match within(WINDOW_LIMIT, "publish", &mut published).await {
+                Err(Error::TimedOut { .. }) if self.connection.blocked() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn publish_window(&self, window: &[Outgoing]) -> Result<Vec<Verdict>, lapin::Error> {
@@ -138,7 +157,6 @@ fn message_id(properties: &BasicProperties) -> Option<&str> {
 }
 
 /// A session that publishes.
-#[derive(Debug)]
 pub struct Publishing {
     /// The connection.
     pub session: Session,
@@ -153,13 +171,11 @@ pub async fn connect_publisher(
     backoff: &mut Backoff,
     stopping: &CancellationToken,
 ) -> Option<Publishing> {
-    let attempt = async || -> Result<Publishing, Error> {
-        let session = Session::open(queue, name).await?;
-        let publisher = Publisher::on(&session).await?;
-        Ok(Publishing { session, publisher })
-    };
     loop {
-        match stopping.run_until_cancelled(attempt()).await? {
+        match stopping
+            .run_until_cancelled(Publishing::open(queue, name))
+            .await?
+        {
             Ok(publishing) => {
                 tracing::info!(
                     event = "queue_publisher_connected",
@@ -176,6 +192,16 @@ pub async fn connect_publisher(
 }
 
 impl Publishing {
+    /// Connects once.
+    ///
+    /// # Errors
+    /// When the broker is away, refuses, or hangs.
+    pub async fn open(queue: &endpoints::Queue, name: &str) -> Result<Self, Error> {
+        let session = Session::open(queue, name).await?;
+        let publisher = Publisher::on(&session).await?;
+        Ok(Self { session, publisher })
+    }
+
     /// The event of a connection that could not be made, or was lost.
     pub fn report_failure(queue: &endpoints::Queue, error: &Error) {
         tracing::warn!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, ConnectionStatus};
 
 use super::{Error, topology, within};
 use crate::endpoints;
@@ -51,6 +51,11 @@ impl Session {
     #[must_use]
     pub fn connected(&self) -> bool {
         self.connection.status().connected()
+    }
+
+    /// The state of the connection, as it changes.
+    pub(super) fn status(&self) -> ConnectionStatus {
+        self.connection.status().clone()
     }
 
     /// Says goodbye, so that the broker requeues what is not acknowledged at once; does not wait for a broker that hangs.

@@ -13,7 +13,15 @@ use crate::env::Env;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The handler: `200` and `null`, as the original answers.
+/// Is the service at work?
+///
+/// Answers `null`, as the original does.
+#[utoipa::path(
+    get,
+    path = "/healthcheck",
+    tag = "health",
+    responses((status = 200, description = "It has begun its work", body = Value, example = json!(null)))
+)]
 pub(super) async fn healthcheck() -> Json<()> {
     tracing::info!(event = "health_checked");
     Json(())

@@ -13,13 +13,6 @@ pub struct Detail {
 
 /// Every fault of a request.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"detail": [{
-    "type": "less_than_equal",
-    "loc": ["query", "page_size"],
-    "msg": "Input should be less than or equal to 1000",
-    "input": "1001",
-    "ctx": {"le": 1000}
-}]}))]
 pub struct FieldFaults {
     /// One item per fault.
     detail: Vec<FieldFault>,
@@ -30,8 +23,8 @@ pub struct FieldFaults {
 pub struct FieldFault {
     /// What kind of fault it is: for programs.
     r#type: String,
-    /// Where it is: `body` or `query`, then the name.
-    loc: Vec<String>,
+    /// Where it is: `body` or `query`, then the name of the field; where the body is not JSON, the offset of the fault in characters.
+    loc: Vec<Place>,
     /// What is wrong: for people.
     msg: String,
     /// What came.
@@ -39,4 +32,13 @@ pub struct FieldFault {
     /// The values behind the message.
     #[schema(required = false)]
     ctx: Option<Value>,
+}
+
+/// A step on the way to a fault.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a schema; the answers are made of `ErrorItem`")]
+enum Place {
+    Name(String),
+    Offset(u64),
 }

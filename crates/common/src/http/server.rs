@@ -4,17 +4,20 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::watch::{Stages, watch};
 use crate::endpoints::Listen;
 
 /// Longer than clients of the cluster keep an idle connection, so that it is they who close it.
@@ -25,25 +28,55 @@ const MOST_CONNECTIONS: usize = 4096;
 /// After a failed accept, typically for want of file descriptors, which a closing connection gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// After the signal connections stay open this long, so that a request that is on its way is answered instead of meeting a closed
+/// connection. Each answer says `connection: close`.
+const LAME_DUCK: Duration = Duration::from_millis(100);
+
+/// A client that takes no answer for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request still in hand this long after the process was asked to stop, typically one that waits for another service, is answered
+/// with `503`: a process that just ended would leave its client without an answer. Shorter than the drain deadline.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The address of a service is taken, unknown, or not this machine's.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {host}:{port}")]
+pub struct CannotListen {
+    host: String,
+    port: u16,
+    source: std::io::Error,
+}
+
 /// Binds the address that a service listens on.
 ///
 /// # Errors
-/// When the address is taken, unknown, or not this machine's; the text names it.
-pub async fn bind(listen: &Listen) -> anyhow::Result<TcpListener> {
+/// [`CannotListen`].
+pub async fn bind(listen: &Listen) -> Result<TcpListener, CannotListen> {
     let Listen { host, port } = listen;
     TcpListener::bind((host.as_str(), *port))
         .await
-        .with_context(|| format!("cannot listen on {host}:{port}"))
+        .map_err(|source| CannotListen {
+            host: host.clone(),
+            port: *port,
+            source,
+        })
 }
 
-/// Serves requests until asked to stop; then accepts no more, and ends when those in flight are answered.
+/// Serves requests until asked to stop; then accepts no more, and ends when those in flight are answered. Every request is answered, in
+/// the form of all answers, whatever its handler does.
 pub fn serve(
     listener: TcpListener,
     router: Router,
     stopping: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let stages = Stages {
+        stopping: stopping.clone(),
+        overdue: CancellationToken::new(),
+    };
     Server {
-        router,
+        router: router.layer(from_fn_with_state(stages.clone(), watch)),
+        overdue: stages.overdue,
         open: GracefulShutdown::new(),
         places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
     }
@@ -52,6 +85,7 @@ pub fn serve(
 
 struct Server {
     router: Router,
+    overdue: CancellationToken,
     open: GracefulShutdown,
     places: Arc<Semaphore>,
 }
@@ -82,13 +116,22 @@ impl Server {
             self.answer(stream, place);
         }
         drop(listener);
-        self.open.shutdown().await;
+        if self.open.count() > 0 {
+            tokio::time::sleep(LAME_DUCK).await;
+        }
+        let answered = self.open.shutdown();
+        tokio::pin!(answered);
+        if timeout(ANSWER_DEADLINE, &mut answered).await.is_err() {
+            self.overdue.cancel();
+            answered.await;
+        }
         Ok(())
     }
 
     fn answer(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
-        // An answer is one small write, which must not wait for the acknowledgement of the one before.
+        // An answer is one small write, which must not wait for the acknowledgement of the one before. Without these options it works too.
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)

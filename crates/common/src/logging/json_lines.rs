@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -16,6 +17,7 @@ use crate::timestamp::rfc3339_micros;
 
 pub(super) struct JsonLines {
     pub(super) service: &'static str,
+    pub(super) lines: NonBlocking,
 }
 
 impl<S: Subscriber> Layer<S> for JsonLines {
@@ -32,8 +34,8 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         event.record(&mut line);
         let mut text = Value::Object(line.0).to_string();
         text.push('\n');
-        // Whoever read the log has gone: there is nobody to tell.
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        // It takes or drops the line, and never fails.
+        let _ = self.lines.clone().write_all(text.as_bytes());
     }
 }
 

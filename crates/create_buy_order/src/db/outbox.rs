@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use common::buy_order_event::BuyOrderCreated;
+use common::money::MoneyError;
 use rust_decimal::Decimal;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -41,7 +41,7 @@ type ClaimedRow = (
 ///
 /// # Errors
 /// When the database is away, or holds an order that no event can be made of.
-pub async fn claim(pool: &PgPool, most: i64, lease: Duration) -> anyhow::Result<Vec<Claimed>> {
+pub async fn claim(connection: &mut PgConnection, most: i64, lease: Duration) -> sqlx::Result<Vec<Claimed>> {
     // Relays that come at the same time skip each other's rows instead of queueing for them.
     let rows: Vec<ClaimedRow> = sqlx::query_as(
         "WITH free AS (
@@ -67,13 +67,12 @@ pub async fn claim(pool: &PgPool, most: i64, lease: Duration) -> anyhow::Result<
     )
     .bind(most)
     .bind(lease.as_secs_f64())
-    .fetch_all(pool)
-    .await
-    .context("the outbox could not be claimed")?;
+    .fetch_all(connection)
+    .await?;
     rows.into_iter().map(claimed).collect()
 }
 
-fn claimed(row: ClaimedRow) -> anyhow::Result<Claimed> {
+fn claimed(row: ClaimedRow) -> sqlx::Result<Claimed> {
     let (id, traceparent, order_id, client_id, external_id, created_at, currency_id, iso3, amount, rate, btc) =
         row;
     let event = BuyOrderCreated {
@@ -83,9 +82,9 @@ fn claimed(row: ClaimedRow) -> anyhow::Result<Claimed> {
         created_at,
         currency_id,
         currency_iso3: iso3,
-        currency_amount: amount.try_into().context("buy_order.currency_amount")?,
-        btc_rate: rate.try_into().context("buy_order.btc_rate")?,
-        btc_amount: btc.try_into().context("buy_order.btc_amount")?,
+        currency_amount: amount.try_into().map_err(undecodable)?,
+        btc_rate: rate.try_into().map_err(undecodable)?,
+        btc_amount: btc.try_into().map_err(undecodable)?,
     };
     Ok(Claimed {
         id,
@@ -94,15 +93,19 @@ fn claimed(row: ClaimedRow) -> anyhow::Result<Claimed> {
     })
 }
 
+fn undecodable(error: MoneyError) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
+}
+
 /// Removes events that the broker has confirmed.
 ///
 /// # Errors
 /// When the database is away: the events will be published once more when their lease is over, which consumers bear.
-pub async fn remove(pool: &PgPool, ids: &[i64]) -> sqlx::Result<()> {
+pub async fn remove(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<()> {
     // Fewer may be there: after an expired lease another relay may have published and removed them as well.
     sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
         .bind(ids)
-        .execute(pool)
+        .execute(connection)
         .await
         .map(drop)
 }
@@ -111,10 +114,62 @@ pub async fn remove(pool: &PgPool, ids: &[i64]) -> sqlx::Result<()> {
 ///
 /// # Errors
 /// When the database is away: then they are free when their lease is over.
-pub async fn release(pool: &PgPool, ids: &[i64]) -> sqlx::Result<()> {
+pub async fn release(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<()> {
     sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1)")
         .bind(ids)
-        .execute(pool)
+        .execute(connection)
         .await
         .map(drop)
+}
+
+/// Events of orders that are in the outbox once more.
+#[derive(Debug, Clone, Copy)]
+pub struct AddedAgain {
+    /// How many.
+    pub orders: i64,
+    /// `buy_order.id` of the last.
+    pub last_order: i64,
+    /// `outbox.id` of the last.
+    pub last_event: i64,
+}
+
+/// Adds events for up to `most` orders whose ids follow `after`, as if they were new; nothing where no order follows.
+///
+/// # Errors
+/// When the database is away: then none was added.
+pub async fn add_again(
+    connection: &mut PgConnection,
+    after: i64,
+    most: i64,
+) -> sqlx::Result<Option<AddedAgain>> {
+    let (orders, last_order, last_event): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
+        "WITH added AS (
+             INSERT INTO outbox (buy_order_id)
+             SELECT id FROM buy_order WHERE id > $1 ORDER BY id LIMIT $2
+             RETURNING id, buy_order_id
+         )
+         SELECT count(*), max(buy_order_id), max(id) FROM added",
+    )
+    .bind(after)
+    .bind(most)
+    .fetch_one(connection)
+    .await?;
+    Ok(last_order
+        .zip(last_event)
+        .map(|(last_order, last_event)| AddedAgain {
+            orders,
+            last_order,
+            last_event,
+        }))
+}
+
+/// How many events the broker has not confirmed, of those up to this `outbox.id`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count_through(connection: &mut PgConnection, last_event: i64) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT count(*) FROM outbox WHERE id <= $1")
+        .bind(last_event)
+        .fetch_one(connection)
+        .await
 }

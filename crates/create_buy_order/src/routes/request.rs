@@ -4,6 +4,7 @@ use common::http::{BodyFields, FieldFault, Problem, field};
 use common::money::{Currency, FiatAmount, MoneyError};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use uuid::Uuid;
 
 use crate::order::{CLIENT_ID, OrderRequest};
@@ -18,12 +19,25 @@ pub struct BuyOrderRequest {
     /// `USD`, `EUR` or `GBP`.
     #[schema(example = "USD", pattern = "^(USD|EUR|GBP)$")]
     currency: String,
-    /// Greater than 0, below 1,000,000,000, with at most 2 decimals. A JSON number is taken too, by its literal digits.
-    #[schema(example = "123.45", pattern = r"^[0-9]+(\.[0-9]{1,2})?$")]
+    #[schema(schema_with = text_or_number)]
     amount: String,
     /// The client's name for this one order.
     #[schema(example = "5fa733ae-82b4-4ac0-8478-35ff30dae879")]
     idempotence_key: Uuid,
+}
+
+fn text_or_number() -> Schema {
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(r"^[0-9]+(\.[0-9]{1,2})?$"));
+    OneOfBuilder::new()
+        .item(text)
+        .item(ObjectBuilder::new().schema_type(Type::Number))
+        .description(Some(
+            "Greater than 0, below 1,000,000,000, with at most 2 decimals. A JSON number is taken by its literal digits.",
+        ))
+        .examples([serde_json::Value::from("123.45")])
+        .into()
 }
 
 pub(super) fn read(mut body: BodyFields) -> Result<OrderRequest, Problem> {

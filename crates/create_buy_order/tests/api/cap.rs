@@ -1,23 +1,18 @@
-use cluster::{Cluster, Options, Service};
+use cluster::Cluster;
 use futures_util::future::try_join_all;
 use rust_decimal::Decimal;
 use serde_json::json;
 
-use super::{buy, count, new_key, put_json};
+use super::{Answer, buy, count, new_key, order_desk_with_quotes_for, put_json, total, two_processes};
+
+/// So short that a rate is asked for anew for every order.
+const NO_TIME: &str = "0.000001";
 
 /// With one dollar a BTC, amounts of USD are amounts of BTC, down to a cent.
 async fn one_dollar_desk() -> anyhow::Result<Cluster> {
     let cluster = super::order_desk().await?;
     cluster.prices().set_rate("USD", "1.00");
     Ok(cluster)
-}
-
-async fn total(cluster: &Cluster) -> anyhow::Result<Decimal> {
-    Ok(
-        sqlx::query_scalar("SELECT btc_amount FROM buy_order_running_total")
-            .fetch_one(cluster.write_model())
-            .await?,
-    )
 }
 
 async fn sum(cluster: &Cluster) -> anyhow::Result<Decimal> {
@@ -61,69 +56,78 @@ async fn an_order_beyond_any_amount_of_btc_is_over_the_cap() -> anyhow::Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn two_processes_never_take_the_sum_past_the_cap_around_the_last_free_satoshi() -> anyhow::Result<()> {
-    let cluster = Cluster::start(
-        Options::only(&[Service::BtcPrice, Service::CreateBuyOrder]).with_env(
-            Service::BtcPrice,
-            "QUOTE_MAX_AGE_S",
-            "0.001",
-        ),
-    )
-    .await?;
-    let urls = [
-        cluster.url(Service::CreateBuyOrder),
-        cluster.start_extra(Service::CreateBuyOrder).await?,
-    ];
+/// Places one order of each amount, all at once, at the URLs in turn.
+async fn buy_at_once(
+    cluster: &Cluster,
+    urls: &[String],
+    currency: &str,
+    amounts: &[&str],
+) -> anyhow::Result<Vec<Answer>> {
     let http = cluster.http();
-    cluster.prices().set_rate("USD", "1.00");
-    let order = |amount: &str| json!({ "currency": "USD", "amount": amount, "idempotence_key": new_key() });
-    assert_eq!(put_json(&http, &urls[0], &order("99.50")).await?.status, 200);
-
-    // Room for 0.50: ten of 0.05 fit, or fewer with some of 0.30 among them.
-    let bodies: Vec<_> = (0..60)
-        .map(|n| order(if n % 3 == 0 { "0.30" } else { "0.05" }))
+    let bodies: Vec<_> = amounts
+        .iter()
+        .map(|amount| json!({ "currency": currency, "amount": amount, "idempotence_key": new_key() }))
         .collect();
-    let answers = try_join_all(
-        bodies
-            .iter()
-            .enumerate()
-            .map(|(n, body)| put_json(&http, &urls[n % 2], body)),
-    )
-    .await?;
+    let sent = bodies.iter().zip(urls.iter().cycle());
+    let answers = try_join_all(sent.map(|(body, url)| put_json(&http, url, body))).await?;
     assert!(
-        answers
-            .iter()
-            .all(|answer| answer.status == 200 || answer.status == 409),
+        answers.iter().all(|answer| matches!(answer.status, 200 | 409)),
         "{answers:?}"
     );
+    Ok(answers)
+}
+
+/// The amounts of those orders that were accepted.
+fn accepted<'a>(amounts: &[&'a str], answers: &[Answer]) -> Vec<&'a str> {
+    let each = amounts.iter().zip(answers);
+    each.filter(|(_, answer)| answer.status == 200)
+        .map(|(amount, _)| *amount)
+        .collect()
+}
+
+#[tokio::test]
+async fn two_processes_never_take_the_sum_past_the_cap_and_a_smaller_order_fits_after_a_bigger_was_refused()
+-> anyhow::Result<()> {
+    let cluster = order_desk_with_quotes_for(NO_TIME).await?;
+    let urls = two_processes(&cluster).await?;
+    cluster.prices().set_rate("USD", "1.00");
+    assert_eq!(buy(&cluster, "USD", "99.50", &new_key()).await?.status, 200);
+
+    // There is room for 0.50, so for one of these; then for 0.20.
+    let bigger = ["0.30"; 60];
+    let answers = buy_at_once(&cluster, &urls, "USD", &bigger).await?;
+    assert_eq!(accepted(&bigger, &answers), ["0.30"]);
+    assert_eq!(total(&cluster).await?, Decimal::new(9_980, 2));
+
+    let mixed = ["0.30", "0.02", "0.02"].repeat(20);
+    let answers = buy_at_once(&cluster, &urls, "USD", &mixed).await?;
+    assert_eq!(accepted(&mixed, &answers), ["0.02"; 10]);
     assert_eq!(total(&cluster).await?, Decimal::ONE_HUNDRED);
-    assert_eq!(total(&cluster).await?, sum(&cluster).await?);
+    assert_eq!(sum(&cluster).await?, Decimal::ONE_HUNDRED);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_last_free_satoshi_is_sold_once() -> anyhow::Result<()> {
-    let cluster = one_dollar_desk().await?;
+async fn two_processes_sell_the_last_free_satoshis_once() -> anyhow::Result<()> {
+    let cluster = order_desk_with_quotes_for(NO_TIME).await?;
+    let urls = two_processes(&cluster).await?;
+    cluster.prices().set_rate("USD", "1.00");
     assert_eq!(buy(&cluster, "USD", "99.99", &new_key()).await?.status, 200);
-    // 41191.92 fills EUR 411.91 up to 0.00999986; then a cent at 10,000 EUR a BTC is 100 satoshis, at a million one.
     cluster.prices().set_rate("EUR", "41191.91");
     let nearly = buy(&cluster, "EUR", "411.91", &new_key()).await?;
-    assert_eq!(nearly.status, 200);
-    let free = Decimal::ONE_HUNDRED - total(&cluster).await?;
-    assert!(free > Decimal::ZERO && free < Decimal::new(100, 8), "{free}");
+    assert_eq!((nearly.status, nearly.order("btc_amount")), (200, "0.00999978"));
 
+    // 22 satoshis are free. A cent is five of them at 200,000 GBP a BTC, and one at a million.
+    let cents = ["0.01"; 60];
+    cluster.prices().set_rate("GBP", "200000.00");
+    let answers = buy_at_once(&cluster, &urls, "GBP", &cents).await?;
+    assert_eq!(accepted(&cents, &answers).len(), 4, "20 satoshis are sold");
     cluster.prices().set_rate("GBP", "1000000.00");
-    let answers = try_join_all((0..60).map(|_| {
-        let cluster = &cluster;
-        async move { buy(cluster, "GBP", "0.01", &new_key()).await }
-    }))
-    .await?;
-    let sold = answers.iter().filter(|answer| answer.status == 200).count();
+    let answers = buy_at_once(&cluster, &urls, "GBP", &cents).await?;
     assert_eq!(
-        Decimal::new(i64::try_from(sold)?, 8),
-        free,
-        "as many satoshis were sold as were free"
+        accepted(&cents, &answers).len(),
+        2,
+        "a smaller order still fits, until the last satoshi"
     );
     assert_eq!(total(&cluster).await?, Decimal::ONE_HUNDRED);
     assert_eq!(sum(&cluster).await?, Decimal::ONE_HUNDRED);

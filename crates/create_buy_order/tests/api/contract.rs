@@ -244,6 +244,25 @@ async fn each_faulty_value_is_refused_with_its_type_and_itself_as_input() -> any
 }
 
 #[tokio::test]
+async fn the_message_of_an_amount_out_of_bounds_names_the_bound() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    for (amount, bound) in [
+        ("0", "greater than 0"),
+        ("0.00", "greater than 0"),
+        ("-1", "greater than 0"),
+        ("1000000000", "less than 1000000000"),
+        ("99999999999999999999999999999", "less than 1000000000"),
+        ("0.001", "2 decimals"),
+        ("1.000", "2 decimals"),
+    ] {
+        let refused = buy(&cluster, "USD", amount, KEY).await?;
+        let msg = refused.body["detail"][0]["msg"].as_str().unwrap_or_default();
+        assert!(msg.contains(bound), "{amount}: {refused:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn other_refusals_are_json_too() -> anyhow::Result<()> {
     let cluster = order_desk().await?;
     let url = cluster.url(Service::CreateBuyOrder);
@@ -280,40 +299,55 @@ async fn other_refusals_are_json_too() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_documented_example_works_when_tried_and_the_page_needs_no_network() -> anyhow::Result<()> {
+async fn the_documented_example_works_when_tried_and_the_documented_errors_are_the_real_ones()
+-> anyhow::Result<()> {
     let cluster = order_desk().await?;
     let url = cluster.url(Service::CreateBuyOrder);
-    let document: Value = cluster
-        .http()
-        .get(format!("{url}/openapi.json"))
-        .send()
-        .await?
-        .json()
-        .await?;
+    let document = cluster.http().get(format!("{url}/openapi.json")).send().await?;
+    let document: Value = document.json().await?;
     assert_eq!(document["openapi"], "3.1.0");
-    let statuses: Vec<&String> = document["paths"]["/buy_order"]["put"]["responses"]
+    let responses = &document["paths"]["/buy_order"]["put"]["responses"];
+    let statuses: Vec<&String> = responses
         .as_object()
         .into_iter()
         .flatten()
         .map(|(status, _)| status)
         .collect();
-    assert_eq!(statuses, ["200", "408", "409", "413", "422", "500", "503"]);
+    assert_eq!(
+        statuses,
+        ["200", "400", "405", "408", "409", "413", "422", "500", "503"]
+    );
 
-    let properties = document["components"]["schemas"]["BuyOrderRequest"]["properties"]
-        .as_object()
-        .cloned()
-        .unwrap_or_default();
-    let example: serde_json::Map<String, Value> = properties
-        .into_iter()
-        .map(|(name, schema)| (name, schema["example"].clone()))
-        .collect();
-    let tried = put_json(&cluster.http(), &url, &Value::Object(example)).await?;
+    let schema = &document["components"]["schemas"]["BuyOrderRequest"]["properties"];
+    let mut example = json!({});
+    for (name, property) in schema.as_object().into_iter().flatten() {
+        example[name] = match &property["example"] {
+            Value::Null => property["examples"][0].clone(),
+            example => example.clone(),
+        };
+    }
+    let tried = put_json(&cluster.http(), &url, &example).await?;
     assert_eq!(tried.status, 200, "{tried:?}");
 
-    let page = cluster.http().get(format!("{url}/docs/")).send().await?;
-    assert_eq!(page.status().as_u16(), 200);
-    let html = page.text().await?;
-    assert!(!html.contains("https://") && !html.contains("http://"), "{html}");
+    let documented =
+        |status: u16| responses[status.to_string()]["content"]["application/json"]["example"].clone();
+    let mut faulty = example.clone();
+    faulty["amount"] = json!("0");
+    let wrong_method = cluster.http().post(format!("{url}/buy_order")).send().await?;
+    let mut refusals = vec![
+        put_json(&cluster.http(), &url, &faulty).await?,
+        send(&cluster, Some("application/json"), " ".repeat(20_000)).await?,
+        answer(wrong_method).await?,
+    ];
+    cluster.prices().set_rate("EUR", "0.01");
+    refusals.push(buy(&cluster, "EUR", "100", &new_key()).await?);
+    cluster.prices().answer_with(cluster::Behaviour::Status(500));
+    refusals.push(buy(&cluster, "GBP", "1", &new_key()).await?);
+    let refused: Vec<u16> = refusals.iter().map(|refusal| refusal.status).collect();
+    assert_eq!(refused, [422, 413, 405, 409, 503]);
+    for refusal in refusals {
+        assert_eq!(refusal.body, documented(refusal.status));
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 use cluster::{Cluster, Options, Service, wait_until};
 use futures_util::future::try_join_all;
 
-use super::{buy, count, new_key, order_desk, put_json};
+use super::{buy, count, new_key, order_desk, put_json, two_processes};
 
 #[tokio::test]
 async fn two_hundred_concurrent_repeats_make_one_order_and_199_are_marked_replayed() -> anyhow::Result<()> {
@@ -20,10 +20,7 @@ async fn two_hundred_concurrent_repeats_make_one_order_and_199_are_marked_replay
 #[tokio::test]
 async fn repeats_to_two_processes_at_once_make_one_order() -> anyhow::Result<()> {
     let cluster = order_desk().await?;
-    let urls = [
-        cluster.url(Service::CreateBuyOrder),
-        cluster.start_extra(Service::CreateBuyOrder).await?,
-    ];
+    let urls = two_processes(&cluster).await?;
     for _ in 0..20 {
         let body = serde_json::json!({ "currency": "EUR", "amount": "3", "idempotence_key": new_key() });
         let http = cluster.http();

@@ -1,16 +1,22 @@
 //! `PUT /buy_order` as its clients see it: real binaries, real servers.
 #![allow(missing_docs, reason = "the names are sentences")]
 
+mod all_or_nothing;
+mod batch;
+mod broker;
 mod cap;
 mod config;
 mod contract;
 mod idempotence;
 mod outbox;
 mod prices;
+mod republish;
 mod shutdown;
+mod wire_format;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Service};
+use cluster::{Cluster, Options, Service};
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 /// An answer, read to its end.
@@ -75,11 +81,44 @@ pub(crate) async fn count(cluster: &Cluster, table: &'static str) -> anyhow::Res
         .await?)
 }
 
+pub(crate) async fn total(cluster: &Cluster) -> anyhow::Result<Decimal> {
+    Ok(
+        sqlx::query_scalar("SELECT btc_amount FROM buy_order_running_total")
+            .fetch_one(cluster.write_model())
+            .await?,
+    )
+}
+
+/// What an order that is not accepted must leave as it is: how many orders and keys there are, and the total.
+pub(crate) async fn book(cluster: &Cluster) -> anyhow::Result<(i64, i64, Decimal)> {
+    Ok((
+        count(cluster, "buy_order").await?,
+        count(cluster, "buy_order_idempotence_cache").await?,
+        total(cluster).await?,
+    ))
+}
+
 /// Everything that accepting orders needs, and nothing more.
 pub(crate) async fn order_desk() -> anyhow::Result<Cluster> {
-    Cluster::start(cluster::Options::only(&[
-        Service::BtcPrice,
-        Service::CreateBuyOrder,
-    ]))
+    order_desk_with_quotes_for("2").await
+}
+
+/// An order desk whose quotes are reused for so many seconds.
+pub(crate) async fn order_desk_with_quotes_for(seconds: &str) -> anyhow::Result<Cluster> {
+    Cluster::start(
+        Options::only(&[Service::BtcPrice, Service::CreateBuyOrder]).with_env(
+            Service::BtcPrice,
+            "QUOTE_MAX_AGE_S",
+            seconds,
+        ),
+    )
     .await
+}
+
+/// The URLs of two processes of `create_buy_order`.
+pub(crate) async fn two_processes(cluster: &Cluster) -> anyhow::Result<[String; 2]> {
+    Ok([
+        cluster.url(Service::CreateBuyOrder),
+        cluster.start_extra(Service::CreateBuyOrder).await?,
+    ])
 }

@@ -3,92 +3,125 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use cluster::{Cluster, Options, Service, wait_until};
+use futures_util::future::try_join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{Answer, new_key, put_json};
+use super::batch::{hold_the_writers, quotes, writers_that_wait};
+use super::{answer, book, buy, new_key, order_desk};
 
-/// Buys one order after the other until it is refused a connection, and returns what was accepted.
-async fn buy_until_refused(
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A client that buys one order after the other, over one connection or over a new one each time, until it gets no answer; returns the
+/// ids of its orders. Every answer must be an order.
+async fn buy_until_cut_off(
     http: reqwest::Client,
     url: String,
+    connects_anew: bool,
     accepted: Arc<AtomicUsize>,
-) -> Vec<(String, Answer)> {
-    let mut answers = Vec::new();
+) -> anyhow::Result<Vec<String>> {
+    let mut ids = Vec::new();
     loop {
-        let key = new_key();
-        match put_json(
-            &http,
-            &url,
-            &json!({ "currency": "USD", "amount": "0.01", "idempotence_key": key }),
-        )
-        .await
-        {
-            Ok(answer) => {
-                accepted.fetch_add(1, Ordering::Relaxed);
-                answers.push((key, answer));
-            }
-            Err(_) => return answers,
+        let mut request = http
+            .put(format!("{url}/buy_order"))
+            .json(&json!({ "currency": "USD", "amount": "0.01", "idempotence_key": new_key() }));
+        if connects_anew {
+            request = request.header("connection", "close");
         }
+        let Ok(response) = request.send().await else {
+            return Ok(ids);
+        };
+        let answer = answer(response).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        accepted.fetch_add(1, Ordering::Relaxed);
+        ids.push(answer.order("id").to_owned());
     }
+}
+
+/// Stops `create_buy_order` while clients buy, and returns the ids that they were answered with.
+async fn stop_under_load(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let mut clients = JoinSet::new();
+    for client in 0..16 {
+        clients.spawn(buy_until_cut_off(
+            cluster.http(),
+            cluster.url(Service::CreateBuyOrder),
+            client % 2 == 0,
+            Arc::clone(&accepted),
+        ));
+    }
+    wait_until("the load is under way", LIMIT, async || {
+        Ok(accepted.load(Ordering::Relaxed) > 200)
+    })
+    .await?;
+    let asked = Instant::now();
+    let status = cluster.stop(Service::CreateBuyOrder).await?;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(5), "took {took:?}");
+    let last_line = cluster.output(Service::CreateBuyOrder).pop();
+    assert_eq!(status.code(), Some(0), "{last_line:?}");
+    let answered: anyhow::Result<Vec<Vec<String>>> = clients.join_all().await.into_iter().collect();
+    Ok(answered?.into_iter().flatten().collect())
+}
+
+async fn written(cluster: &Cluster) -> anyhow::Result<HashSet<String>> {
+    let ids: Vec<String> = sqlx::query_scalar("SELECT external_id::text FROM buy_order")
+        .fetch_all(cluster.write_model())
+        .await?;
+    Ok(ids.into_iter().collect())
 }
 
 #[tokio::test]
 async fn sigterm_under_load_loses_no_accepted_request_and_exits_with_0_within_5_s() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
-    let accepted = Arc::new(AtomicUsize::new(0));
-    let mut clients = JoinSet::new();
-    for _ in 0..16 {
-        clients.spawn(buy_until_refused(
-            cluster.http(),
-            cluster.url(Service::CreateBuyOrder),
-            Arc::clone(&accepted),
-        ));
+    let mut answered = HashSet::new();
+    for _ in 0..3 {
+        let ids = stop_under_load(&cluster).await?;
+        answered.extend(ids);
+        // A request whose order was written got its answer: those that failed had not been taken.
+        assert_eq!(written(&cluster).await?, answered);
+        cluster.start_service(Service::CreateBuyOrder).await?;
     }
-    wait_until("the load is under way", Duration::from_secs(30), async || {
-        Ok(accepted.load(Ordering::Relaxed) > 200)
-    })
-    .await?;
-
-    let asked = Instant::now();
-    let status = cluster.stop(Service::CreateBuyOrder).await?;
-    assert!(
-        asked.elapsed() < Duration::from_secs(5),
-        "took {:?}",
-        asked.elapsed()
-    );
-    assert_eq!(
-        status.code(),
-        Some(0),
-        "{:?}",
-        cluster.output(Service::CreateBuyOrder).last()
-    );
-
-    let answers: Vec<(String, Answer)> = clients.join_all().await.into_iter().flatten().collect();
-    assert!(
-        answers.iter().all(|(_, answer)| answer.status == 200),
-        "every request that was answered was accepted"
-    );
-    let written: HashSet<String> = sqlx::query_scalar::<_, uuid::Uuid>("SELECT external_id FROM buy_order")
-        .fetch_all(cluster.write_model())
-        .await?
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert!(
-        answers
-            .iter()
-            .all(|(_, answer)| written.contains(answer.order("id")))
-    );
-
-    // What the stopped relay left behind is taken up after a restart.
-    cluster.start_service(Service::CreateBuyOrder).await?;
-    wait_until("everything is projected", Duration::from_secs(60), async || {
+    // What the stopped relays left behind is taken up after the restart.
+    wait_until("everything is projected", 2 * LIMIT, async || {
         let projected: i64 = sqlx::query_scalar("SELECT count(*) FROM buy_order_read_model")
             .fetch_one(cluster.read_model())
             .await?;
-        Ok(usize::try_from(projected)? == written.len())
+        Ok(usize::try_from(projected)? == answered.len())
     })
     .await
+}
+
+#[tokio::test]
+async fn orders_in_hand_when_sigterm_comes_are_written_and_answered() -> anyhow::Result<()> {
+    const ORDERS: usize = 20;
+    let cluster = order_desk().await?;
+    let lock = hold_the_writers(&cluster).await?;
+    let keys: Vec<String> = (0..ORDERS).map(|_| new_key()).collect();
+    let orders = try_join_all(keys.iter().map(|key| buy(&cluster, "USD", "0.01", key)));
+    let stop = async {
+        wait_until("every order waits for the writer", LIMIT, async || {
+            Ok(quotes(&cluster) == ORDERS && writers_that_wait(&cluster).await? == 1)
+        })
+        .await?;
+        cluster.terminate(Service::CreateBuyOrder)?;
+        let url = cluster.url(Service::CreateBuyOrder);
+        let address = url.trim_start_matches("http://");
+        wait_until("it takes no new connection", LIMIT, async || {
+            Ok(tokio::net::TcpStream::connect(address).await.is_err())
+        })
+        .await?;
+        Ok(lock.rollback().await?)
+    };
+    let (answers, ()) = tokio::try_join!(orders, stop)?;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let (orders, keys, _) = book(&cluster).await?;
+    assert_eq!((orders, keys), (20, 20));
+    let status = cluster
+        .wait_for_end(Service::CreateBuyOrder, Duration::from_secs(5))
+        .await?;
+    assert_eq!(status.code(), Some(0));
+    Ok(())
 }

@@ -50,24 +50,6 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn the_docs_page_is_served_by_the_binary_itself() -> anyhow::Result<()> {
-    let cluster = cluster().await?;
-    let response = cluster
-        .http()
-        .get(cluster.url(Service::FetchBuyOrders) + "/docs/")
-        .send()
-        .await?;
-    assert_eq!(response.status(), StatusCode::OK);
-    let kind = response
-        .headers()
-        .get("content-type")
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or_default();
-    assert!(kind.starts_with("text/html"), "{kind}");
-    Ok(())
-}
-
-#[tokio::test]
 async fn the_document_names_every_status_and_its_example_works_when_tried() -> anyhow::Result<()> {
     let cluster = cluster().await?;
     insert(cluster.read_model(), 1, 1..=20).await?;

@@ -11,7 +11,10 @@ use serde_json::Value;
 
 use crate::support::wait_until;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/forward_server");
+const FOLDER: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../fluent_logger/tests/forward_server" // also for the tests of `cluster`, which include this file
+);
 
 /// A running server; killed when dropped.
 pub(crate) struct Server {
@@ -66,21 +69,6 @@ impl Server {
     /// What was received so far, in the order of arrival.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.lines.lock().unwrap().clone()
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.lines.lock().unwrap().len()
-    }
-
-    /// The field `number` of all events of a tag, in the order of arrival.
-    pub(crate) fn numbers(&self, tag: &str) -> Vec<u64> {
-        let of_tag = |event: &&Value| event["tag"] == tag;
-        let lines = self.lines.lock().unwrap();
-        lines
-            .iter()
-            .filter(of_tag)
-            .filter_map(|event| event["record"]["number"].as_u64())
-            .collect()
     }
 
     /// As a crash does. All that was printed before is among the events afterwards.

@@ -6,9 +6,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use fluent_logger::{Config, Record, Sender, Status, Worker, start};
 use rmp::decode::{read_array_len, read_bin_len, read_int, read_map_len, read_str_len};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
+
+use crate::server::Server;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -196,4 +199,20 @@ pub(crate) async fn listen() -> anyhow::Result<(TcpListener, u16)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     Ok((listener, port))
+}
+
+impl Server {
+    pub(crate) fn count(&self) -> usize {
+        self.events().len()
+    }
+
+    /// The field `number` of all events of a tag, in the order of arrival.
+    pub(crate) fn numbers(&self, tag: &str) -> Vec<u64> {
+        let of_tag = |event: &&Value| event["tag"] == tag;
+        self.events()
+            .iter()
+            .filter(of_tag)
+            .filter_map(|event| event["record"]["number"].as_u64())
+            .collect()
+    }
 }

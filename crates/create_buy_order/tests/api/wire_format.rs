@@ -1,0 +1,143 @@
+//! What is on the queue, for consumers of any make.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cluster::{Cluster, Service, wait_until};
+use lapin::message::Delivery;
+use lapin::options::BasicGetOptions;
+use lapin::types::{AMQPValue, ShortString};
+use serde_json::{Value, json};
+
+use super::broker::channel;
+use super::{Answer, answer, buy, count, new_key, order_desk};
+
+/// The next message of the queue, for which nobody else waits.
+async fn next_message(cluster: &Cluster) -> anyhow::Result<Delivery> {
+    wait_until("the event is in the queue", Duration::from_secs(30), async || {
+        Ok(count(cluster, "outbox").await? == 0)
+    })
+    .await?;
+    let channel = channel(cluster).await?;
+    let next = channel.basic_get("buy_order".into(), BasicGetOptions { no_ack: true });
+    Ok(next.await?.context("no message")?.delivery)
+}
+
+fn traceparent(message: &Delivery) -> &str {
+    let headers = message.properties.headers().as_ref();
+    let header = headers.and_then(|headers| headers.inner().get("traceparent"));
+    let text = header.and_then(AMQPValue::as_long_string);
+    text.and_then(|text| std::str::from_utf8(text.as_bytes()).ok())
+        .unwrap_or_default()
+}
+
+/// The trace id of a `traceparent` of version 00, if it is a valid one.
+fn trace_id(traceparent: &str) -> Option<&str> {
+    let hexadecimal = |part: &&str, digits| {
+        part.len() == digits && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let id = |part: &&str, digits| hexadecimal(part, digits) && part.bytes().any(|byte| byte != b'0');
+    let parts: Vec<&str> = traceparent.split('-').collect();
+    match parts[..] {
+        ["00", trace, parent, flags] if id(&trace, 32) && id(&parent, 16) && hexadecimal(&flags, 2) => {
+            Some(trace)
+        }
+        _ => None,
+    }
+}
+
+async fn buy_in_trace(cluster: &Cluster, traceparent: &str) -> anyhow::Result<Answer> {
+    let url = format!("{}/buy_order", cluster.url(Service::CreateBuyOrder));
+    let body = json!({ "currency": "GBP", "amount": "123.45", "idempotence_key": new_key() });
+    let request = cluster.http().put(url).header("traceparent", traceparent);
+    answer(request.json(&body).send().await?).await
+}
+
+#[tokio::test]
+async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request() -> anyhow::Result<()> {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let cluster = order_desk().await?;
+    let accepted = buy_in_trace(&cluster, &format!("00-{TRACE}-00f067aa0ba902b7-01")).await?;
+    assert_eq!(accepted.status, 200, "{accepted:?}");
+    let (id, currency_id): (i64, i64) = sqlx::query_as("SELECT id, currency_id FROM buy_order")
+        .fetch_one(cluster.write_model())
+        .await?;
+    let message = next_message(&cluster).await?;
+
+    let exchange = &cluster.environment(Service::CreateBuyOrder)?["Q_EXCHANGE"];
+    assert_eq!(message.exchange.as_str(), exchange);
+    assert_eq!(message.routing_key.as_str(), "buy_order");
+    let properties = &message.properties;
+    let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
+    assert_eq!(
+        text(properties.content_type()).as_deref(),
+        Some("application/json")
+    );
+    assert_eq!(text(properties.kind()).as_deref(), Some("buy_order_created"));
+    assert_eq!(
+        text(properties.message_id()).as_deref(),
+        Some(accepted.order("id"))
+    );
+    assert_eq!(*properties.delivery_mode(), Some(2), "persistent");
+    assert_eq!(
+        trace_id(traceparent(&message)),
+        Some(TRACE),
+        "{}",
+        traceparent(&message)
+    );
+    let order = &accepted.body["buy_order"];
+    assert_eq!(
+        serde_json::from_slice::<Value>(&message.data)?,
+        json!({
+            "id": id,
+            "client_id": 1,
+            "external_id": order["id"],
+            "created_at": order["created_at"],
+            "currency_id": currency_id,
+            "currency_iso3": "GBP",
+            "currency_amount": "123.45",
+            "btc_rate": "35330.89000000",
+            "btc_amount": order["btc_amount"],
+        })
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_order_without_a_valid_trace_is_published_in_a_trace_of_its_own() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    buy(&cluster, "USD", "1", &new_key()).await?;
+    let first = next_message(&cluster).await?;
+    buy_in_trace(&cluster, "00-nonsense-01").await?;
+    let second = next_message(&cluster).await?;
+    let traces = [&first, &second].map(|message| trace_id(traceparent(message)));
+    assert!(traces.iter().all(Option::is_some), "{first:?} {second:?}");
+    assert_ne!(traces[0], traces[1]);
+    Ok(())
+}
+
+/// What the broker's management interface tells of a resource.
+async fn described(cluster: &Cluster, resource: &str) -> anyhow::Result<Value> {
+    let broker = cluster.queue();
+    let request = cluster.http().get(broker.api(resource));
+    let response = request.basic_auth(&broker.user, Some(&broker.password)).send();
+    Ok(response.await?.error_for_status()?.json().await?)
+}
+
+#[tokio::test]
+async fn events_go_through_a_durable_direct_exchange_to_a_durable_quorum_queue() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    buy(&cluster, "USD", "1", &new_key()).await?;
+    let message = next_message(&cluster).await?;
+    let queue = described(&cluster, &format!("queues/{{vhost}}/{}", message.routing_key)).await?;
+    assert_eq!(
+        (&queue["durable"], &queue["type"]),
+        (&json!(true), &json!("quorum"))
+    );
+    let exchange = described(&cluster, &format!("exchanges/{{vhost}}/{}", message.exchange)).await?;
+    assert_eq!(
+        (&exchange["durable"], &exchange["type"]),
+        (&json!(true), &json!("direct"))
+    );
+    Ok(())
+}
