@@ -34,6 +34,11 @@ async fn it_quotes_its_fixed_rates_or_those_of_its_environment_and_ends_on_sigte
             assert_eq!(price["data"]["amount"], rate);
             assert_eq!(price["data"]["currency"], currency);
         }
+        let unknown = client.get(format!("{url}/v2/prices/buy?currency=JPY"));
+        let unknown = unknown.send().await?;
+        assert_eq!(unknown.status(), 400);
+        let refusal: Value = unknown.json().await?;
+        assert_eq!(refusal["errors"][0]["message"], "Currency is invalid");
         anyhow::Ok(())
     };
     let outcome = outcome.await;

@@ -56,9 +56,9 @@ pub(super) async fn watch(State(stages): State<Stages>, request: Request, next: 
 /// axum and the documentation page answer some errors in plain text, or with nothing.
 fn is_error_in_another_form(response: &Response) -> bool {
     let status = response.status();
-    let json = HeaderValue::from_static("application/json");
+    let is_json = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/json");
     (status.is_client_error() || status.is_server_error())
-        && response.headers().get(CONTENT_TYPE) != Some(&json)
+        && !response.headers().get(CONTENT_TYPE).is_some_and(is_json)
 }
 
 fn in_our_form(original: &Response) -> Response {
