@@ -15,6 +15,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/settings.sh
 . scripts/settings.sh
+# shellcheck source=scripts/running.sh
+. scripts/running.sh
 
 IMAGES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE)
 PORTS=(CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT WRITE_MODEL_DB_EXT_PORT READ_MODEL_DB_EXT_PORT Q_EXT_ADMIN_PORT)
@@ -78,11 +80,9 @@ reason_against_docker() {
     done
 }
 
-compose() {
-    local files=(-f docker-compose.yml)
-    [ "$prices" != simulator ] || files+=(-f docker-compose.simulator.yml)
-    scripts/compose.sh "${files[@]}" "$@"
-}
+compose_files() { if [ "$prices" = simulator ]; then echo docker-compose.yml:docker-compose.simulator.yml; else echo docker-compose.yml; fi; }
+
+compose() { COMPOSE_FILE=$(compose_files) scripts/compose.sh "$@"; }
 
 # Of all containers of the project. Says what Compose says only where that fails.
 compose_down() {
@@ -93,19 +93,20 @@ compose_down() {
 # Another project than before would leave the earlier one running unnoticed.
 refuse_another_project() {
     local before
-    [ -e .cluster/docker_mode ] || return 0
-    before=$(cat .cluster/docker_mode)
+    runs_in_docker || return 0
+    read -r before <.cluster/docker_mode
     [ "$before" = "$COMPOSE_PROJECT_NAME" ] ||
         fail "the cluster of another COMPOSE_PROJECT_NAME ('$before') was started from here: ./stop.sh stops it"
 }
 
-# What ./stop.sh has to know.
-record_docker_mode() { mkdir -p .cluster && echo "$COMPOSE_PROJECT_NAME" >.cluster/docker_mode; }
+# What ./stop.sh and scripts/compose.sh have to know: the project and its files.
+record_docker_mode() {
+    mkdir -p .cluster
+    printf '%s\n' "$COMPOSE_PROJECT_NAME" "$(compose_files)" >.cluster/docker_mode
+}
 
 check_ports() {
     local name port taken=
-    # A cluster of ours that runs already is brought up to date instead.
-    [ -z "$(compose ps -q 2>/dev/null)" ] || return 0
     for name in "${PORTS[@]}"; do
         port=$(setting "$name")
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
@@ -215,8 +216,10 @@ run_docker() {
     command -v curl >/dev/null || fail "curl is missing: install the package 'curl'"
     COMPOSE_PROJECT_NAME=$(scripts/compose.sh project)
     export COMPOSE_PROJECT_NAME
+    ! runs_natively || fail "the cluster of this clone runs natively: ./stop.sh stops it"
     refuse_another_project
-    check_ports
+    # A cluster of ours that runs already is brought up to date.
+    [ -n "$(compose ps -q 2>/dev/null)" ] || check_ports
     if ! ./build_run_images.sh --check; then
         require_space_mb 3000
         say "building the images, which are missing or older than the sources"
@@ -231,6 +234,7 @@ run_docker() {
         compose_down --volumes || fail "the stored data could not be forgotten: see above"
     fi
     choose_prices_for_docker
+    record_docker_mode
     say "starting the containers"
     compose up -d --remove-orphans || { docker_down && fail "Compose could not start the cluster: see above"; }
     wait_until_healthy
@@ -253,6 +257,9 @@ run_docker() {
 
 run_native() {
     [ ! -e .cluster ] || [ -O .cluster ] || fail "the cluster in $PWD/.cluster belongs to $(stat -c %U .cluster): run this as that user"
+    ! runs_natively || fail "the cluster of this clone runs already: ./stop.sh stops it"
+    ! runs_in_docker || fail "the cluster of this clone runs in containers: ./stop.sh stops it"
+    check_ports
     command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
     command -v cargo >/dev/null || fail "Rust is missing: install it as https://rustup.rs says, then try again"
     local binaries=${CARGO_TARGET_DIR:-target}/release

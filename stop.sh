@@ -2,6 +2,8 @@
 # Stops whatever ./run.sh started, in either mode, and nothing else. The data is kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/running.sh
+. scripts/running.sh
 case "${1:-}" in
 '') ;;
 -h | --help)
@@ -14,11 +16,14 @@ case "${1:-}" in
     ;;
 esac
 
-# The project that was started, whatever the environment names now. The price simulator is no part of the file: an orphan.
+# The project that was started, whatever the environment names now.
 stop_docker() {
+    local project files
+    { read -r project && read -r files; } <.cluster/docker_mode || true
     echo "stop.sh: stopping the containers"
-    COMPOSE_PROJECT_NAME=$(cat .cluster/docker_mode) scripts/compose.sh -f docker-compose.yml down --remove-orphans --timeout 40 || return 1
+    COMPOSE_PROJECT_NAME=$project COMPOSE_FILE=$files scripts/compose.sh down --remove-orphans --timeout 40 || return 1
     rm -f .cluster/docker_mode
+    echo "stop.sh: stopped; the data is kept"
 }
 
 # The program that runs, also where the one on disk was deleted or built anew since; else the one that was built.
@@ -32,11 +37,12 @@ cluster_program() {
 }
 
 stopped='' failed=0
-if [ -e .cluster/docker_mode ]; then
+if runs_in_docker; then
     stopped=1
     stop_docker || failed=1
 fi
-if [ -s .cluster/lock ]; then
+# One that was killed leaves a list of its processes, which may still be ending.
+if runs_natively || [ -e .cluster/processes ]; then
     program=$(cluster_program)
     if [ -n "$program" ]; then
         stopped=1

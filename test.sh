@@ -7,12 +7,13 @@
 #   all           everything; without an argument: everything this machine can run
 #
 # Needs no running cluster, and leaves one that runs alone: the suites bring their own servers on free ports.
+
 # The suites are called by their names.
 # shellcheck disable=SC2317
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0" | sed '/^# The suites/,$d'; }
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
 fail() { echo "test.sh: $*" >&2; exit 1; }
 
 wanted=${1:-possible}

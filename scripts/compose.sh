@@ -16,6 +16,12 @@ if [ "${1:-}" = project ]; then
     echo "$COMPOSE_PROJECT_NAME"
     exit
 fi
+# The files of the cluster that ./run.sh started: without that of the price simulator its containers would be changed and its simulator lost.
+record=.cluster/docker_mode
+if [ -z "${COMPOSE_FILE:-}" ] && [ -e "$record" ] && [ "$(sed -n 1p "$record")" = "$COMPOSE_PROJECT_NAME" ]; then
+    COMPOSE_FILE=$(sed -n 2p "$record")
+    export COMPOSE_FILE
+fi
 if docker compose version >/dev/null 2>&1; then exec docker compose "$@"; fi
 if command -v docker-compose >/dev/null; then exec docker-compose "$@"; fi
 echo "compose: neither 'docker compose' nor 'docker-compose' is here: run scripts/ensure_docker.sh" >&2

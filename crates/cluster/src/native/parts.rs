@@ -23,7 +23,7 @@ use crate::service::Service;
 pub(crate) struct Parts {
     services: BTreeMap<Service, Arc<Replica>>,
     contract: Contract,
-    _simulator: Option<PriceSimulator>,
+    simulator: Option<PriceSimulator>,
     rabbitmq: Option<RabbitMq>,
     databases: Vec<Postgres>,
 }
@@ -41,7 +41,7 @@ impl Parts {
         let mut parts = Self {
             services: BTreeMap::new(),
             contract,
-            _simulator: None,
+            simulator: None,
             rabbitmq: None,
             databases: Vec::new(),
         };
@@ -60,7 +60,7 @@ impl Parts {
             .get(&Service::BtcPrice)
             .cloned()
             .context("btc_price is unknown")?;
-        parts._simulator = prices::choose(choice, &mut parts.contract, &btc_price, &client).await?;
+        parts.simulator = prices::choose(choice, &mut parts.contract, &btc_price, &client).await?;
         for (service, replica) in &parts.services {
             replica.start(environment(*service, &parts.contract, replica.port()))?;
         }
@@ -118,6 +118,15 @@ impl Parts {
                     }
                 }
             }
+        }
+    }
+
+    /// Where prices come from.
+    pub(crate) fn prices(&self) -> &'static str {
+        if self.simulator.is_some() {
+            "simulator"
+        } else {
+            "coinbase"
         }
     }
 

@@ -108,6 +108,7 @@ pub async fn stop(place: &Place) -> anyhow::Result<ExitCode> {
 fn introduce(parts: &Parts, folder: &Folder) -> anyhow::Result<()> {
     let contract = parts.contract();
     let port = |name| contract.port(name);
+    let prices = parts.prices();
     let create = port("CREATE_BUY_ORDER_EXT_PORT")?;
     let fetch = port("FETCH_BUY_ORDERS_EXT_PORT")?;
     let database = |prefix: &str| -> anyhow::Result<String> {
@@ -123,7 +124,7 @@ fn introduce(parts: &Parts, folder: &Folder) -> anyhow::Result<()> {
         ))
     };
     println!(
-        "\nThe cluster is healthy.\n\
+        "\nThe cluster is healthy. Prices come from: {prices}\n\
          \n  create_buy_order   http://127.0.0.1:{create}/docs\
          \n  fetch_buy_orders   http://127.0.0.1:{fetch}/docs\
          \n  btc_price          http://127.0.0.1:{}/docs\
