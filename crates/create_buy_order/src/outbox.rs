@@ -2,8 +2,11 @@
 //!
 //! At least once: a relay that dies between confirm and removal leaves the event to be published again. Consumers bear that.
 
+mod lease;
+
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::broker::{self, Backoff, Outgoing, Publishing, Verdict};
 use common::database::with_connection;
@@ -12,13 +15,11 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::lease::{LEASE, Lease, RENEW_EVERY};
 use crate::db::outbox::{self, Claimed};
 
 /// How often the outbox is looked at without being told: events of another replica that died, or whose wake-up was missed.
 const POLL: Duration = Duration::from_millis(500);
-
-/// Longer than a publish can take (its limit is 10 s), so that two relays rarely publish the same event.
-const LEASE: Duration = Duration::from_secs(30);
 
 /// A broker that hangs gets this long to confirm what is on its way once the process was asked to stop.
 const LAST_WINDOW_LIMIT: Duration = Duration::from_secs(2);
@@ -95,6 +96,7 @@ impl Relay<'_> {
             if !publishing.session.connected() {
                 return Err(broker::Error::Closed.into());
             }
+            let claimed_at = Instant::now();
             let most = i64::try_from(broker::WINDOW).unwrap_or(i64::MAX);
             let events = with_connection(self.pool, async |connection| {
                 outbox::claim(connection, most, LEASE).await
@@ -102,11 +104,12 @@ impl Relay<'_> {
             let events = events
                 .await
                 .map_err(|error| database(error, "the outbox could not be claimed"))?;
-            if events.is_empty() {
-                self.wait_for_events().await;
-            } else {
-                self.publish(publishing, &events).await?;
-                backoff.reset();
+            match Lease::of(&events, claimed_at) {
+                None => self.wait_for_events().await,
+                Some(lease) => {
+                    self.publish(publishing, &events, lease).await?;
+                    backoff.reset();
+                }
             }
         }
         Ok(())
@@ -120,21 +123,19 @@ impl Relay<'_> {
         }
     }
 
-    async fn publish(&self, publishing: &mut Publishing, events: &[Claimed]) -> Result<(), Interrupted> {
+    async fn publish(
+        &self,
+        publishing: &mut Publishing,
+        events: &[Claimed],
+        lease: Lease,
+    ) -> Result<(), Interrupted> {
         let published = match self.messages(events) {
-            Ok(messages) => self.publish_in_time(publishing, &messages).await,
-            Err(error) => {
-                return self
-                    .release(events.iter().map(|event| event.id).collect(), error)
-                    .await;
-            }
+            Ok(messages) => self.publish_in_time(publishing, &messages, &lease).await,
+            Err(error) => return self.release(lease.ids(), &lease, error).await,
         };
         let verdicts = match published {
             Ok(verdicts) => verdicts,
-            Err(error) => {
-                let all = events.iter().map(|event| event.id).collect();
-                return self.release(all, error.into()).await;
-            }
+            Err(error) => return self.release(lease.ids(), &lease, error.into()).await,
         };
         let mut confirmed = Vec::with_capacity(events.len());
         let mut not_confirmed = Vec::new();
@@ -149,11 +150,18 @@ impl Relay<'_> {
             }
         }
         let removed = with_connection(self.pool, async |connection| {
-            outbox::remove(connection, &confirmed).await
+            outbox::remove(connection, &confirmed, lease.until()).await
         });
-        removed
+        let removed = removed
             .await
             .map_err(|error| database(error, "confirmed events could not be removed"))?;
+        if removed < confirmed.len() as u64 {
+            report_failure(&anyhow::anyhow!(
+                "the lease was over too soon: {} of {} confirmed events are another relay's now, and are published once more",
+                confirmed.len() as u64 - removed,
+                confirmed.len(),
+            ));
+        }
         match first_reason {
             None => Ok(()),
             Some(reason) => {
@@ -161,7 +169,7 @@ impl Relay<'_> {
                     count: not_confirmed.len(),
                     reason,
                 };
-                self.release(not_confirmed, error.into()).await
+                self.release(&not_confirmed, &lease, error.into()).await
             }
         }
     }
@@ -176,26 +184,37 @@ impl Relay<'_> {
             .map_err(|error| Interrupted::Database(error.into()))
     }
 
-    /// Publishing has a limit of its own; a stop shortens it, because the process has only seconds left.
+    /// Publishing has a limit of its own, and is as long as it takes while the broker has blocked us: meanwhile the lease is renewed. A stop
+    /// shortens it, because the process has only seconds left.
     async fn publish_in_time(
         &self,
         publishing: &mut Publishing,
         messages: &[Outgoing],
+        lease: &Lease,
     ) -> Result<Vec<Verdict>, broker::Error> {
-        let too_late = async {
+        let may_publish = || lease.holds();
+        let mut published = pin!(publishing.publisher.publish_while(messages, &may_publish));
+        let mut too_late = pin!(async {
             self.stopping.cancelled().await;
             tokio::time::sleep(LAST_WINDOW_LIMIT).await;
-        };
-        tokio::select! {
-            verdicts = publishing.publisher.publish_all(messages) => verdicts,
-            () = too_late => Err(broker::Error::TimedOut { doing: "publish before the process stops", limit: LAST_WINDOW_LIMIT }),
+        });
+        loop {
+            tokio::select! {
+                verdicts = &mut published => return verdicts,
+                () = &mut too_late => return Err(broker::Error::TimedOut { doing: "publish before the process stops", limit: LAST_WINDOW_LIMIT }),
+                () = tokio::time::sleep(RENEW_EVERY) => {}
+            }
+            // Not beside the publishing, but to its end: a renewal that is dropped half-way leaves unknown until when the claim holds.
+            if let Err(error) = lease.renew(self.pool).await {
+                report_failure(&anyhow::Error::from(error).context("the lease could not be renewed"));
+            }
         }
     }
 
     /// Gives the events back, so that no one has to wait for the lease, and passes the failure on.
-    async fn release(&self, ids: Vec<i64>, because: Interrupted) -> Result<(), Interrupted> {
+    async fn release(&self, ids: &[i64], lease: &Lease, because: Interrupted) -> Result<(), Interrupted> {
         let released = with_connection(self.pool, async |connection| {
-            outbox::release(connection, &ids).await
+            outbox::release(connection, ids, lease.until()).await
         });
         if let Err(error) = released.await {
             report_failure(

@@ -19,6 +19,8 @@ pub const WINDOW: usize = 1000;
 /// A window is confirmed within tens of milliseconds.
 const WINDOW_LIMIT: Duration = Duration::from_secs(10);
 
+const TOO_LATE: &str = "not published, because it was no longer ours to publish";
+
 /// What the broker did with one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -59,15 +61,31 @@ impl Publisher {
     /// # Errors
     /// When the connection fails or the broker hangs: then nothing is known about any of the messages, and the session is of no more use.
     pub async fn publish_all(&mut self, messages: &[Outgoing]) -> Result<Vec<Verdict>, Error> {
+        self.publish_while(messages, &|| true).await
+    }
+
+    /// The same, but asks before each message whether it may still be published: from the first that may not be on, none is.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn publish_while(
+        &mut self,
+        messages: &[Outgoing],
+        may_publish: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Verdict>, Error> {
         let mut verdicts = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            verdicts.extend(self.publish_in_time(window).await?);
+            verdicts.extend(self.publish_in_time(window, may_publish).await?);
         }
         Ok(verdicts)
     }
 
-    async fn publish_in_time(&self, window: &[Outgoing]) -> Result<Vec<Verdict>, Error> {
-        let mut published = pin!(self.publish_window(window));
+    async fn publish_in_time(
+        &self,
+        window: &[Outgoing],
+        may_publish: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Verdict>, Error> {
+        let mut published = pin!(self.publish_window(window, may_publish));
         loop {
             match within(WINDOW_LIMIT, "publish", &mut published).await {
                 Err(Error::TimedOut { .. }) if self.connection.blocked() => {}
@@ -76,7 +94,11 @@ impl Publisher {
         }
     }
 
-    async fn publish_window(&self, window: &[Outgoing]) -> Result<Vec<Verdict>, lapin::Error> {
+    async fn publish_window(
+        &self,
+        window: &[Outgoing],
+        may_publish: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Verdict>, lapin::Error> {
         // Mandatory: a message that no queue takes comes back; else the broker would confirm and forget it.
         let options = BasicPublishOptions {
             mandatory: true,
@@ -84,6 +106,9 @@ impl Publisher {
         };
         let mut pending = Vec::with_capacity(window.len());
         for message in window {
+            if !may_publish() {
+                break;
+            }
             let exchange = topology::short(&message.exchange);
             let routing_key = topology::short(&message.routing_key);
             const PERSISTENT: u8 = 2;
@@ -97,7 +122,10 @@ impl Publisher {
         for confirmation in pending {
             confirmations.push(confirmation.await?);
         }
-        Ok(verdicts(window, confirmations))
+        let published = confirmations.len();
+        let mut verdicts = verdicts(&window[..published], confirmations);
+        verdicts.resize(window.len(), Verdict::NotConfirmed(TOO_LATE.to_owned()));
+        Ok(verdicts)
     }
 }
 

@@ -1,6 +1,10 @@
 //! The outbox: events of committed orders that the broker has not confirmed yet.
 //!
 //! Each function is one statement that commits by itself: no lock is held while a relay talks to the broker.
+//!
+//! A claim is told from every other one of the same row by the time until which it holds, to the microsecond. That time is drawn and
+//! compared by the database alone, so that no clock of ours matters; whoever comes back with one that is no longer in the row, changes
+//! nothing.
 
 use std::time::Duration;
 
@@ -20,11 +24,14 @@ pub struct Claimed {
     pub event: BuyOrderCreated,
     /// The trace context of the request that made the order.
     pub traceparent: Option<String>,
+    /// Until when it is claimed; the same for all that were claimed together.
+    pub claimed_until: OffsetDateTime,
 }
 
 type ClaimedRow = (
     i64,
     Option<String>,
+    OffsetDateTime,
     i64,
     i64,
     Uuid,
@@ -53,12 +60,12 @@ pub async fn claim(connection: &mut PgConnection, most: i64, lease: Duration) ->
              FOR UPDATE SKIP LOCKED
          ), claimed AS (
              UPDATE outbox
-             SET claimed_until = clock_timestamp() + make_interval(secs => $2)
+             SET claimed_until = statement_timestamp() + make_interval(secs => $2)
              FROM free
              WHERE outbox.id = free.id
-             RETURNING outbox.id, outbox.buy_order_id, outbox.traceparent
+             RETURNING outbox.id, outbox.buy_order_id, outbox.traceparent, outbox.claimed_until
          )
-         SELECT claimed.id, claimed.traceparent, buy_order.id, buy_order.client_id, buy_order.external_id, buy_order.created_at,
+         SELECT claimed.id, claimed.traceparent, claimed.claimed_until, buy_order.id, buy_order.client_id, buy_order.external_id, buy_order.created_at,
                 buy_order.currency_id, currency.iso3, buy_order.currency_amount, buy_order.btc_rate, buy_order.btc_amount
          FROM claimed
          JOIN buy_order ON buy_order.id = claimed.buy_order_id
@@ -73,8 +80,20 @@ pub async fn claim(connection: &mut PgConnection, most: i64, lease: Duration) ->
 }
 
 fn claimed(row: ClaimedRow) -> sqlx::Result<Claimed> {
-    let (id, traceparent, order_id, client_id, external_id, created_at, currency_id, iso3, amount, rate, btc) =
-        row;
+    let (
+        id,
+        traceparent,
+        claimed_until,
+        order_id,
+        client_id,
+        external_id,
+        created_at,
+        currency_id,
+        iso3,
+        amount,
+        rate,
+        btc,
+    ) = row;
     let event = BuyOrderCreated {
         id: order_id,
         client_id,
@@ -90,6 +109,7 @@ fn claimed(row: ClaimedRow) -> sqlx::Result<Claimed> {
         id,
         event,
         traceparent,
+        claimed_until,
     })
 }
 
@@ -97,26 +117,63 @@ fn undecodable(error: MoneyError) -> sqlx::Error {
     sqlx::Error::Decode(error.into())
 }
 
-/// Removes events that the broker has confirmed.
+/// Makes a claim last as long as a new one. The new end of those rows that were still claimed until `claimed_until`, and how many they are;
+/// nothing when there are none.
+///
+/// # Errors
+/// When the database is away: then it is not known whether the claim lasts longer now.
+pub async fn renew(
+    connection: &mut PgConnection,
+    ids: &[i64],
+    claimed_until: OffsetDateTime,
+    lease: Duration,
+) -> sqlx::Result<Option<(OffsetDateTime, i64)>> {
+    let (until, rows): (Option<OffsetDateTime>, i64) = sqlx::query_as(
+        "WITH renewed AS (
+             UPDATE outbox
+             SET claimed_until = statement_timestamp() + make_interval(secs => $3)
+             WHERE id = ANY($1) AND claimed_until = $2
+             RETURNING claimed_until
+         )
+         SELECT max(claimed_until), count(*) FROM renewed",
+    )
+    .bind(ids)
+    .bind(claimed_until)
+    .bind(lease.as_secs_f64())
+    .fetch_one(connection)
+    .await?;
+    Ok(until.map(|until| (until, rows)))
+}
+
+/// Removes events that the broker has confirmed, and are still claimed until `claimed_until`; answers how many.
 ///
 /// # Errors
 /// When the database is away: the events will be published once more when their lease is over, which consumers bear.
-pub async fn remove(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<()> {
-    // Fewer may be there: after an expired lease another relay may have published and removed them as well.
-    sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
+pub async fn remove(
+    connection: &mut PgConnection,
+    ids: &[i64],
+    claimed_until: OffsetDateTime,
+) -> sqlx::Result<u64> {
+    sqlx::query("DELETE FROM outbox WHERE id = ANY($1) AND claimed_until = $2")
         .bind(ids)
+        .bind(claimed_until)
         .execute(connection)
         .await
-        .map(drop)
+        .map(|done| done.rows_affected())
 }
 
-/// Gives events back before their lease is over.
+/// Gives events that are still claimed until `claimed_until` back before that.
 ///
 /// # Errors
 /// When the database is away: then they are free when their lease is over.
-pub async fn release(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<()> {
-    sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1)")
+pub async fn release(
+    connection: &mut PgConnection,
+    ids: &[i64],
+    claimed_until: OffsetDateTime,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1) AND claimed_until = $2")
         .bind(ids)
+        .bind(claimed_until)
         .execute(connection)
         .await
         .map(drop)
