@@ -22,6 +22,9 @@ use std::time::Duration;
 /// Why a session with the broker is of no use any more: drop it and open another.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The broker cannot be reached.
+    #[error("the broker cannot be reached")]
+    Unreachable(#[from] std::io::Error),
     /// The broker refused something, or the connection is gone.
     #[error("the broker or the connection to it failed")]
     Amqp(#[from] lapin::Error),

@@ -1,9 +1,15 @@
 //! One connection to the broker, with the topology declared.
 
+use std::io;
+use std::net::Shutdown;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use async_compat::CompatExt as _;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Channel, Connection, ConnectionProperties, ConnectionStatus};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus};
+use socket2::{SockRef, Socket};
+use tokio::net::TcpStream;
 
 use super::{Error, topology, within};
 use crate::endpoints;
@@ -21,6 +27,19 @@ const FRAME_MAX_BYTES: u32 = 128 * 1024;
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
+    _hang_up: HangUp,
+}
+
+/// Ends the TCP connection when it is dropped. Without it lapin's thread and socket live on, when a session or an attempt at one is given
+/// up, for as long as the broker neither speaks nor closes: a broker that hangs would collect one of each per attempt.
+#[derive(Debug)]
+struct HangUp(Socket);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        // It fails where the connection has ended already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 impl Session {
@@ -29,14 +48,14 @@ impl Session {
     /// # Errors
     /// When the broker is away, refuses the login, hangs, or has other ideas about the topology.
     pub async fn open(queue: &endpoints::Queue, name: &str) -> Result<Self, Error> {
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connection = within(
-            CONNECT_LIMIT,
-            "connect",
-            Connection::connect_uri(uri(queue), properties),
-        )
-        .await?;
-        let session = Self { connection };
+        let address = (queue.host.as_str(), queue.port);
+        let stream = within(CONNECT_LIMIT, "connect", TcpStream::connect(address)).await?;
+        let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
+        let log_in = log_in(stream, uri(queue), name);
+        let session = Self {
+            connection: within(CONNECT_LIMIT, "log in", log_in).await?,
+            _hang_up: hang_up,
+        };
         let channel = session.channel().await?;
         within(
             CONNECT_LIMIT,
@@ -72,6 +91,18 @@ impl Session {
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         within(CONNECT_LIMIT, "open a channel", self.connection.create_channel()).await
     }
+}
+
+async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Connection> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let stream = Mutex::new(Some(stream));
+    let connect = async move |_uri, _runtime| {
+        // lapin asks once: it neither recovers a connection nor tries one again, unless it is told to.
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        Ok(AsyncTcpStream::Plain(stream.compat()))
+    };
+    Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
 }
 
 /// Built from its parts, not from a text: no character in a password or vhost needs escaping.
