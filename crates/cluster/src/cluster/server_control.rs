@@ -101,6 +101,14 @@ impl Cluster {
         self.kill_server(Server::Broker).await
     }
 
+    /// Runs `rabbitmqctl` on the broker, for example to set off a memory alarm (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it fails.
+    pub async fn rabbitmqctl(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.servers()?.rabbitmq.control(arguments).await
+    }
+
     fn signal_server(&self, server: Server, signal: Signal) -> anyhow::Result<()> {
         let servers = self.servers()?;
         match server {

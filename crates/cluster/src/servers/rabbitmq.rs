@@ -1,5 +1,7 @@
 //! One private RabbitMQ node with its management interface.
 
+mod control;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
