@@ -8,6 +8,7 @@ mod cap;
 mod config;
 mod contract;
 mod idempotence;
+mod leases;
 mod outbox;
 mod prices;
 mod republish;

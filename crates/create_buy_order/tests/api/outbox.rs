@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::broker::{channel, ready};
 use super::{buy, count, new_key, order_desk, put_json, two_processes};
 
-/// Generous: a lease of a relay that was killed lasts 30 s, and a supervisor pauses for up to 20 s.
+/// Generous: a lease of a relay that was killed lasts 8 s, and a supervisor pauses for some.
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// Orders and read model as text, row by row.
