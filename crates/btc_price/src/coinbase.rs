@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use common::endpoints::Peer;
+use common::http::client::{self, Recipient};
 use common::money::{BtcRate, Currency, MoneyError};
 use reqwest::header::{ACCEPT, RETRY_AFTER, USER_AGENT};
 use reqwest::{Response, StatusCode, Url};
@@ -149,7 +150,9 @@ impl Coinbase {
             .get(self.endpoint.url(currency))
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("btc_price/", env!("CARGO_PKG_VERSION")));
-        let response = request.send().await.map_err(PriceError::Unreachable)?;
+        let response = client::send(request, Recipient::Stranger)
+            .await
+            .map_err(PriceError::Unreachable)?;
         let status = response.status();
         if status != StatusCode::OK {
             return Err(PriceError::Status {

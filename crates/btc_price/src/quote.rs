@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use common::logging::chain;
 use common::money::Currency;
 use common::timestamp::rfc3339_micros;
+use opentelemetry::trace::FutureExt as _;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tracing::Instrument;
 use utoipa::ToSchema;
 
 use crate::coinbase::{Coinbase, PRICE_TYPE, PriceError};
@@ -106,7 +106,7 @@ impl Quotes {
             let outcome = shared.slot(currency, |slot| slot.land(asked, Instant::now()));
             asker.send_replace(Some(outcome));
         };
-        tokio::spawn(task.in_current_span());
+        tokio::spawn(task.with_current_context());
         flight
     }
 }

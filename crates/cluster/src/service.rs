@@ -20,6 +20,14 @@ pub enum Service {
     FetchBuyOrders,
 }
 
+/// Not `OTEL_SERVICE_NAME`: each service has its own name.
+const TRACES: &[&str] = &[
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
 const EVERY_SERVICE: &[&str] = &[
     "SERVICE_HOST",
     "SERVICE_PORT",
@@ -99,7 +107,10 @@ impl Service {
             Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
             Self::FetchBuyOrders => &[READ_MODEL, MIGRATION],
         };
-        let names = EVERY_SERVICE.iter().chain(groups.iter().copied().flatten());
+        let names = EVERY_SERVICE
+            .iter()
+            .chain(TRACES)
+            .chain(groups.iter().copied().flatten());
         names
             .filter_map(|name| Some(((*name).to_owned(), contract.get(*name)?.clone())))
             .collect()

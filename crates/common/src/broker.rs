@@ -10,12 +10,14 @@ mod consumer;
 mod outgoing;
 mod publisher;
 mod session;
+mod spans;
 
 pub use backoff::Backoff;
 pub use consumer::{Consumer, Listening, listen};
 pub use outgoing::Outgoing;
 pub use publisher::{Publisher, Publishing, Verdict, WINDOW, connect_publisher};
 pub use session::Session;
+pub use spans::{process_span, publish_span};
 
 use std::time::Duration;
 

@@ -2,11 +2,13 @@
 
 mod body;
 pub mod client;
+mod context;
 pub mod field;
 pub(crate) mod health;
 pub mod openapi;
 mod problem;
 mod query;
+pub(crate) mod request_id;
 mod routes;
 mod server;
 mod watch;

@@ -3,6 +3,7 @@
 //! An event is a `tracing` event with an `event` field: `tracing::info!(event = "buy_order_created", id, %external_id)`. One without
 //! becomes `information{text}`. Fluentd gets it under the tag `pydist.<service>.<event>`, with the other fields as its record.
 
+mod context_fields;
 mod fluent_layer;
 mod json_lines;
 
@@ -20,7 +21,8 @@ use fluent_layer::FluentLayer;
 use json_lines::JsonLines;
 
 /// Events of this level and above, except for libraries that report at `info` what only their authors need.
-const DEFAULT_FILTER: &str = "info,lapin=error,sqlx=warn,refinery=warn,hyper=warn,reqwest=warn";
+const DEFAULT_FILTER: &str =
+    "info,lapin=error,sqlx=warn,refinery=warn,hyper=warn,reqwest=warn,opentelemetry=warn";
 
 /// Lines that wait for a reader of standard output that is slow: a pipe that is full must not hold up a request. Beyond it lines are
 /// dropped, and counted.

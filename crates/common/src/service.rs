@@ -15,9 +15,13 @@ use crate::endpoints::Logging;
 use crate::env::Env;
 use crate::http::{CannotListen, health};
 use crate::logging;
+use crate::trace::{self, Traces};
 
 /// Work that was accepted may take this long after the signal; shorter than the grace period of docker-compose.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Before that of the log, which may have to report on it.
+const TRACE_FLUSH_DEADLINE: Duration = Duration::from_millis(300);
 
 const FLUSH_DEADLINE: Duration = Duration::from_millis(700);
 
@@ -143,6 +147,7 @@ where
     let mut env = Env::from_process();
     let config = configure(&mut env);
     let log_endpoint = Logging::from_env(&mut env);
+    let trace_config = trace::Config::from_env(&mut env);
     let log = logging::start(name, &log_endpoint, env.optional("RUST_LOG").as_deref());
 
     let exit_code = match env.finish(config) {
@@ -151,7 +156,13 @@ where
             tracing::error!(event = "service_configuration_exception_occurred", info = %faults);
             1
         }
-        Ok(config) => match live_with_signals(&lifecycle, start(config, lifecycle.clone())).await {
+        Ok(config) => match live_in_traces(
+            name,
+            &trace_config,
+            live_with_signals(&lifecycle, start(config, lifecycle.clone())),
+        )
+        .await
+        {
             Ok(()) => u8::from(lifecycle.failed.load(Ordering::Relaxed)),
             // A service that is stopped while it waits has ended well. An admin process has not: its work is not done.
             Err(Ended::BeforeItStarted) => u8::from(!lifecycle.flags.is_empty()),
@@ -180,6 +191,17 @@ enum Ended {
     /// It was asked to stop while it still waited for what it needs.
     BeforeItStarted,
     Failed(anyhow::Error),
+}
+
+async fn live_in_traces(
+    name: &'static str,
+    config: &trace::Config,
+    life: impl Future<Output = Result<(), Ended>>,
+) -> Result<(), Ended> {
+    let traces = Traces::start(name, config).map_err(Ended::Failed)?;
+    let ended = life.await;
+    traces.flush(TRACE_FLUSH_DEADLINE).await;
+    ended
 }
 
 async fn live_with_signals(

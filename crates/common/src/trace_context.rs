@@ -1,103 +1,94 @@
-//! W3C Trace Context, level 1: the `traceparent` that a request brings or is given, and that its event carries on.
+//! W3C Trace Context, level 1: how the trace that something belongs to is read from headers, and written into them.
+//!
+//! The context itself is OpenTelemetry's. Its own reader takes texts that the specification forbids, so that reading is done here.
 
-use std::fmt;
-use std::str::FromStr;
+use std::str::FromStr as _;
 
-use uuid::Uuid;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 
 /// The name of the HTTP header, and of the message header.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Which trace something belongs to, and which span of it was the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceContext {
-    trace_id: u128,
-    parent_id: u64,
-    flags: u8,
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The context that a `traceparent` names as its caller; an empty one, in which a new trace begins, where there is none or nonsense.
+#[must_use]
+pub fn context_of(traceparent: Option<&str>) -> Context {
+    continued(traceparent, TraceState::NONE)
 }
 
-/// The text is no `traceparent`: by the specification a new trace begins then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a W3C traceparent")]
-pub struct Malformed;
+/// The context that the caller of an HTTP request sent; an empty one where it sent none or nonsense.
+#[must_use]
+pub fn context_of_headers(headers: &HeaderMap) -> Context {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let traceparent = text(HeaderName::from_static(TRACEPARENT));
+    let state = text(TRACESTATE).and_then(|text| TraceState::from_str(text).ok());
+    continued(traceparent, state.unwrap_or_default())
+}
 
-impl TraceContext {
-    /// A new, sampled trace.
-    #[must_use]
-    pub fn generate() -> Self {
-        const SAMPLED: u8 = 1;
-        // A version 4 UUID is random, and never zero, in either half; zero would mean "no trace".
-        Self {
-            trace_id: Uuid::new_v4().as_u128(),
-            parent_id: random_id(),
-            flags: SAMPLED,
+fn continued(traceparent: Option<&str>, state: TraceState) -> Context {
+    match traceparent.and_then(parse) {
+        Some((trace_id, span_id, flags)) => {
+            Context::new().with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state))
         }
-    }
-
-    /// The context that a caller sent, or a new one when it sent none or nonsense.
-    #[must_use]
-    pub fn from_header(text: Option<&str>) -> Self {
-        text.and_then(|text| text.parse().ok())
-            .unwrap_or_else(Self::generate)
-    }
-
-    /// The same trace, with a new span as the caller of what comes next.
-    #[must_use]
-    pub fn child(self) -> Self {
-        Self {
-            parent_id: random_id(),
-            ..self
-        }
-    }
-
-    /// The 32 hexadecimal digits that all spans of the trace share.
-    #[must_use]
-    pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace_id)
+        None => Context::new(),
     }
 }
 
-fn random_id() -> u64 {
-    Uuid::new_v4().as_u64_pair().1
-}
-
-impl fmt::Display for TraceContext {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id, self.parent_id, self.flags
+/// The `traceparent` that names the span of a context as the caller of what comes next; nothing where it has no span.
+#[must_use]
+pub fn traceparent(context: &Context) -> Option<String> {
+    let span = context.span();
+    let span = span.span_context();
+    span.is_valid().then(|| {
+        format!(
+            "00-{}-{}-{:02x}",
+            span.trace_id(),
+            span.span_id(),
+            span.trace_flags() & TraceFlags::SAMPLED
         )
+    })
+}
+
+/// Adds the headers that name the span of a context as the caller.
+pub fn add_to_headers(context: &Context, headers: &mut HeaderMap) {
+    let Some(traceparent) = traceparent(context).and_then(|text| HeaderValue::try_from(text).ok()) else {
+        return;
+    };
+    headers.insert(TRACEPARENT, traceparent);
+    let state = context.span().span_context().trace_state().header();
+    if let Some(state) = HeaderValue::try_from(state)
+        .ok()
+        .filter(|state| !state.is_empty())
+    {
+        headers.insert(TRACESTATE, state);
     }
 }
 
-impl FromStr for TraceContext {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let mut parts = text.splitn(5, '-');
-        let mut part = |digits: usize| {
-            let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-            parts
-                .next()
-                .filter(|part| part.len() == digits && part.bytes().all(lower_hex))
-                .ok_or(Malformed)
-        };
-        let version = part(2)?;
-        let trace_id = u128::from_str_radix(part(32)?, 16).map_err(|_| Malformed)?;
-        let parent_id = u64::from_str_radix(part(16)?, 16).map_err(|_| Malformed)?;
-        let flags = u8::from_str_radix(part(2)?, 16).map_err(|_| Malformed)?;
-        // A later version may append parts that this one ignores; ff is forbidden for good.
-        let surplus = parts.next().is_some();
-        if version == "ff" || (version == "00" && surplus) || trace_id == 0 || parent_id == 0 {
-            return Err(Malformed);
-        }
-        Ok(Self {
-            trace_id,
-            parent_id,
-            flags,
-        })
-    }
+fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
+    let mut parts = text.splitn(5, '-');
+    let mut part = |digits: usize| {
+        let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        parts
+            .next()
+            .filter(|part| part.len() == digits && part.bytes().all(lower_hex))
+    };
+    let version = part(2)?;
+    let trace_id = TraceId::from_hex(part(32)?).ok()?;
+    let parent_id = SpanId::from_hex(part(16)?).ok()?;
+    let flags = u8::from_str_radix(part(2)?, 16).ok()?;
+    // A later version may append parts that this one ignores; ff is forbidden for good.
+    let surplus = parts.next().is_some();
+    let forbidden = version == "ff" || (version == "00" && surplus);
+    let valid = !forbidden && trace_id != TraceId::INVALID && parent_id != SpanId::INVALID;
+    // Flags that this version does not know are not passed on.
+    valid.then(|| (trace_id, parent_id, TraceFlags::new(flags) & TraceFlags::SAMPLED))
 }
 
 #[cfg(test)]
@@ -106,12 +97,15 @@ mod tests {
 
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+    fn read_and_written(text: &str) -> Option<String> {
+        traceparent(&context_of(Some(text)))
+    }
+
     #[test]
     fn the_specifications_example_is_read_and_written_back() {
-        assert_eq!(
-            EXAMPLE.parse::<TraceContext>().map(|context| context.to_string()),
-            Ok(EXAMPLE.to_owned())
-        );
+        assert_eq!(read_and_written(EXAMPLE).as_deref(), Some(EXAMPLE));
+        let not_sampled = EXAMPLE.replace("-01", "-00");
+        assert_eq!(read_and_written(&not_sampled), Some(not_sampled));
     }
 
     #[test]
@@ -129,34 +123,32 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
             " 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
-            assert_eq!(text.parse::<TraceContext>(), Err(Malformed), "{text:?}");
+            assert_eq!(read_and_written(text), None, "{text:?}");
         }
+        assert_eq!(traceparent(&context_of(None)), None);
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_it_is_known() {
-        let text = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-comes-next";
-        assert_eq!(
-            text.parse::<TraceContext>().map(|context| context.to_string()),
-            Ok(EXAMPLE.to_owned())
-        );
+    fn a_later_version_and_unknown_flags_are_read_as_far_as_they_are_known() {
+        let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-comes-next";
+        assert_eq!(read_and_written(later).as_deref(), Some(EXAMPLE));
+        let more_flags = EXAMPLE.replace("-01", "-03");
+        assert_eq!(read_and_written(&more_flags).as_deref(), Some(EXAMPLE));
     }
 
     #[test]
-    fn a_child_stays_in_the_trace_under_a_new_span() {
-        let context = TraceContext::generate();
-        let child = context.child();
-        assert_eq!(child.trace_id(), context.trace_id());
-        assert_ne!(child, context);
-        assert_eq!(child.to_string().parse(), Ok(child));
-    }
+    fn http_headers_carry_the_state_of_other_tracers_along() {
+        let mut headers = HeaderMap::new();
+        headers.insert(TRACEPARENT, HeaderValue::from_static(EXAMPLE));
+        headers.insert(TRACESTATE, HeaderValue::from_static("vendor=opaque"));
+        let mut passed_on = HeaderMap::new();
+        add_to_headers(&context_of_headers(&headers), &mut passed_on);
+        assert_eq!(passed_on, headers);
 
-    #[test]
-    fn nonsense_begins_a_new_trace() {
-        assert_ne!(
-            TraceContext::from_header(Some("nonsense")),
-            TraceContext::from_header(None)
-        );
-        assert_eq!(TraceContext::from_header(Some(EXAMPLE)).to_string(), EXAMPLE);
+        headers.insert(TRACESTATE, HeaderValue::from_static("nonsense"));
+        let mut passed_on = HeaderMap::new();
+        add_to_headers(&context_of_headers(&headers), &mut passed_on);
+        assert_eq!(passed_on.get(TRACEPARENT), headers.get(TRACEPARENT));
+        assert_eq!(passed_on.get(TRACESTATE), None);
     }
 }

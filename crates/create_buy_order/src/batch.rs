@@ -4,7 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::database;
+use common::{database, trace};
+use opentelemetry::trace::{SpanKind, TraceContextExt as _};
+use opentelemetry::{Context, KeyValue};
 use sqlx::PgPool;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -38,6 +40,18 @@ pub enum WriteError {
     Database(#[source] Arc<sqlx::Error>),
 }
 
+/// Begins the span of writing an order as a part of the trace of its request. Names and attributes are those of OpenTelemetry's semantic
+/// conventions for databases. Orders that are written together have a span each: their traces have nothing else in common.
+#[must_use]
+pub fn span(request: &Context) -> Context {
+    let attributes = vec![
+        KeyValue::new("db.system.name", "postgresql"),
+        KeyValue::new("db.operation.name", "INSERT"),
+        KeyValue::new("db.collection.name", "buy_order"),
+    ];
+    trace::start("INSERT buy_order", SpanKind::Client, request, attributes)
+}
+
 struct Job {
     draft: Draft,
     answer: oneshot::Sender<Result<Verdict, WriteError>>,
@@ -56,12 +70,14 @@ impl Orders {
     /// [`WriteError`].
     pub async fn write(&self, draft: Draft) -> Result<Verdict, WriteError> {
         let (answer, verdict) = oneshot::channel();
-        self.jobs
-            .try_send(Job { draft, answer })
-            .map_err(|error| match error {
-                TrySendError::Full(_) => WriteError::Busy,
-                TrySendError::Closed(_) => WriteError::Stopped,
-            })?;
+        if let Err(refused) = self.jobs.try_send(Job { draft, answer }) {
+            let (error, job) = match refused {
+                TrySendError::Full(job) => (WriteError::Busy, job),
+                TrySendError::Closed(job) => (WriteError::Stopped, job),
+            };
+            trace::fail(&job.draft.trace, error.to_string());
+            return Err(error);
+        }
         match tokio::time::timeout(LONGEST_WAIT, verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) => Err(WriteError::Stopped),
@@ -92,10 +108,20 @@ async fn write(pool: &PgPool, batch: impl Iterator<Item = Job>, outbox_grew: &No
     let written = database::with_connection(pool, async |connection| {
         db::write_batch(connection, &drafts).await
     });
-    match written.await {
+    let written = written.await;
+    let batch_size = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
+    for draft in &drafts {
+        draft
+            .trace
+            .span()
+            .set_attribute(KeyValue::new("db.operation.batch.size", batch_size));
+    }
+    match written {
         Ok(verdicts) => {
             outbox_grew.notify_one();
-            for (answer, verdict) in answers.into_iter().zip(verdicts) {
+            for ((answer, verdict), draft) in answers.into_iter().zip(verdicts).zip(drafts) {
+                draft.trace.span().end();
+                let _in_its_trace = draft.trace.attach();
                 report(&verdict);
                 // The client may have hung up; its order is in the book all the same.
                 let _ = answer.send(Ok(verdict));
@@ -104,7 +130,9 @@ async fn write(pool: &PgPool, batch: impl Iterator<Item = Job>, outbox_grew: &No
         Err(error) => {
             tracing::error!(event = "model_update_failed", model = "write_model", info = %error);
             let error = Arc::new(error);
-            for answer in answers {
+            for (answer, draft) in answers.into_iter().zip(drafts) {
+                trace::fail(&draft.trace, error.to_string());
+                draft.trace.span().end();
                 let _ = answer.send(Err(WriteError::Database(Arc::clone(&error))));
             }
         }

@@ -5,6 +5,7 @@ pub mod outbox;
 use std::collections::HashMap;
 
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
+use common::trace_context::traceparent;
 use rust_decimal::Decimal;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
@@ -170,7 +171,7 @@ struct Columns {
     idempotence_keys: Vec<Uuid>,
     rates: Vec<Decimal>,
     btc_amounts: Vec<Decimal>,
-    traces: Vec<String>,
+    traces: Vec<Option<String>>,
 }
 
 impl Columns {
@@ -187,7 +188,7 @@ impl Columns {
             columns.idempotence_keys.push(draft.request.idempotence_key);
             columns.rates.push(draft.rate.decimal());
             columns.btc_amounts.push(draft.btc_amount.decimal());
-            columns.traces.push(draft.trace.to_string());
+            columns.traces.push(traceparent(&draft.trace));
         }
         Ok(columns)
     }

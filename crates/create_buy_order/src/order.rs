@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount};
-use common::trace_context::TraceContext;
+use opentelemetry::Context;
 use rust_decimal::Decimal;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -38,8 +38,8 @@ pub struct Draft {
     pub rate: BtcRate,
     /// What the client gets.
     pub btc_amount: BtcAmount,
-    /// The trace that the request belongs to.
-    pub trace: TraceContext,
+    /// The trace that the request belongs to, and the span that writes the draft.
+    pub trace: Context,
 }
 
 /// An order in the book.

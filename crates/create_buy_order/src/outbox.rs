@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use common::broker::{self, Backoff, Outgoing, Publishing, Verdict};
 use common::database::with_connection;
-use common::endpoints;
+use common::trace_context::context_of;
+use common::{endpoints, trace};
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt as _;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -129,25 +132,33 @@ impl Relay<'_> {
         events: &[Claimed],
         lease: Lease,
     ) -> Result<(), Interrupted> {
-        let published = match self.messages(events) {
+        let spans = self.spans(events);
+        let published = match self.messages(events, &spans) {
             Ok(messages) => self.publish_in_time(publishing, &messages, &lease).await,
             Err(error) => return self.release(lease.ids(), &lease, error).await,
         };
         let verdicts = match published {
             Ok(verdicts) => verdicts,
-            Err(error) => return self.release(lease.ids(), &lease, error.into()).await,
+            Err(error) => {
+                for span in &spans {
+                    trace::fail(span, error.to_string());
+                }
+                return self.release(lease.ids(), &lease, error.into()).await;
+            }
         };
         let mut confirmed = Vec::with_capacity(events.len());
         let mut not_confirmed = Vec::new();
         let mut first_reason = None;
-        for (event, verdict) in events.iter().zip(verdicts) {
+        for ((event, verdict), span) in events.iter().zip(verdicts).zip(spans) {
             match verdict {
                 Verdict::Confirmed => confirmed.push(event.id),
                 Verdict::NotConfirmed(reason) => {
                     not_confirmed.push(event.id);
+                    trace::fail(&span, reason.clone());
                     first_reason.get_or_insert(reason);
                 }
             }
+            span.span().end();
         }
         let removed = with_connection(self.pool, async |connection| {
             outbox::remove(connection, &confirmed, lease.until()).await
@@ -174,12 +185,20 @@ impl Relay<'_> {
         }
     }
 
-    fn messages(&self, events: &[Claimed]) -> Result<Vec<Outgoing>, Interrupted> {
+    /// A span for each, under the request that made the order; they end when the broker has spoken.
+    fn spans(&self, events: &[Claimed]) -> Vec<Context> {
+        let span = |claimed: &Claimed| {
+            let cause = context_of(claimed.traceparent.as_deref());
+            broker::publish_span(self.exchange, claimed.event.external_id.to_string(), &cause)
+        };
+        events.iter().map(span).collect()
+    }
+
+    fn messages(&self, events: &[Claimed], spans: &[Context]) -> Result<Vec<Outgoing>, Interrupted> {
         events
             .iter()
-            .map(|claimed| {
-                Outgoing::buy_order_created(self.exchange, &claimed.event, claimed.traceparent.as_deref())
-            })
+            .zip(spans)
+            .map(|(claimed, span)| Outgoing::buy_order_created(self.exchange, &claimed.event, span))
             .collect::<Result<_, _>>()
             .map_err(|error| Interrupted::Database(error.into()))
     }

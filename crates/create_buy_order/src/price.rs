@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::endpoints::Peer;
-use common::http::client;
+use common::http::client::{self, Recipient};
 use common::money::{BtcRate, Currency, MoneyError};
 use serde::Deserialize;
 
@@ -65,11 +65,8 @@ impl Prices {
     }
 
     async fn ask(&self, currency: Currency) -> Result<BtcRate, PriceError> {
-        let response = self
-            .client
-            .get(format!("{}?currency={currency}", self.url))
-            .send()
-            .await?;
+        let request = self.client.get(format!("{}?currency={currency}", self.url));
+        let response = client::send(request, Recipient::Peer).await?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(PriceError::Refused(response.status()));
         }

@@ -3,7 +3,7 @@
 mod request;
 
 use axum::extract::State as FromState;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
@@ -11,13 +11,13 @@ use common::database;
 use common::http::BodyFields;
 use common::http::openapi::{Detail, FieldFaults};
 use common::timestamp::rfc3339_micros;
-use common::trace_context::{TRACEPARENT, TraceContext};
+use opentelemetry::Context;
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
-use crate::batch::Orders;
+use crate::batch::{self, Orders};
 use crate::db;
 use crate::error::ApiError;
 use crate::order::{self, Draft, Order, OrderRequest, Verdict};
@@ -137,7 +137,6 @@ impl From<Order> for BuyOrder {
 )]
 pub(crate) async fn put_buy_order(
     FromState(state): FromState<State>,
-    headers: HeaderMap,
     body: BodyFields,
 ) -> Result<Response, ApiError> {
     let request = request::read(body).map_err(ApiError::Invalid)?;
@@ -154,16 +153,12 @@ pub(crate) async fn put_buy_order(
     });
     let verdict = match known.await.map_err(ApiError::NotRead)? {
         Some(order) => Verdict::Repeated(order),
-        None => {
-            let trace =
-                TraceContext::from_header(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
-            create(&state, request, trace).await?
-        }
+        None => create(&state, request).await?,
     };
     answer(request, verdict)
 }
 
-async fn create(state: &State, request: OrderRequest, trace: TraceContext) -> Result<Verdict, ApiError> {
+async fn create(state: &State, request: OrderRequest) -> Result<Verdict, ApiError> {
     let rate = state
         .prices
         .rate(request.currency)
@@ -175,7 +170,7 @@ async fn create(state: &State, request: OrderRequest, trace: TraceContext) -> Re
         external_id: Uuid::new_v4(),
         rate,
         btc_amount,
-        trace,
+        trace: batch::span(&Context::current()),
     };
     state.orders.write(draft).await.map_err(ApiError::NotWritten)
 }

@@ -3,10 +3,10 @@
 use common::broker::{Outgoing, topology};
 use common::buy_order_event::BuyOrderCreated;
 use common::timestamp::rfc3339_micros;
-use common::trace_context::TRACEPARENT;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
+use opentelemetry::Context;
 use time::OffsetDateTime;
 
 /// Why it is a dead letter.
@@ -49,35 +49,30 @@ pub struct Message<'a> {
     pub delivery: &'a Delivery,
     /// What it says.
     pub order: BuyOrderCreated,
+    /// The trace of its order, and the span that processes it, which ends with the message.
+    pub trace: Context,
 }
 
 impl<'a> Message<'a> {
-    /// Reads a delivery.
+    /// Reads a delivery, which is processed in the span of `trace`.
     ///
     /// # Errors
     /// Why it says nothing that this service understands.
-    pub fn read(delivery: &'a Delivery) -> Result<Self, String> {
+    pub fn read(delivery: &'a Delivery, trace: &Context) -> Result<Self, String> {
         match serde_json::from_slice(&delivery.data) {
-            Ok(order) => Ok(Self { delivery, order }),
+            Ok(order) => Ok(Self {
+                delivery,
+                order,
+                trace: trace.clone(),
+            }),
             Err(error) => Err(format!("the body is no order: {error}")),
         }
     }
 
     /// The event of an order that is now in the read model.
     pub fn report_applied(&self) {
-        let traceparent = traceparent(&self.delivery.properties);
-        tracing::info!(
-            event = "buy_order_read_model_synced",
-            id = self.order.id,
-            traceparent
-        );
-    }
-}
-
-fn traceparent(properties: &BasicProperties) -> Option<&str> {
-    match properties.headers().as_ref()?.inner().get(TRACEPARENT)? {
-        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
-        _ => None,
+        let _in_its_trace = self.trace.clone().attach();
+        tracing::info!(event = "buy_order_read_model_synced", id = self.order.id);
     }
 }
 
@@ -148,6 +143,8 @@ fn headers(delivery: &Delivery, reason: &str) -> FieldTable {
 
 #[cfg(test)]
 mod tests {
+    use common::trace_context::TRACEPARENT;
+
     use super::*;
 
     fn delivery(properties: BasicProperties, body: &str) -> Delivery {

@@ -1,8 +1,9 @@
 //! The projector: takes deliveries in batches, writes them to the read model, and acknowledges after the commit.
 
 use common::broker::{self, Backoff, Listening, Outgoing, Publishing, Verdict};
-use common::endpoints;
+use common::{endpoints, trace};
 use lapin::message::Delivery;
+use opentelemetry::Context;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -93,9 +94,10 @@ impl Projector {
         let mut waiting: Vec<Message<'_>> = Vec::with_capacity(batch.len());
         let mut hopeless = Vec::new();
         for delivery in &batch {
-            match Message::read(delivery) {
+            let trace = broker::process_span(delivery.exchange.as_str(), &delivery.properties);
+            match Message::read(delivery, &trace) {
                 Ok(message) => waiting.push(message),
-                Err(reason) => hopeless.push(Hopeless::new(delivery, None, reason)),
+                Err(reason) => hopeless.push(Hopeless::new(delivery, &trace, None, reason)),
             }
         }
         while !waiting.is_empty() {
@@ -134,7 +136,12 @@ impl Projector {
                 Outcome::Applied => message.report_applied(),
                 Outcome::AlreadyApplied => {}
                 Outcome::Permanent(reason) => {
-                    hopeless.push(Hopeless::new(message.delivery, Some(message.order.id), reason));
+                    let Message {
+                        delivery,
+                        order,
+                        trace,
+                    } = message;
+                    hopeless.push(Hopeless::new(delivery, &trace, Some(order.id), reason));
                 }
                 Outcome::Transient(reason) => {
                     why.get_or_insert(reason);
@@ -201,7 +208,9 @@ struct Hopeless<'a> {
 }
 
 impl<'a> Hopeless<'a> {
-    fn new(delivery: &'a Delivery, id: Option<i64>, reason: String) -> Self {
+    fn new(delivery: &'a Delivery, trace: &Context, id: Option<i64>, reason: String) -> Self {
+        trace::fail(trace, reason.clone());
+        let _in_its_trace = trace.clone().attach();
         tracing::error!(event = "failed_to_sync_buy_order_read_model", id, info = reason);
         Self { delivery, reason }
     }

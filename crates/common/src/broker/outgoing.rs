@@ -2,10 +2,11 @@
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
+use opentelemetry::Context;
 
 use super::topology;
 use crate::buy_order_event::{BuyOrderCreated, CONTENT_TYPE, MESSAGE_TYPE};
-use crate::trace_context::TRACEPARENT;
+use crate::trace_context::{TRACEPARENT, traceparent};
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -21,17 +22,17 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The event of a new order, as the design's wire format says.
+    /// The event of a new order, as the design's wire format says, sent by the span of `trace`.
     ///
     /// # Errors
     /// None that is known; writing JSON is fallible by its signature.
     pub fn buy_order_created(
         exchange: &str,
         event: &BuyOrderCreated,
-        traceparent: Option<&str>,
+        trace: &Context,
     ) -> serde_json::Result<Self> {
         let mut headers = FieldTable::default();
-        if let Some(traceparent) = traceparent {
+        if let Some(traceparent) = traceparent(trace) {
             headers.insert(TRACEPARENT.into(), AMQPValue::LongString(traceparent.into()));
         }
         Ok(Self {

@@ -4,10 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context as _, ensure};
+use opentelemetry::trace::{SpanKind, TraceContextExt as _};
+use opentelemetry::{Context, KeyValue};
+use reqwest::{Request, RequestBuilder, Response};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+
+use super::context::method;
+use super::request_id::RequestId;
+use crate::logging::chain;
+use crate::{trace, trace_context};
 
 /// A peer's idle connection is let go before common servers and load balancers (60 s) close it under a request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,6 +42,69 @@ pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqw
         .no_proxy()
         .build()
         .context("the HTTP client could not be built")
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipient {
+    /// A service of the cluster: it is told the trace and the id of the request in hand.
+    Peer,
+    /// Somebody else, to whom neither is known.
+    Stranger,
+}
+
+/// Sends a request as a part of what is done in the current context; the span ends when the head of the answer is here.
+///
+/// # Errors
+/// The request cannot be made, or is not answered.
+pub async fn send(request: RequestBuilder, recipient: Recipient) -> reqwest::Result<Response> {
+    let (client, request) = request.build_split();
+    let mut request = request?;
+    let context = span(&request);
+    if recipient == Recipient::Peer {
+        trace_context::add_to_headers(&context, request.headers_mut());
+        if let Some(id) = context.get::<RequestId>() {
+            id.add_to_headers(request.headers_mut());
+        }
+    }
+    let sent = client.execute(request).await;
+    end(&context, &sent);
+    sent
+}
+
+/// Names and attributes are those of OpenTelemetry's semantic conventions for HTTP.
+fn span(request: &Request) -> Context {
+    let (method, url) = (method(request.method()), request.url());
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method),
+        KeyValue::new("url.full", url.to_string()),
+    ];
+    if let Some(host) = url.host_str() {
+        attributes.push(KeyValue::new("server.address", host.to_owned()));
+    }
+    if let Some(port) = url.port_or_known_default() {
+        attributes.push(KeyValue::new("server.port", i64::from(port)));
+    }
+    trace::start(method, SpanKind::Client, &Context::current(), attributes)
+}
+
+fn end(context: &Context, sent: &reqwest::Result<Response>) {
+    let span = context.span();
+    match sent {
+        Ok(response) => {
+            let status = response.status();
+            span.set_attribute(KeyValue::new(
+                "http.response.status_code",
+                i64::from(status.as_u16()),
+            ));
+            if status.is_client_error() || status.is_server_error() {
+                span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
+                trace::fail(context, "");
+            }
+        }
+        Err(error) => trace::fail(context, chain(error)),
+    }
+    span.end();
 }
 
 fn tls(extra_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {

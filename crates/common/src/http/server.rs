@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::context::handle_in_context;
 use super::watch::{Stages, watch};
 use crate::endpoints::Listen;
 
@@ -75,7 +76,9 @@ pub fn serve(
         overdue: CancellationToken::new(),
     };
     Server {
-        router: router.layer(from_fn_with_state(stages.clone(), watch)),
+        router: router
+            .layer(from_fn_with_state(stages.clone(), watch))
+            .layer(from_fn(handle_in_context)),
         overdue: stages.overdue,
         open: GracefulShutdown::new(),
         places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),

@@ -9,6 +9,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::context_fields::add_context;
 use crate::endpoints::Logging;
 
 pub(super) struct FluentLayer {
@@ -41,6 +42,9 @@ fn report(status: &Status, host: &str, port: u16) {
 impl<S: Subscriber> Layer<S> for FluentLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut fields = Fields::default();
+        add_context(event, |name, value| {
+            fields.record.insert(name.to_owned(), Value::Str(value));
+        });
         event.record(&mut fields);
         let name = fields.event.unwrap_or_else(|| "information".to_owned());
         self.sender.send(

@@ -13,6 +13,7 @@ use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::context_fields::add_context;
 use crate::timestamp::rfc3339_micros;
 
 pub(super) struct JsonLines {
@@ -31,6 +32,9 @@ impl<S: Subscriber> Layer<S> for JsonLines {
             .insert("level".to_owned(), event.metadata().level().as_str().into());
         line.0.insert("service".to_owned(), self.service.into());
         line.0.insert("event".to_owned(), "information".into());
+        add_context(event, |name, value| {
+            line.0.insert(name.to_owned(), value.into());
+        });
         event.record(&mut line);
         let mut text = Value::Object(line.0).to_string();
         text.push('\n');

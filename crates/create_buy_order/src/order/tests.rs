@@ -24,7 +24,7 @@ fn draft(key: u128, satoshis: i128) -> Draft {
         rate: rate(100_000_000),
         btc_amount: BtcAmount::try_from(Decimal::from_i128_with_scale(satoshis, 8))
             .unwrap_or_else(|error| panic!("{error}")),
-        trace: TraceContext::generate(),
+        trace: Context::new(),
     }
 }
 

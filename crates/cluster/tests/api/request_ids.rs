@@ -1,0 +1,167 @@
+//! `X-Request-Id`: in every answer, and in every event of the services that take part in it.
+
+use std::time::Duration;
+
+use cluster::{Cluster, Options, Service, wait_until};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use Service::{BtcPrice, CreateBuyOrder, FetchBuyOrders, Migration, ReadModelSync};
+
+use crate::forward_server::Server as ForwardServer;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn order() -> Value {
+    json!({"currency": "USD", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()})
+}
+
+fn request_id(response: &Response) -> Option<&str> {
+    response.headers().get("x-request-id")?.to_str().ok()
+}
+
+/// The events of a service that have this id.
+fn events_of(cluster: &Cluster, service: Service, id: &str) -> Vec<Value> {
+    let mut events = cluster.logs(service);
+    events.retain(|line| line["request_id"] == id);
+    events
+}
+
+fn names(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| event["event"].as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outlets() -> anyhow::Result<()> {
+    const ID: &str = "order-desk:42/a";
+    let log = ForwardServer::start(0).await?;
+    let mut options = Options::default();
+    for service in Service::ALL {
+        options = options.with_env(service, "LOGGING_HOST", "127.0.0.1").with_env(
+            service,
+            "LOGGING_PORT",
+            log.port.to_string(),
+        );
+    }
+    let cluster = Cluster::start(options).await?;
+    let put = cluster.http().put(cluster.url(CreateBuyOrder) + "/buy_order");
+    let answer = put.header("X-Request-Id", ID).json(&order()).send().await?;
+    assert_eq!((answer.status().as_u16(), request_id(&answer)), (200, Some(ID)));
+
+    const CREATING: [&str; 3] = [
+        "create_buy_order_request_received",
+        "buy_order_created",
+        "create_buy_order_response_returned",
+    ];
+    const PRICING: [&str; 2] = ["btc_price_requested", "btc_price_quoted"];
+    wait_until("all events are on standard output", LIMIT, async || {
+        Ok(names(&events_of(&cluster, CreateBuyOrder, ID)) == CREATING
+            && names(&events_of(&cluster, BtcPrice, ID)) == PRICING)
+    })
+    .await?;
+    let events: Vec<Value> = [CreateBuyOrder, BtcPrice]
+        .into_iter()
+        .flat_map(|service| events_of(&cluster, service, ID))
+        .collect();
+    let trace_id = events[0]["trace_id"].as_str().unwrap_or_default().to_owned();
+    assert!(trace_id.len() == 32 && events.iter().all(|event| event["trace_id"] == trace_id.as_str()));
+
+    wait_until("the order is projected", LIMIT, async || {
+        let synced = cluster.logs(ReadModelSync);
+        let mut synced = synced
+            .iter()
+            .filter(|line| line["event"] == "buy_order_read_model_synced");
+        Ok(synced.any(|line| line["trace_id"] == trace_id.as_str()))
+    })
+    .await?;
+    wait_until("all events are at the log", LIMIT, async || {
+        let of_request = |entry: &&Value| {
+            entry["record"]["request_id"] == ID && entry["record"]["trace_id"] == trace_id.as_str()
+        };
+        Ok(log.events().iter().filter(of_request).count() == CREATING.len() + PRICING.len())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_made_where_none_or_nonsense_was_given() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    let client = cluster.http();
+    let orders = cluster.url(CreateBuyOrder) + "/buy_order";
+    for service in Service::ALL {
+        let answer = client.get(cluster.url(service) + "/healthcheck").send().await?;
+        let id = request_id(&answer).unwrap_or_default();
+        assert!(uuid::Uuid::try_parse(id).is_ok(), "{service:?}: {answer:?}");
+    }
+
+    for nonsense in ["", "two words", "quo\"te", "ümlaut", &"x".repeat(200)] {
+        let value = reqwest::header::HeaderValue::from_bytes(nonsense.as_bytes())?;
+        let answer = client
+            .put(&orders)
+            .header("X-Request-Id", value)
+            .json(&order())
+            .send()
+            .await?;
+        let id = request_id(&answer).unwrap_or_default().to_owned();
+        assert!(uuid::Uuid::try_parse(&id).is_ok(), "{nonsense:?}: {answer:?}");
+        wait_until("the events have the new id", LIMIT, async || {
+            Ok(events_of(&cluster, CreateBuyOrder, &id).len() == 3)
+        })
+        .await?;
+    }
+
+    let large = format!("{{\"amount\":\"{}\"}}", "1".repeat(20_000));
+    let failing = cluster.prices();
+    failing.answer_with(cluster::Behaviour::Status(500));
+    let unpriced = json!({"currency": "EUR", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()});
+    for (status, method, url, body) in [
+        (
+            404,
+            Method::GET,
+            cluster.url(Migration) + "/nowhere",
+            String::new(),
+        ),
+        (405, Method::POST, orders.clone(), String::new()),
+        (413, Method::PUT, orders.clone(), large),
+        (422, Method::PUT, orders.clone(), "{}".to_owned()),
+        (503, Method::PUT, orders.clone(), unpriced.to_string()),
+        (
+            400,
+            Method::GET,
+            cluster.url(BtcPrice) + "/buy?currency=JPY",
+            String::new(),
+        ),
+        (
+            200,
+            Method::GET,
+            cluster.url(FetchBuyOrders) + "/docs/",
+            String::new(),
+        ),
+        (
+            200,
+            Method::GET,
+            cluster.url(ReadModelSync) + "/openapi.json",
+            String::new(),
+        ),
+    ] {
+        let answer = client
+            .request(method, &url)
+            .header("X-Request-Id", "mine")
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await?;
+        assert_eq!(
+            (answer.status().as_u16(), request_id(&answer)),
+            (status, Some("mine")),
+            "{url}"
+        );
+    }
+    wait_until("the failure is logged with the id", LIMIT, async || {
+        Ok(names(&events_of(&cluster, CreateBuyOrder, "mine")).contains(&"request_failed"))
+    })
+    .await
+}

@@ -1,0 +1,71 @@
+//! The context in which a request is handled: its id, and its span, under the caller's where it sent one.
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use opentelemetry::trace::{FutureExt as _, SpanKind, TraceContextExt as _};
+use opentelemetry::{Context, KeyValue};
+
+use super::request_id::RequestId;
+use crate::{trace, trace_context};
+
+/// Has a request handled in its context, and names its id in the answer.
+pub(super) async fn handle_in_context(request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let context = span(&request).with_value(id.clone());
+    let mut response = next.run(request).with_context(context.clone()).await;
+    id.add_to_headers(response.headers_mut());
+    end(&context, &response);
+    response
+}
+
+/// Names and attributes are those of OpenTelemetry's semantic conventions for HTTP.
+fn span(request: &Request) -> Context {
+    let method = method(request.method());
+    let route = request.extensions().get::<MatchedPath>();
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method),
+        KeyValue::new("url.path", request.uri().path().to_owned()),
+        KeyValue::new("url.scheme", "http"),
+    ];
+    let name = match route {
+        Some(route) => {
+            attributes.push(KeyValue::new("http.route", route.as_str().to_owned()));
+            format!("{method} {}", route.as_str())
+        }
+        None => method.to_owned(),
+    };
+    let caller = trace_context::context_of_headers(request.headers());
+    trace::start(name, SpanKind::Server, &caller, attributes)
+}
+
+/// By the conventions a fault of the client is none of the server's span.
+fn end(context: &Context, response: &Response) {
+    let (span, status) = (context.span(), response.status());
+    span.set_attribute(KeyValue::new(
+        "http.response.status_code",
+        i64::from(status.as_u16()),
+    ));
+    if status.is_server_error() {
+        span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
+        trace::fail(context, "");
+    }
+    span.end();
+}
+
+/// The method, where it is one that everybody knows: clients can send what they like, and names of spans must not be unlimited.
+pub(super) fn method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "CONNECT" => "CONNECT",
+        "DELETE" => "DELETE",
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "TRACE" => "TRACE",
+        _ => "_OTHER",
+    }
+}

@@ -1,0 +1,242 @@
+//! Where spans are sent: OTLP over HTTP, as the standard variables say. Nothing is sent where they name no endpoint.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter, TracerProviderBuilder};
+use tokio::runtime::Handle;
+
+use crate::env::Env;
+use crate::http::client;
+
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
+
+/// A collector that is away stays away for a while.
+const FAILURES_REPORTED_EVERY: Duration = Duration::from_secs(10);
+
+/// What the standard variables say of traces. The SDK reads them itself; here it is decided whether it exports at all, and what it would
+/// silently take for something else is refused.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(super) export: Option<Export>,
+}
+
+/// How spans are exported.
+#[derive(Debug)]
+pub(super) struct Export {
+    timeout: Duration,
+    service_is_named: bool,
+}
+
+impl Config {
+    /// Reads `OTEL_…`.
+    pub(crate) fn from_env(env: &mut Env) -> Self {
+        if let Some(sampler) = env.optional("OTEL_TRACES_SAMPLER")
+            && !SAMPLERS.contains(&sampler.as_str())
+        {
+            env.fault(format!(
+                "OTEL_TRACES_SAMPLER is malformed: {sampler:?} is none of {}",
+                SAMPLERS.join(", ")
+            ));
+        }
+        let switched_off = env.optional("OTEL_SDK_DISABLED").as_deref() == Some("true")
+            || env.optional("OTEL_TRACES_EXPORTER").as_deref() == Some("none");
+        let endpoint = [
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ]
+        .into_iter()
+        .find_map(|name| Some((name, env.optional(name)?)));
+        let export = match endpoint {
+            Some((name, url)) if !switched_off => Some(Export::from_env(env, name, &url)),
+            _ => None,
+        };
+        Self { export }
+    }
+}
+
+impl Export {
+    fn from_env(env: &mut Env, name: &str, url: &str) -> Self {
+        const DEFAULT_TIMEOUT_MS: u64 = 10_000;
+        let is_http = |url: reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        if !reqwest::Url::parse(url).is_ok_and(is_http) {
+            env.fault(format!("{name} is malformed: {url:?} is no http or https URL"));
+        }
+        for name in [
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ] {
+            if let Some(protocol) = env.optional(name)
+                && protocol != "http/protobuf"
+            {
+                env.fault(format!("{name} is malformed: {protocol:?} is not http/protobuf"));
+            }
+        }
+        let all_signals = env.parse_or("OTEL_EXPORTER_OTLP_TIMEOUT", DEFAULT_TIMEOUT_MS);
+        let timeout_ms = env.parse_or("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", all_signals);
+        Self {
+            timeout: Duration::from_millis(timeout_ms),
+            service_is_named: env.optional("OTEL_SERVICE_NAME").is_some(),
+        }
+    }
+
+    /// Has the spans exported in batches, by a thread of the SDK, through a bounded queue: what does not fit is dropped.
+    pub(super) fn install(
+        &self,
+        builder: TracerProviderBuilder,
+        service: &'static str,
+    ) -> anyhow::Result<TracerProviderBuilder> {
+        let client = InRuntime {
+            client: client::client(self.timeout, None)?,
+            runtime: Handle::current(),
+        };
+        let exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_timeout(self.timeout)
+            .build()
+            .context("traces cannot be exported as the OTEL_… variables say")?;
+        let resource = if self.service_is_named {
+            Resource::builder()
+        } else {
+            Resource::builder().with_service_name(service)
+        };
+        Ok(builder
+            .with_resource(resource.build())
+            .with_batch_exporter(Reporting::of(exporter)))
+    }
+}
+
+/// The SDK exports on a thread of its own, outside the runtime that the client needs.
+#[derive(Debug)]
+struct InRuntime {
+    client: reqwest::Client,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for InRuntime {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        self.runtime
+            .spawn(async move { client.send_bytes(request).await })
+            .await?
+    }
+}
+
+/// Reports spans that were lost, seldom: the SDK would do so for each batch.
+#[derive(Debug)]
+struct Reporting<E> {
+    exporter: E,
+    lost: Arc<Mutex<Lost>>,
+}
+
+#[derive(Debug, Default)]
+struct Lost {
+    spans: usize,
+    reported_at: Option<Instant>,
+}
+
+impl<E> Reporting<E> {
+    fn of(exporter: E) -> Self {
+        Self {
+            exporter,
+            lost: Arc::default(),
+        }
+    }
+
+    fn report(&self, spans: usize, info: &str) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.spans += spans;
+        if lost
+            .reported_at
+            .is_none_or(|at| at.elapsed() >= FAILURES_REPORTED_EVERY)
+        {
+            tracing::warn!(event = "trace_export_failed", spans = lost.spans, info);
+            *lost = Lost {
+                spans: 0,
+                reported_at: Some(Instant::now()),
+            };
+        }
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for Reporting<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        if let Err(error) = self.exporter.export(batch).await {
+            self.report(spans, &error.to_string());
+        }
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<bool, String> {
+        let mut env = Env::from_pairs(variables.iter().copied());
+        let exports = Config::from_env(&mut env).export.is_some();
+        env.finish(exports).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn spans_are_exported_only_where_an_endpoint_is_named_and_nothing_switches_it_off() {
+        const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+        assert_eq!(read(&[]), Ok(false));
+        assert_eq!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), Ok(false));
+        assert_eq!(read(&[ENDPOINT]), Ok(true));
+        assert_eq!(
+            read(&[(
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                "https://collector/v1/traces"
+            )]),
+            Ok(true)
+        );
+        assert_eq!(read(&[ENDPOINT, ("OTEL_SDK_DISABLED", "true")]), Ok(false));
+        assert_eq!(read(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")]), Ok(false));
+    }
+
+    #[test]
+    fn what_would_be_taken_for_something_else_is_refused_by_its_name() {
+        let faults = read(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ])
+        .unwrap_err();
+        for name in ["OTLP_ENDPOINT", "OTLP_PROTOCOL", "OTLP_TIMEOUT", "TRACES_SAMPLER"] {
+            assert!(faults.contains(name), "{name} is not in: {faults}");
+        }
+    }
+}
