@@ -7,7 +7,7 @@
 # --like    the service whose surroundings it gets, fetch_buy_orders by default: what it reads from the environment (databases, queue,
 #           other services), what it waits for at its start, its dependencies and its compose entry; not its routes or its code
 #
-# Makes crates/NAME with one example route, /healthcheck, the OpenAPI document and tests of its binary; docker/services/NAME; an entry in
+# Makes crates/NAME with one example route, /healthcheck, /livez, /readyz, /metrics, the OpenAPI document and tests of its binary; docker/services/NAME; an entry in
 # docker-compose.yml; NAME_HOST and NAME_PORT in .env. When anything fails, everything is as it was before.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,7 +18,7 @@ DEFAULT_MODEL=fetch_buy_orders
 RESERVED=" abstract alloc as async await become box break build const continue core crate deps do dyn else enum examples extern false
  final fn for gen if impl in incremental let loop macro match mod move mut override priv proc_macro pub ref return self static std struct
  super test trait true try type typeof unsafe unsized use virtual where while yield
- api app config routes docs healthcheck service "
+ api app config routes docs healthcheck livez metrics readyz service "
 
 usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '/^set /d'; }
 say() { echo "new_service: $*"; }
@@ -131,7 +131,7 @@ waits_for_queue() { grep -rq 'broker::listen' "crates/$model/src" || grep -q 'br
 declare -A part # by name, what a {{name}} of the templates stands for
 part[name]=$name part[model]=$model part[variant]=$model_variant
 part[endpoints]=Listen part[used]='' part[imports]='' part[waits]=''
-part[config_fields]='' part[config_values]='' part[state_fields]='' part[state_values]='' part[state_imports]='' part[state_endpoints]=''
+part[needs]='' part[config_fields]='' part[config_values]='' part[state_fields]='' part[state_values]='' part[state_imports]='' part[state_endpoints]=''
 part[required]='"SERVICE_HOST", "SERVICE_PORT",'
 part[options]='Options { services: Vec::new(), ..Options::default() }'
 
@@ -166,6 +166,7 @@ while read -r kind group; do
         field "$field_name" Database "\`${group}_…\`." "Database::from_env(env, \"$group\")"
         shared "$field_name" PgPool "Connections to the database of \`${group}_…\`." "$field_name"
         add waits "let $field_name = database::connect(&config.$field_name, \"$field_name\").await;"
+        part[needs]+=".needs_database(\"$field_name\", &config.$field_name)"
         used database
         required "$group" HOST PORT NAME USER PWD
         ;;

@@ -4,7 +4,7 @@
 //! `QUOTE_MAX_AGE_S` old, requests that come while Coinbase is being asked wait for that one answer, and after a
 //! failure Coinbase is left alone for a moment.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::logging::chain;
@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use crate::coinbase::{Coinbase, PRICE_TYPE, PriceError};
 use crate::error::Unavailable;
+use crate::metrics::METRICS;
 
 /// How long Coinbase is left alone after a failure that does not say how long. It doubles with each further failure, because asking three
 /// times a second would keep a rate limit in force for ever.
@@ -56,6 +57,8 @@ struct Shared {
     usd: Mutex<Slot>,
     eur: Mutex<Slot>,
     gbp: Mutex<Slot>,
+    /// Until when Coinbase is left alone, and why, where the last request to it in any currency failed.
+    last_failure: Mutex<Option<(Instant, Arc<PriceError>)>>,
 }
 
 impl Quotes {
@@ -69,6 +72,7 @@ impl Quotes {
             usd,
             eur,
             gbp,
+            last_failure: Mutex::default(),
         }))
     }
 
@@ -76,6 +80,19 @@ impl Quotes {
     #[must_use]
     pub fn source(&self) -> &'static str {
         self.0.coinbase.source()
+    }
+
+    /// Whether Coinbase gives prices, judged by the last request to it, for as long as it is left alone after a failure. Then the next
+    /// request may try, so the service must be offered one: a verdict that lasted longer would keep it out of work for ever.
+    ///
+    /// # Errors
+    ///
+    /// Why there was no price.
+    pub fn judge(&self) -> Result<(), String> {
+        match &*self.0.last_failure() {
+            Some((until, cause)) if Instant::now() < *until => Err(chain(&**cause)),
+            _ => Ok(()),
+        }
     }
 
     /// A quote that is recent enough, the one at hand or a new one.
@@ -104,6 +121,7 @@ impl Quotes {
         let task = async move {
             let asked = shared.ask(currency).await;
             let outcome = shared.slot(currency, |slot| slot.land(asked, Instant::now()));
+            shared.remember(&outcome);
             asker.send_replace(Some(outcome));
         };
         tokio::spawn(task.with_current_context());
@@ -122,12 +140,24 @@ impl Shared {
         use_it(&mut slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn last_failure(&self) -> MutexGuard<'_, Option<(Instant, Arc<PriceError>)>> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, outcome: &Outcome) {
+        let failure = outcome.as_ref().err();
+        *self.last_failure() =
+            failure.map(|failure| (Instant::now() + failure.retry_after, Arc::clone(&failure.cause)));
+    }
+
     fn at_hand(&self, currency: Currency) -> AtHand {
         self.slot(currency, |slot| slot.at_hand(Instant::now(), self.max_age))
     }
 
     async fn ask(&self, currency: Currency) -> Result<Quote, PriceError> {
+        let begun = Instant::now();
         let asked = self.coinbase.buy_price(currency).await;
+        METRICS.asked(currency, begun, &asked);
         if let Err(error) = &asked {
             tracing::error!(
                 event = "coinbase_client_exception_occurred",

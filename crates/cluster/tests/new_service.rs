@@ -49,7 +49,7 @@ async fn new_services_build_without_warnings_and_their_tests_pass() -> anyhow::R
         let ran = Command::new(executable).env(SERVERS_VARIABLE, &shared).output()?;
         success(&format!("the tests of {name}"), &ran)?;
         let report = String::from_utf8(ran.stdout)?;
-        ensure!(report.contains("test result: ok. 3 passed"), "{name}: {report}");
+        ensure!(report.contains("test result: ok. 4 passed"), "{name}: {report}");
     }
     Ok(())
 }

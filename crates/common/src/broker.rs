@@ -7,6 +7,8 @@ pub mod topology;
 
 mod backoff;
 mod consumer;
+mod link;
+mod measure;
 mod outgoing;
 mod publisher;
 mod session;
@@ -14,6 +16,7 @@ mod spans;
 
 pub use backoff::Backoff;
 pub use consumer::{Consumer, Listening, listen};
+pub use link::connected;
 pub use outgoing::Outgoing;
 pub use publisher::{Publisher, Publishing, Verdict, WINDOW, connect_publisher};
 pub use session::Session;

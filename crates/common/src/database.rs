@@ -1,5 +1,8 @@
 //! Connections to PostgreSQL.
 
+mod measure;
+mod pulse;
+
 use std::time::Duration;
 
 use backon::Retryable as _;
@@ -8,6 +11,7 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
 
 use crate::endpoints::Database;
 use crate::retry;
+pub(crate) use pulse::Pulse;
 
 /// Connections of one process; a few suffice, as writes and projections go in batches.
 const MOST_CONNECTIONS: u32 = 10;
@@ -33,17 +37,12 @@ const SESSION_LIMITS: [(&str, &str); 3] = [
 ///
 /// `database` is its name in the events, for example `write_model`.
 pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
-    let options = PgConnectOptions::new_without_pgpass()
-        .host(&endpoint.host)
-        .port(endpoint.port)
-        .database(&endpoint.name)
-        .username(&endpoint.user)
-        .password(endpoint.password.expose())
-        .options(SESSION_LIMITS);
+    let options = options(endpoint);
     let pool = PgPoolOptions::new()
         .max_connections(MOST_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.clone());
+    measure::show(&pool);
     let ask = || async {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         connected.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
@@ -64,6 +63,16 @@ pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
     pool
 }
 
+fn options(endpoint: &Database) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .host(&endpoint.host)
+        .port(endpoint.port)
+        .database(&endpoint.name)
+        .username(&endpoint.user)
+        .password(endpoint.password.expose())
+        .options(SESSION_LIMITS)
+}
+
 /// Does `work` on a connection of the pool, for at most 12 s; a connection that has not answered by then is closed, whatever state it is in.
 ///
 /// # Errors
@@ -72,7 +81,7 @@ pub async fn with_connection<T>(
     pool: &PgPool,
     work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> sqlx::Result<T> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = measure::acquire(pool).await?;
     match tokio::time::timeout(ANSWER_LIMIT, work(&mut connection)).await {
         Ok(outcome) => outcome,
         Err(_) => {

@@ -1,7 +1,7 @@
 //! What every service of the cluster shares, and nothing that only one of them needs.
 //!
 //! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`mod@env`], [`endpoints`]),
-//! what it reports ([`logging`], [`trace`]), how it answers ([`http`]), what it waits for ([`database`], [`migrations`]), what travels on the
+//! what it reports ([`logging`], [`metrics`], [`trace`]), how it answers ([`http`]), what it waits for ([`database`], [`migrations`]), what travels on the
 //! queue ([`broker`], [`buy_order_event`], [`trace_context`]), and the money and time types that both models
 //! speak ([`money`], [`timestamp`]).
 
@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod env;
 
 pub mod logging;
+pub mod metrics;
 pub mod trace;
 
 pub mod http;

@@ -17,6 +17,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::endpoints::Logging;
+use crate::metrics;
 use fluent_layer::FluentLayer;
 use json_lines::JsonLines;
 
@@ -60,7 +61,8 @@ pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>) ->
     let (lines, stdout) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_WAITING)
         .finish(BufWriter::new(stdout()));
-    tokio::spawn(report_drops(lines.error_counter()));
+    let dropped = lines.error_counter();
+    tokio::spawn(report_drops(dropped.clone()));
     let (fluent_layer, fluent) = match &endpoint.host {
         None => (None, None),
         Some(host) => {
@@ -68,6 +70,8 @@ pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>) ->
             (Some(layer), Some(worker))
         }
     };
+    let lines_dropped = move || u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
+    metrics::show_dropped_events(lines_dropped, fluent_layer.as_ref().map(FluentLayer::sender));
     let _ = tracing_subscriber::registry()
         .with(filter)
         .with(JsonLines { service, lines })

@@ -15,6 +15,7 @@ use crate::endpoints::Logging;
 use crate::env::Env;
 use crate::http::{CannotListen, health};
 use crate::logging;
+use crate::metrics;
 use crate::trace::{self, Traces};
 
 /// Work that was accepted may take this long after the signal; shorter than the grace period of docker-compose.
@@ -83,7 +84,8 @@ impl Lifecycle {
 /// Runs a service from its first line to its exit code: reads the configuration (names every fault and exits with 1), sets up logging,
 /// heeds SIGTERM and SIGINT before the first connection attempt, calls `start`, waits, drains, and flushes the log on every path.
 ///
-/// The argument `healthcheck` asks the running service for its health instead, and exits with 0 or 1; containers use it.
+/// The argument `healthcheck` asks the running service for its health instead, and exits with 0 or 1; containers use it. `readyz` and
+/// `metrics` ask it in the same way, and print the answer.
 pub fn run<C, F>(
     name: &'static str,
     configure: fn(&mut Env) -> C,
@@ -107,15 +109,15 @@ where
 {
     const USAGE: u8 = 2;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments == ["healthcheck"] {
-        return health::probe(Env::from_process());
+    if let Some(path) = health::path_of(&arguments) {
+        return health::ask_own_service(path, Env::from_process());
     }
     if let Some(unknown) = arguments
         .iter()
         .find(|argument| !known_flags.contains(&argument.as_str()))
     {
         complain(&format!(
-            "{name}: unknown argument {unknown:?}; known: healthcheck {}",
+            "{name}: unknown argument {unknown:?}; known: healthcheck readyz metrics {}",
             known_flags.join(" ")
         ));
         return ExitCode::from(USAGE);
@@ -149,6 +151,8 @@ where
     let log_endpoint = Logging::from_env(&mut env);
     let trace_config = trace::Config::from_env(&mut env);
     let log = logging::start(name, &log_endpoint, env.optional("RUST_LOG").as_deref());
+
+    metrics::start(name);
 
     let exit_code = match env.finish(config) {
         Err(faults) => {

@@ -1,13 +1,15 @@
 //! Puts the service together.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use common::http::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
 use tokio::sync::Notify;
 
 use crate::batch;
 use crate::config::Config;
+use crate::metrics::{METRICS, watch_standing};
 use crate::outbox;
 use crate::price::Prices;
 use crate::republish::{self, REPUBLISH};
@@ -19,6 +21,8 @@ use crate::routes::{State, router};
 /// # Errors
 /// When the port cannot be bound or an HTTP client cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+    LazyLock::force(&METRICS);
+    let readiness = Readiness::default().needs_database("write_model", &config.write_model);
     let pool = database::connect(&config.write_model, "write_model").await;
     migrations::wait(&config.migration).await?;
 
@@ -38,6 +42,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         return Ok(());
     }
 
+    lifecycle.spawn("gauges", watch_standing(pool.clone(), lifecycle.stopping()));
     let (orders, writer) = batch::writer(pool.clone(), outbox_grew);
     let state = State {
         pool,
@@ -46,7 +51,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     };
     let listener = http::bind(&config.listen).await?;
 
-    lifecycle.spawn("http", http::serve(listener, router(state), lifecycle.stopping()));
+    lifecycle.spawn(
+        "http",
+        http::serve(listener, router(state, readiness), lifecycle.stopping()),
+    );
     // Ends by itself when the last request that may still send it an order is answered.
     lifecycle.spawn("order_writer", writer);
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{database, trace};
 use opentelemetry::trace::{SpanKind, TraceContextExt as _};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::db;
+use crate::metrics::METRICS;
 use crate::order::{Draft, Order, Verdict};
 
 /// Drafts of one transaction at most: enough to spread the cost of a commit, few enough to keep the lock short.
@@ -78,6 +79,7 @@ impl Orders {
             trace::fail(&job.draft.trace, error.to_string());
             return Err(error);
         }
+        METRICS.waiting.inc();
         match tokio::time::timeout(LONGEST_WAIT, verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) => Err(WriteError::Stopped),
@@ -96,6 +98,7 @@ pub fn writer(
     let write_all = async move {
         let mut batch = Vec::with_capacity(MOST_PER_BATCH);
         while waiting.recv_many(&mut batch, MOST_PER_BATCH).await > 0 {
+            METRICS.took(batch.len());
             write(&pool, batch.drain(..), &outbox_grew).await;
         }
         Ok(())
@@ -105,6 +108,7 @@ pub fn writer(
 
 async fn write(pool: &PgPool, batch: impl Iterator<Item = Job>, outbox_grew: &Notify) {
     let (drafts, answers): (Vec<Draft>, Vec<_>) = batch.map(|job| (job.draft, job.answer)).unzip();
+    let begun = Instant::now();
     let written = database::with_connection(pool, async |connection| {
         db::write_batch(connection, &drafts).await
     });
@@ -116,6 +120,7 @@ async fn write(pool: &PgPool, batch: impl Iterator<Item = Job>, outbox_grew: &No
             .span()
             .set_attribute(KeyValue::new("db.operation.batch.size", batch_size));
     }
+    METRICS.wrote(begun);
     match written {
         Ok(verdicts) => {
             outbox_grew.notify_one();
@@ -141,6 +146,7 @@ async fn write(pool: &PgPool, batch: impl Iterator<Item = Job>, outbox_grew: &No
 
 fn report(verdict: &Verdict) {
     if let Verdict::Created(Order { id, external_id, .. }) = verdict {
+        METRICS.created.inc();
         tracing::info!(event = "buy_order_created", id, %external_id);
     }
 }

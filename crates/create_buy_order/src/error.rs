@@ -6,6 +6,7 @@ use common::database;
 use common::http::Problem;
 
 use crate::batch::WriteError;
+use crate::metrics::METRICS;
 use crate::order::CAP;
 use crate::price::PriceError;
 
@@ -29,8 +30,37 @@ pub enum ApiError {
     NotWritten(#[source] WriteError),
 }
 
+impl ApiError {
+    /// All that [`ApiError::reason`] can be.
+    pub const REASONS: [&'static str; 8] = [
+        "invalid",
+        "over_cap",
+        "no_price",
+        "not_read",
+        "busy",
+        "timed_out",
+        "stopping",
+        "not_written",
+    ];
+
+    /// Why, for `/metrics`.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::OverCap => "over_cap",
+            Self::PriceUnavailable(_) => "no_price",
+            Self::NotRead(_) => "not_read",
+            Self::NotWritten(WriteError::Busy) => "busy",
+            Self::NotWritten(WriteError::TimedOut) => "timed_out",
+            Self::NotWritten(WriteError::Stopped) => "stopping",
+            Self::NotWritten(WriteError::Database(_)) => "not_written",
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        METRICS.refused(self.reason());
         let detail = self.to_string();
         let is_ours = match &self {
             Self::NotRead(error) => !database::is_away(error),

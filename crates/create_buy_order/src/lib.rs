@@ -2,7 +2,7 @@
 //!
 //! One request's way: [`routes`] reads it and answers a repeat at once; [`price`] asks for the rate; [`order`] computes the BTC and
 //! decides; [`batch`] writes the orders that arrive together in one transaction, whose SQL is in [`db`]; [`outbox`] publishes them.
-//! [`republish`] is for a read model that was lost.
+//! [`republish`] is for a read model that was lost, [`metrics`] for who watches.
 
 pub mod app;
 pub mod config;
@@ -19,3 +19,5 @@ pub mod db;
 
 pub mod outbox;
 pub mod republish;
+
+pub mod metrics;

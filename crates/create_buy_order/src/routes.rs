@@ -8,8 +8,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
 use common::database;
-use common::http::BodyFields;
 use common::http::openapi::{Detail, FieldFaults};
+use common::http::{BodyFields, Readiness};
 use common::timestamp::rfc3339_micros;
 use opentelemetry::Context;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::batch::{self, Orders};
 use crate::db;
 use crate::error::ApiError;
+use crate::metrics::METRICS;
 use crate::order::{self, Draft, Order, OrderRequest, Verdict};
 use crate::price::Prices;
 
@@ -37,11 +38,11 @@ pub struct State {
 }
 
 /// All that this service answers.
-pub fn router(state: State) -> Router {
+pub fn router(state: State, readiness: Readiness) -> Router {
     let api = Router::new()
         .route("/buy_order", put(put_buy_order))
         .with_state(state);
-    common::http::routes(api, ApiDoc::openapi())
+    common::http::routes(api, ApiDoc::openapi(), readiness)
 }
 
 /// The description of this service for `/openapi.json` and `/docs`.
@@ -195,6 +196,7 @@ fn answer(request: OrderRequest, verdict: Verdict) -> Result<Response, ApiError>
     })
     .into_response();
     if replayed {
+        METRICS.replayed.inc();
         tracing::info!(event = "buy_order_request_idempotence_cache_hit", client_id, %currency, %amount, %idempotence_key);
         response
             .headers_mut()

@@ -1,9 +1,13 @@
 //! What the process does, from start to serving.
 
+use std::sync::LazyLock;
+
+use common::http::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
 
 use crate::config::Config;
+use crate::metrics::METRICS;
 use crate::routes;
 
 /// Waits for the read model and its schema, then serves pages.
@@ -11,12 +15,18 @@ use crate::routes;
 /// # Errors
 /// When the port cannot be bound.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+    LazyLock::force(&METRICS);
+    let readiness = Readiness::default().needs_database("read_model", &config.read_model);
     let read_model = database::connect(&config.read_model, "read_model").await;
     migrations::wait(&config.migration).await?;
     let listener = http::bind(&config.listen).await?;
     lifecycle.spawn(
         "http",
-        http::serve(listener, routes::router(read_model), lifecycle.stopping()),
+        http::serve(
+            listener,
+            routes::router(read_model, readiness),
+            lifecycle.stopping(),
+        ),
     );
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Serves pages of orders from the read model, newest first: `GET /buy_orders`.
 //!
 //! In reading order: [`config`], what the process does ([`app`]), the one endpoint ([`routes`]), the page it answers ([`page`]),
-//! the statements that find its rows ([`db`]), and how their failures are answered ([`error`]).
+//! the statements that find its rows ([`db`]), how their failures are answered ([`error`]), and what is counted ([`metrics`]).
 
 pub mod config;
 
@@ -13,3 +13,5 @@ pub mod page;
 
 pub mod db;
 pub mod error;
+
+pub mod metrics;

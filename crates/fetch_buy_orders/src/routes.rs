@@ -6,13 +6,14 @@ use axum::http::header::{HeaderValue, LINK};
 use axum::routing::get;
 use axum::{Json, Router};
 use common::database;
-use common::http::{self, QueryFields, field};
+use common::http::{self, QueryFields, Readiness, field};
 use sqlx::{PgConnection, PgPool};
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 
 use crate::db;
 use crate::error::ApiError;
+use crate::metrics::METRICS;
 use crate::page::Page;
 use common::http::openapi::{Detail, FieldFaults};
 
@@ -36,11 +37,11 @@ const ABOVE_ALL_IDS: i64 = i64::MAX;
 struct Document;
 
 /// All routes of the service.
-pub fn router(read_model: PgPool) -> Router {
+pub fn router(read_model: PgPool, readiness: Readiness) -> Router {
     let api = Router::new()
         .route("/buy_orders", get(buy_orders))
         .with_state(read_model);
-    http::routes(api, Document::openapi())
+    http::routes(api, Document::openapi(), readiness)
 }
 
 /// The part of the list of orders that is asked for.
@@ -138,5 +139,6 @@ async fn page(
     };
     let Some(below) = below else { return Ok(None) };
     let rows = db::page(connection, client_id, below, page_size).await?;
+    METRICS.served(rows.len());
     Ok(Some(Page::of(rows)))
 }

@@ -1,6 +1,6 @@
 //! What the process does, from start to serving.
 
-use common::http;
+use common::http::{self, Readiness};
 use common::service::Lifecycle;
 use utoipa::OpenApi;
 
@@ -26,7 +26,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         return Ok(());
     }
     let listener = http::bind(&config.listen).await?;
-    let routes = http::routes(axum::Router::new(), ApiDoc::openapi());
+    let readiness = Readiness::default()
+        .needs_database(Model::Write.name(), &config.write_model)
+        .needs_database(Model::Read.name(), &config.read_model);
+    let routes = http::routes(axum::Router::new(), ApiDoc::openapi(), readiness);
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! whatever order its event is delivered.
 //!
 //! In reading order: [`config`], [`app`], [`projector`] (the supervisor and its batches), [`delivery`] (what a message says, and what
-//! becomes of it), [`db`] (every SQL statement).
+//! becomes of it), [`db`] (every SQL statement), [`metrics`].
 
 pub mod config;
 
@@ -13,5 +13,7 @@ pub mod projector;
 pub mod delivery;
 
 pub mod db;
+
+pub mod metrics;
 
 pub use config::Config;

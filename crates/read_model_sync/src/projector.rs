@@ -9,6 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db;
 use crate::delivery::{self, Message, Outcome};
+use crate::metrics::METRICS;
+
+/// The name of the connection that consumes.
+pub const CONNECTION: &str = "read_model_sync";
 
 /// Deliveries in one insert.
 const BATCH: usize = 500;
@@ -43,7 +47,7 @@ impl Projector {
     pub async fn listen(&mut self) -> Option<Listening> {
         broker::listen(
             &self.queue,
-            "read_model_sync",
+            CONNECTION,
             PREFETCH,
             &mut self.backoff,
             &self.stopping,
@@ -91,6 +95,7 @@ impl Projector {
         let Some(last) = batch.len().checked_sub(1) else {
             return Ok(());
         };
+        METRICS.took(batch.len());
         let mut waiting: Vec<Message<'_>> = Vec::with_capacity(batch.len());
         let mut hopeless = Vec::new();
         for delivery in &batch {
@@ -133,8 +138,11 @@ impl Projector {
         let mut why = None;
         for (message, outcome) in messages.into_iter().zip(outcomes) {
             match outcome {
-                Outcome::Applied => message.report_applied(),
-                Outcome::AlreadyApplied => {}
+                Outcome::Applied => {
+                    METRICS.applied(message.order.created_at);
+                    message.report_applied();
+                }
+                Outcome::AlreadyApplied => METRICS.repeated.inc(),
                 Outcome::Permanent(reason) => {
                     let Message {
                         delivery,
@@ -144,6 +152,7 @@ impl Projector {
                     hopeless.push(Hopeless::new(delivery, &trace, Some(order.id), reason));
                 }
                 Outcome::Transient(reason) => {
+                    METRICS.postponed.inc();
                     why.get_or_insert(reason);
                     again.push(message);
                 }
@@ -179,7 +188,10 @@ impl Projector {
         let mut refused = None;
         for (message, verdict) in hopeless.iter().zip(published?) {
             match verdict {
-                Verdict::Confirmed => listening.consumer.acknowledge(message.delivery).await?,
+                Verdict::Confirmed => {
+                    METRICS.dead_lettered.inc();
+                    listening.consumer.acknowledge(message.delivery).await?;
+                }
                 Verdict::NotConfirmed(reason) => refused = Some(reason),
             }
         }

@@ -1,6 +1,7 @@
 //! What the process does, from start to serving.
 
-{{imports}}use common::service::Lifecycle;
+{{imports}}use common::http::Readiness;
+use common::service::Lifecycle;
 use common::{http{{used}}};
 
 use crate::config::Config;
@@ -11,9 +12,10 @@ use crate::routes::{self, State};
 /// # Errors
 /// When the port cannot be bound.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+    let readiness = Readiness::default(){{needs}};
     {{waits}}
     let state = State { {{state_values}} };
     let listener = http::bind(&config.listen).await?;
-    lifecycle.spawn("http", http::serve(listener, routes::router(state), lifecycle.stopping()));
+    lifecycle.spawn("http", http::serve(listener, routes::router(state, readiness), lifecycle.stopping()));
     Ok(())
 }

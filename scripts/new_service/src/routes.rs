@@ -2,7 +2,7 @@
 
 use axum::routing::get;
 use axum::{Json, Router};
-{{state_imports}}use common::http;
+{{state_imports}}use common::http::{self, Readiness};
 use common::http::openapi::Detail;
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
@@ -21,11 +21,11 @@ pub struct State {
 }
 
 /// All routes of the service.
-pub fn router(state: State) -> Router {
+pub fn router(state: State, readiness: Readiness) -> Router {
     let api = Router::new()
         .route("/{{name}}", get(example))
         .with_state(state);
-    http::routes(api, Document::openapi())
+    http::routes(api, Document::openapi(), readiness)
 }
 
 /// The example's answer.

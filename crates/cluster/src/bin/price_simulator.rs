@@ -30,7 +30,11 @@ fn configure(env: &mut Env) -> Config {
 
 async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let listener = http::bind(&config.listen).await?;
-    let router = http::routes(config.rates.router(), ApiDoc::openapi());
+    let router = http::routes(
+        config.rates.router(),
+        ApiDoc::openapi(),
+        http::Readiness::default(),
+    );
     lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())
 }

@@ -9,7 +9,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Error, Session, topology, within};
+use super::{Backoff, Error, Session, link, topology, within};
 use crate::endpoints;
 use crate::logging::chain;
 
@@ -113,9 +113,11 @@ pub async fn listen(
         let consumer = Consumer::on(&session, topology::BUY_ORDER_QUEUE, prefetch).await?;
         Ok(Listening { session, consumer })
     };
+    link::wanted(name);
     loop {
         match stopping.run_until_cancelled(attempt()).await? {
             Ok(listening) => {
+                link::up(name, listening.session.status());
                 tracing::info!(
                     event = "queue_listener_starting_consumption",
                     queue_name = topology::BUY_ORDER_QUEUE

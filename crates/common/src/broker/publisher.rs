@@ -9,7 +9,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Error, Outgoing, Session, topology, within};
+use super::{Backoff, Error, Outgoing, Session, link, measure, topology, within};
 use crate::endpoints;
 use crate::logging::chain;
 
@@ -19,6 +19,7 @@ pub const WINDOW: usize = 1000;
 /// A window is confirmed within tens of milliseconds.
 const WINDOW_LIMIT: Duration = Duration::from_secs(10);
 
+const RETURNED: &str = "returned by the broker";
 const TOO_LATE: &str = "not published, because it was no longer ours to publish";
 
 /// What the broker did with one message.
@@ -28,6 +29,13 @@ pub enum Verdict {
     Confirmed,
     /// It is in no queue that we know of, and why.
     NotConfirmed(String),
+}
+
+impl Verdict {
+    /// Whether no queue took the message.
+    pub(super) fn is_returned(&self) -> bool {
+        matches!(self, Self::NotConfirmed(reason) if reason.starts_with(RETURNED))
+    }
 }
 
 /// A channel in confirm mode.
@@ -75,7 +83,9 @@ impl Publisher {
     ) -> Result<Vec<Verdict>, Error> {
         let mut verdicts = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            verdicts.extend(self.publish_in_time(window, may_publish).await?);
+            let published = self.publish_in_time(window, may_publish).await;
+            measure::count(window, &published);
+            verdicts.extend(published?);
         }
         Ok(verdicts)
     }
@@ -149,10 +159,7 @@ fn verdicts(window: &[Outgoing], confirmations: Vec<Confirmation>) -> Vec<Verdic
         .iter()
         .find(|returned| message_id(&returned.properties).is_none_or(|id| !own_ids.contains(id)));
     let returned_because = |returned: &BasicReturnMessage| {
-        format!(
-            "returned by the broker: {} {}",
-            returned.reply_code, returned.reply_text
-        )
+        format!("{RETURNED}: {} {}", returned.reply_code, returned.reply_text)
     };
     window
         .iter()
@@ -199,12 +206,14 @@ pub async fn connect_publisher(
     backoff: &mut Backoff,
     stopping: &CancellationToken,
 ) -> Option<Publishing> {
+    link::wanted(name);
     loop {
         match stopping
             .run_until_cancelled(Publishing::open(queue, name))
             .await?
         {
             Ok(publishing) => {
+                link::up(name, publishing.session.status());
                 tracing::info!(
                     event = "queue_publisher_connected",
                     queue_name = topology::BUY_ORDER_QUEUE

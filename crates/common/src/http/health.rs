@@ -1,13 +1,19 @@
-//! `GET /healthcheck`, and the program argument `healthcheck` that asks for it, as images without a shell have no `curl`.
+//! `GET /healthcheck`, `/livez` and `/readyz`, and the program arguments that ask for them, as images without a shell have no `curl`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
 use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
 
+use super::openapi::Detail;
+use super::problem::Problem;
+use super::readiness::Readiness;
 use crate::endpoints::Listen;
 use crate::env::Env;
 
@@ -27,16 +33,70 @@ pub(super) async fn healthcheck() -> Json<()> {
     Json(())
 }
 
-/// Asks the service that runs with this environment for its health.
+/// Does the process answer?
+///
+/// Asks nobody and logs nothing. Where this gets no answer, restarting the process is the remedy.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "health",
+    responses((status = 200, description = "It does", body = Value, example = json!(null)))
+)]
+pub(super) async fn livez() -> Json<()> {
+    Json(())
+}
+
+/// Can the service do its work?
+///
+/// Asks what it cannot work without, at most once a second however often this is asked, and answers within 2 s.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses(
+        (status = 200, description = "It can", body = Value, example = json!(null)),
+        (status = 503, description = "Something that it cannot work without is away: the answer names it", body = Detail,
+            example = json!({"detail": "not ready: read_model is away"})),
+    )
+)]
+pub(super) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Result<Json<()>, Problem> {
+    match readiness.away().await.as_slice() {
+        [] => Ok(Json(())),
+        // Not `Problem::unavailable`: each probe of an outage would be an event of its own.
+        away => Err(Problem::client(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}", away.join(", ")),
+        )),
+    }
+}
+
+/// The path that a program argument asks for, if it is one of these.
+pub(crate) fn path_of(arguments: &[String]) -> Option<&'static str> {
+    let [argument] = arguments else { return None };
+    ["/healthcheck", "/readyz", "/metrics"]
+        .into_iter()
+        .find(|path| path.strip_prefix('/') == Some(argument))
+}
+
+/// Asks the service that runs with this environment, and prints what it answers, save for the `null` of one that is well.
 #[expect(
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "the container engine keeps what a failed check prints"
 )]
-pub(crate) fn probe(mut env: Env) -> ExitCode {
+pub(crate) fn ask_own_service(path: &str, mut env: Env) -> ExitCode {
     let listen = Listen::from_env(&mut env);
-    let asked = env.finish(()).context("healthcheck").and_then(|()| ask(&listen));
+    let asked = env
+        .finish(())
+        .context("the environment")
+        .and_then(|()| ask(&listen, path));
     match asked {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(body) => {
+            if body != "null" {
+                print!("{body}");
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("unhealthy: {error:#}");
             ExitCode::FAILURE
@@ -44,7 +104,7 @@ pub(crate) fn probe(mut env: Env) -> ExitCode {
     }
 }
 
-fn ask(listen: &Listen) -> anyhow::Result<()> {
+fn ask(listen: &Listen, path: &str) -> anyhow::Result<String> {
     let host = if listen.host == "0.0.0.0" {
         "127.0.0.1"
     } else {
@@ -57,13 +117,16 @@ fn ask(listen: &Listen) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(b"GET /healthcheck HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    // HTTP/1.0: an answer in one piece, whose end is the end of the connection.
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    ensure!(
-        answer.starts_with("HTTP/1.1 200 "),
-        "the service answered {:?}",
-        answer.lines().next().unwrap_or_default()
-    );
-    Ok(())
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the service did not answer")?;
+    let status = head.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some(StatusCode::OK.as_str()) {
+        bail!("the service answered {status:?} {body}");
+    }
+    Ok(body.to_owned())
 }

@@ -1,28 +1,54 @@
 //! What every service answers besides its own routes.
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::get;
 use utoipa::{OpenApi, openapi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::health::{self, healthcheck};
+use super::health::{self, healthcheck, livez, readyz};
 use super::problem::Problem;
+use super::readiness::Readiness;
+use crate::metrics;
 
-/// Adds to the routes of a service, which `document` describes: `GET /healthcheck`; `GET /openapi.json` and `GET /docs`, whose page needs
-/// no network; and `404` for every other path.
-pub fn routes(api: Router, mut document: openapi::OpenApi) -> Router {
+/// Adds to the routes of a service, which `document` describes: `GET /healthcheck`, `/livez`, `/readyz` and `/metrics`;
+/// `GET /openapi.json` and `GET /docs`, whose page needs no network; and `404` for every other path.
+pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Router {
     document.merge(Common::openapi());
     let docs = SwaggerUi::new("/docs")
         // The page would ask validator.swagger.io otherwise.
         .config(Config::default().validator_url("none"))
         .url("/openapi.json", document);
+    let observed = Router::new()
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(show_metrics))
+        .with_state(Arc::new(readiness));
     api.route("/healthcheck", get(healthcheck))
+        .route("/livez", get(livez))
+        .merge(observed)
         .merge(docs)
         .fallback(async || Problem::client(StatusCode::NOT_FOUND, "Not Found"))
 }
 
+/// Metrics of this process
+///
+/// In Prometheus' text format, 0.0.4.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, description = "All metrics", body = String, content_type = "text/plain"))
+)]
+async fn show_metrics(State(readiness): State<Arc<Readiness>>) -> Response {
+    readiness.away().await; // sets its gauge
+    metrics::scrape()
+}
+
 /// What every service answers.
 #[derive(OpenApi)]
-#[openapi(paths(health::healthcheck))]
+#[openapi(paths(health::healthcheck, health::livez, health::readyz, show_metrics))]
 struct Common;

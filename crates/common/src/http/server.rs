@@ -18,8 +18,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::context::handle_in_context;
+use super::measure::{HTTP, measure};
 use super::watch::{Stages, watch};
 use crate::endpoints::Listen;
+use crate::metrics::Held;
 
 /// Longer than clients of the cluster keep an idle connection, so that it is they who close it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
@@ -78,6 +80,7 @@ pub fn serve(
     Server {
         router: router
             .layer(from_fn_with_state(stages.clone(), watch))
+            .layer(from_fn(measure))
             .layer(from_fn(handle_in_context)),
         overdue: stages.overdue,
         open: GracefulShutdown::new(),
@@ -144,6 +147,7 @@ impl Server {
             );
         let connection = self.open.watch(connection);
         tokio::spawn(async move {
+            let _open = Held::on(&HTTP.connections);
             if let Err(error) = connection.await {
                 tracing::debug!("a connection ended early: {error}");
             }

@@ -25,6 +25,10 @@ impl FluentLayer {
         let (sender, worker) = fluent_logger::start(config, move |status| report(&status, &host, port));
         (Self { service, sender }, worker)
     }
+
+    pub(super) fn sender(&self) -> Sender {
+        self.sender.clone()
+    }
 }
 
 fn report(status: &Status, host: &str, port: u16) {

@@ -15,6 +15,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::metrics::Standing;
+
 /// An event that this relay has claimed, with its place in the outbox.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -229,4 +231,25 @@ pub async fn count_through(connection: &mut PgConnection, last_event: i64) -> sq
         .bind(last_event)
         .fetch_one(connection)
         .await
+}
+
+/// How many events wait, how old the oldest is, and how full the book is.
+///
+/// # Errors
+/// When the database is away.
+pub async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
+    // The oldest by id: the first entry of an index, where the smallest time would be one pass more over the table.
+    let (events, oldest_age_s, total) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM outbox),
+                coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 FROM outbox ORDER BY id LIMIT 1), 0),
+                btc_amount
+         FROM buy_order_running_total",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Standing {
+        events,
+        oldest_age_s,
+        total,
+    })
 }

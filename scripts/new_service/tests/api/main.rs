@@ -76,6 +76,16 @@ async fn the_example_answers_and_is_documented() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn it_is_observed() -> anyhow::Result<()> {
+    let running = Running::start().await?;
+    assert_eq!(running.get("/livez").await?, (200, Value::Null));
+    assert_eq!(running.get("/readyz").await?, (200, Value::Null));
+    let metrics = running.cluster.http().get(running.url("/metrics")).send().await?.text().await?;
+    assert!(metrics.contains("pydist_build_info{service=\"{{name}}\""), "{metrics}");
+    Ok(())
+}
+
 #[test]
 fn an_empty_environment_is_refused_with_every_missing_name() -> anyhow::Result<()> {
     let ended = Command::new(env!("CARGO_BIN_EXE_{{name}}")).env_clear().output()?;

@@ -1,0 +1,87 @@
+//! The use of a pool, counted. The label is the name of the database in PostgreSQL.
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+
+use crate::metrics::{GaugeVec, HistogramVec, IntCounterVec, LATENCIES, counters, histograms, read_gauges};
+
+static WAITS: LazyLock<Waits> = LazyLock::new(|| Waits {
+    durations: histograms(
+        "database_pool_acquire_duration_seconds",
+        "How long a connection of the pool was waited for, got or not.",
+        &["database"],
+        &LATENCIES,
+    ),
+    timeouts: counters(
+        "database_pool_acquire_timeouts_total",
+        "How often no connection could be had in time: all are in use, or the database is away.",
+        &["database"],
+    ),
+});
+
+struct Waits {
+    durations: HistogramVec,
+    timeouts: IntCounterVec,
+}
+
+static POOLS: Mutex<Vec<PgPool>> = Mutex::new(Vec::new());
+
+static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
+    read_gauges(
+        "database_pool_connections",
+        "Connections of the pool by state; max is how many there may be.",
+        &["database", "state"],
+        |connections| {
+            for pool in pools().iter() {
+                read(pool, connections);
+            }
+        },
+    );
+});
+
+/// Shows the connections of a pool from now on.
+pub(super) fn show(pool: &PgPool) {
+    WAITS.timeouts.with_label_values(&[name(pool).as_str()]);
+    pools().push(pool.clone());
+    LazyLock::force(&CONNECTIONS);
+}
+
+fn pools() -> MutexGuard<'static, Vec<PgPool>> {
+    POOLS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read(pool: &PgPool, connections: &GaugeVec) {
+    let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+    // The two are read one after the other.
+    let in_use = pool.size().saturating_sub(idle);
+    let most = pool.options().get_max_connections();
+    for (state, count) in [("idle", idle), ("in_use", in_use), ("max", most)] {
+        connections
+            .with_label_values(&[name(pool).as_str(), state])
+            .set(count.into());
+    }
+}
+
+pub(super) async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<sqlx::Postgres>> {
+    let begun = Instant::now();
+    let acquired = pool.acquire().await;
+    let database = name(pool);
+    WAITS
+        .durations
+        .with_label_values(&[database.as_str()])
+        .observe(begun.elapsed().as_secs_f64());
+    if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
+        WAITS.timeouts.with_label_values(&[database.as_str()]).inc();
+    }
+    acquired
+}
+
+fn name(pool: &PgPool) -> String {
+    pool.connect_options()
+        .get_database()
+        .unwrap_or_default()
+        .to_owned()
+}

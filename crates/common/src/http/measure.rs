@@ -1,0 +1,68 @@
+//! Requests and connections, counted.
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::metrics::{Held, HistogramVec, IntCounterVec, IntGauge, LATENCIES, counters, gauge, histograms};
+
+/// A path that no route matches, a method that we do not know: clients make up any number of both.
+const OTHER: &str = "other";
+
+pub(super) static HTTP: LazyLock<Http> = LazyLock::new(|| Http {
+    requests: counters(
+        "http_requests_total",
+        "Requests that were answered.",
+        &["route", "method", "status"],
+    ),
+    durations: histograms(
+        "http_request_duration_seconds",
+        "From the headers of a request to its answer.",
+        &["route", "method"],
+        &LATENCIES,
+    ),
+    in_flight: gauge("http_requests_in_flight", "Requests that are not answered yet."),
+    connections: gauge("http_connections_open", "Connections of clients."),
+});
+
+pub(super) struct Http {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    in_flight: IntGauge,
+    pub(super) connections: IntGauge,
+}
+
+/// Counts a request by the template of its route, never by its path. One whose client hangs up before the answer is in flight until
+/// then, and in no count.
+pub(super) async fn measure(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let _in_flight = Held::on(&HTTP.in_flight);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = known(request.method());
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or(OTHER, MatchedPath::as_str);
+    HTTP.requests
+        .with_label_values(&[route, method, response.status().as_str()])
+        .inc();
+    HTTP.durations
+        .with_label_values(&[route, method])
+        .observe(begun.elapsed().as_secs_f64());
+    response
+}
+
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => OTHER,
+    }
+}

@@ -1,0 +1,155 @@
+//! What this service counts, and what it asks its database for the sake of `/metrics`.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use common::database::with_connection;
+use common::metrics::{
+    BATCHES, Histogram, IntCounter, IntCounterVec, IntGauge, Known, LATENCIES, counter, counters, gauge,
+    histogram, known,
+};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::db;
+use crate::error::ApiError;
+use crate::order::CAP;
+
+/// How often each replica asks the database, whether `/metrics` is scraped or not.
+const ASKED_EVERY: Duration = Duration::from_secs(5);
+
+/// The metrics of this service.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let refused = counters(
+        "buy_orders_refused_total",
+        "Requests that made no order, by reason.",
+        &["reason"],
+    );
+    for reason in ApiError::REASONS {
+        refused.with_label_values(&[reason]);
+    }
+    Metrics {
+        created: counter("buy_orders_created_total", "Orders that were committed."),
+        replayed: counter(
+            "buy_orders_replayed_total",
+            "Requests that were answered with the order of an equal request before.",
+        ),
+        refused,
+        batches: histogram(
+            "order_batch_orders",
+            "Drafts that were written in one transaction.",
+            &BATCHES,
+        ),
+        writes: histogram(
+            "order_write_duration_seconds",
+            "Duration of these transactions, the wait for a connection and for the lock of the total included.",
+            &LATENCIES,
+        ),
+        waiting: gauge(
+            "order_drafts_waiting",
+            "Drafts that the writer has not taken yet.",
+        ),
+        outbox_events: known(
+            "outbox_events",
+            "Events that the broker has not confirmed; not shown while the write model does not say. The same for every replica.",
+        ),
+        outbox_age: known(
+            "outbox_oldest_age_seconds",
+            "Age of the oldest of these events, 0 when there is none; shown as they are.",
+        ),
+        total: known(
+            "order_book_btc",
+            "The BTC of all orders; shown as the outbox is. The same for every replica.",
+        ),
+        left: known(
+            "order_book_left_btc",
+            "The BTC that orders may still add; shown as the outbox is.",
+        ),
+    }
+});
+
+/// See the help of each in `/metrics`.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Orders that were committed.
+    pub created: IntCounter,
+    /// Repeats.
+    pub replayed: IntCounter,
+    /// Drafts that wait.
+    pub waiting: IntGauge,
+    refused: IntCounterVec,
+    batches: Histogram,
+    writes: Histogram,
+    outbox_events: Known,
+    outbox_age: Known,
+    total: Known,
+    left: Known,
+}
+
+impl Metrics {
+    /// A request made no order.
+    pub fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// The writer has taken this many drafts off the queue.
+    pub fn took(&self, drafts: usize) {
+        self.waiting.sub(i64::try_from(drafts).unwrap_or(i64::MAX));
+        self.batches
+            .observe(u32::try_from(drafts).unwrap_or(u32::MAX).into());
+    }
+
+    /// A transaction that began at `begun` is over.
+    pub fn wrote(&self, begun: Instant) {
+        self.writes.observe(begun.elapsed().as_secs_f64());
+    }
+
+    fn show(&self, standing: &Standing) {
+        self.outbox_events
+            .set(u32::try_from(standing.events).unwrap_or(u32::MAX).into());
+        self.outbox_age.set(standing.oldest_age_s);
+        for (gauge, amount) in [(&self.total, standing.total), (&self.left, CAP - standing.total)] {
+            match amount.to_f64() {
+                Some(amount) => gauge.set(amount),
+                None => gauge.forget(),
+            }
+        }
+    }
+
+    fn forget(&self) {
+        for gauge in [&self.outbox_events, &self.outbox_age, &self.total, &self.left] {
+            gauge.forget();
+        }
+    }
+}
+
+/// How outbox and book stand.
+#[derive(Debug)]
+pub struct Standing {
+    /// Events in the outbox.
+    pub events: i64,
+    /// Age of the oldest in seconds.
+    pub oldest_age_s: f64,
+    /// The BTC of all orders.
+    pub total: Decimal,
+}
+
+/// Keeps the gauges of outbox and book up to date until the process is asked to stop. While the write model does not answer they show
+/// nothing, which Prometheus takes for what it is; that it is away is reported by those who need it.
+///
+/// # Errors
+/// None; the signature is that of a service's task.
+pub async fn watch_standing(pool: PgPool, stopping: CancellationToken) -> anyhow::Result<()> {
+    while !stopping.is_cancelled() {
+        match with_connection(&pool, db::outbox::standing).await {
+            Ok(standing) => METRICS.show(&standing),
+            Err(_) => METRICS.forget(),
+        }
+        stopping
+            .run_until_cancelled(tokio::time::sleep(ASKED_EVERY))
+            .await;
+    }
+    Ok(())
+}

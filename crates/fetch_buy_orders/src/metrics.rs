@@ -1,0 +1,26 @@
+//! What this service counts.
+
+use std::sync::LazyLock;
+
+use common::metrics::{IntCounter, counter};
+
+/// The metrics of this service.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    pages: counter("buy_order_pages_served_total", "Pages that were answered."),
+    rows: counter("buy_order_rows_served_total", "Orders on these pages."),
+});
+
+/// See the help of each in `/metrics`.
+#[derive(Debug)]
+pub struct Metrics {
+    pages: IntCounter,
+    rows: IntCounter,
+}
+
+impl Metrics {
+    /// A page with this many rows is on its way.
+    pub fn served(&self, rows: usize) {
+        self.pages.inc();
+        self.rows.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
+    }
+}
