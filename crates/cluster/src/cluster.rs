@@ -1,5 +1,6 @@
 //! A running cluster for tests: private databases and virtual host, price simulator, real service processes.
 
+mod links;
 mod options;
 mod replica;
 mod server_control;
@@ -14,6 +15,7 @@ use rustix::process::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+pub use links::Link;
 pub use options::Options;
 pub(crate) use options::default_contract;
 pub(crate) use replica::Replica;
@@ -34,6 +36,7 @@ pub struct Cluster {
     // In the order of their end: services, then what they use, then the servers.
     services: Mutex<BTreeMap<Service, Arc<Replica>>>,
     extras: Mutex<Vec<Arc<Replica>>>,
+    links: links::Links,
     prices: PriceSimulator,
     write_model: PgPool,
     read_model: PgPool,
@@ -68,10 +71,12 @@ impl Cluster {
         };
         let leases = Service::ALL.iter().map(|service| Ok((*service, Lease::take()?)));
         let leases: BTreeMap<Service, Lease> = leases.collect::<anyhow::Result<_>>()?;
+        let contract = contract(&territory.addresses, &leases, prices.port());
         let cluster = Self {
             write_model: pool(&territory.addresses.write_model),
             read_model: pool(&territory.addresses.read_model),
-            contract: contract(&territory.addresses, &leases, prices.port()),
+            links: links::start(&options.links, &contract)?,
+            contract,
             services: Mutex::default(),
             extras: Mutex::default(),
             overrides: Mutex::new(options.env),
@@ -138,12 +143,13 @@ impl Cluster {
         &self.territory.addresses
     }
 
-    /// The environment that a service is started with, `SERVICE_PORT` included.
+    /// The environment that a service is started with, `SERVICE_PORT` included, except that it leads past the proxies.
     ///
     /// # Errors
     /// When the service is unknown.
     pub fn environment(&self, service: Service) -> anyhow::Result<BTreeMap<String, String>> {
-        Ok(self.environment_at(service, self.replica(service)?.port()))
+        let direct = links::Links::new();
+        Ok(self.environment_through(&direct, service, self.replica(service)?.port()))
     }
 
     /// Sets a variable of a service from its next start on.
@@ -296,7 +302,17 @@ impl Cluster {
     }
 
     fn environment_at(&self, service: Service, port: u16) -> BTreeMap<String, String> {
+        self.environment_through(&self.links, service, port)
+    }
+
+    fn environment_through(
+        &self,
+        links: &links::Links,
+        service: Service,
+        port: u16,
+    ) -> BTreeMap<String, String> {
         let mut environment = service.environment(&self.contract);
+        environment.extend(links::variables(links, service));
         environment.insert("SERVICE_PORT".to_owned(), port.to_string());
         for (of, name, value) in locked(&self.overrides).iter() {
             if *of == service {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Link;
 use crate::service::Service;
 
 /// What to start, and how.
@@ -16,6 +17,8 @@ pub struct Options {
     pub migrated: bool,
     /// Variables that differ from the defaults, by service.
     pub env: Vec<(Service, String, String)>,
+    /// The connections that lead through a proxy, for tests that break them: none by default.
+    pub links: Vec<Link>,
 }
 
 impl Default for Options {
@@ -25,6 +28,7 @@ impl Default for Options {
             own_servers: false,
             migrated: true,
             env: Vec::new(),
+            links: Vec::new(),
         }
     }
 }
@@ -57,6 +61,13 @@ impl Options {
     #[must_use]
     pub fn with_own_servers(mut self) -> Self {
         self.own_servers = true;
+        self
+    }
+
+    /// With proxies for these connections.
+    #[must_use]
+    pub fn with_links(mut self, links: &[Link]) -> Self {
+        self.links.extend(links);
         self
     }
 

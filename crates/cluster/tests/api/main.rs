@@ -9,6 +9,7 @@ mod native;
 mod otlp_receiver;
 mod price_simulator;
 mod request_ids;
+mod proxy;
 mod servers;
 mod support;
 mod traces;
