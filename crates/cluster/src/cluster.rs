@@ -1,7 +1,10 @@
 //! A running cluster for tests: private databases and virtual host, price simulator, real service processes.
 
+mod broker_control;
 mod links;
+mod messages;
 mod options;
+mod processes;
 mod replica;
 mod server_control;
 
@@ -16,8 +19,10 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use links::Link;
+pub use messages::{Peeked, Raw};
 pub use options::Options;
 pub(crate) use options::default_contract;
+pub use processes::{Starved, clock_faker_installed};
 pub(crate) use replica::Replica;
 pub use server_control::Server;
 
@@ -45,6 +50,7 @@ pub struct Cluster {
     http: reqwest::Client,
     contract: BTreeMap<String, String>,
     overrides: Mutex<Vec<(Service, String, String)>>,
+    clocks: Mutex<BTreeMap<Service, BTreeMap<String, String>>>,
 }
 
 impl Cluster {
@@ -80,6 +86,7 @@ impl Cluster {
             services: Mutex::default(),
             extras: Mutex::default(),
             overrides: Mutex::new(options.env),
+            clocks: Mutex::default(),
             http: http_client()?,
             prices,
             territory,
@@ -302,7 +309,9 @@ impl Cluster {
     }
 
     fn environment_at(&self, service: Service, port: u16) -> BTreeMap<String, String> {
-        self.environment_through(&self.links, service, port)
+        let mut environment = self.environment_through(&self.links, service, port);
+        environment.extend(locked(&self.clocks).get(&service).cloned().unwrap_or_default());
+        environment
     }
 
     fn environment_through(

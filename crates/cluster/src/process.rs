@@ -1,5 +1,7 @@
 //! Child processes that never outlive us, with their output kept.
 
+mod vitals;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -7,11 +9,14 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
+
+pub use vitals::Vitals;
 
 use crate::account::Account;
 
@@ -68,6 +73,7 @@ impl Program {
             program: self.clone(),
             pid: child.id(),
             child: Mutex::new(child),
+            paused: AtomicBool::new(false),
             output: output.clone(),
         })
     }
@@ -129,6 +135,7 @@ pub(crate) struct Process {
     program: Program,
     pid: u32,
     child: Mutex<Child>,
+    paused: AtomicBool,
     output: Output,
 }
 
@@ -157,21 +164,40 @@ impl Process {
 
     /// Sends a signal, unless it has ended.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let mut child = locked(&self.child);
-        // Under the lock and before it is reaped: the process id cannot have gone to a stranger.
-        if child.try_wait()?.is_none() {
-            let pid = i32::try_from(self.pid)
-                .ok()
-                .and_then(Pid::from_raw)
-                .context("not a process id")?;
-            kill_process(pid, signal).with_context(|| format!("could not signal {}", self.program.name))?;
-        }
-        drop(child);
+        self.while_it_runs(|pid| {
+            if matches!(signal, Signal::STOP | Signal::CONT) {
+                self.paused.store(signal == Signal::STOP, Ordering::SeqCst);
+            }
+            kill_process(pid, signal)
+        })
+        .with_context(|| format!("could not signal {}", self.program.name))?;
         if signal == Signal::STOP {
             self.wait_until_frozen()
         } else {
             Ok(())
         }
+    }
+
+    /// Stops it for a moment, or lets it go on, unless it stands still by [`Process::signal`]; waits for nothing.
+    pub(crate) fn hold(&self, held: bool) -> anyhow::Result<()> {
+        let signal = if held { Signal::STOP } else { Signal::CONT };
+        self.while_it_runs(|pid| {
+            if self.paused.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            kill_process(pid, signal)
+        })
+    }
+
+    /// Does something to it, unless it has ended.
+    fn while_it_runs(&self, action: impl FnOnce(Pid) -> rustix::io::Result<()>) -> anyhow::Result<()> {
+        let mut child = locked(&self.child);
+        // Under the lock and before it is reaped: the process id cannot have gone to a stranger.
+        if child.try_wait()?.is_none() {
+            let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+            action(pid.context("not a process id")?)?;
+        }
+        Ok(())
     }
 
     /// SIGSTOP reaches one thread after the other: on return all stand still.

@@ -52,6 +52,10 @@ impl Replica {
         }
     }
 
+    pub(crate) fn service(&self) -> Service {
+        self.service
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -66,8 +70,10 @@ impl Replica {
         program.path = self.service.binary()?;
         program.environment = environment.into_iter().collect();
         let mut process = locked(&self.process);
-        // Ended before the new one wants the port.
-        drop(process.take());
+        // Ended before the new one wants the port, whoever else may still hold it.
+        if let Some(before) = process.take() {
+            let _ = before.kill();
+        }
         *process = Some(Arc::new(program.start(&self.output)?));
         Ok(())
     }

@@ -48,6 +48,20 @@ impl Cluster {
         }
     }
 
+    /// Stops PostgreSQL by SIGQUIT (own servers only): sessions end at once, and the next start recovers as after a crash. RabbitMQ knows
+    /// no such stop and is killed, as by [`Cluster::kill_server`].
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not end.
+    pub async fn stop_server_immediately(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.stop_immediately().await,
+            Server::ReadModel => servers.read_model.stop_immediately().await,
+            Server::Broker => self.kill_server(server).await,
+        }
+    }
+
     /// Starts a stopped or killed server on its port and data, and waits until it answers (own servers only).
     ///
     /// # Errors
@@ -118,7 +132,7 @@ impl Cluster {
         }
     }
 
-    fn servers(&self) -> anyhow::Result<&Servers> {
+    pub(super) fn servers(&self) -> anyhow::Result<&Servers> {
         self.own_servers
             .as_ref()
             .context("these servers are shared with other tests: set Options::own_servers")

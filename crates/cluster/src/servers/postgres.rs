@@ -1,12 +1,13 @@
 //! One private PostgreSQL instance.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::{DatabaseAddress, OTHER_CREDENTIALS, START_LIMIT};
@@ -14,6 +15,9 @@ use crate::account::{Account, private_directory, private_file};
 use crate::ports::Lease;
 use crate::process::{Output, Process, Program, locked};
 use crate::wait::wait_until;
+
+/// How long processes of a killed server may take to notice that it is gone.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Whether data must survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,7 @@ pub(crate) struct Postgres {
     address: DatabaseAddress,
     program: Program,
     output: Output,
+    data: PathBuf,
     process: Mutex<Option<Process>>,
     _lease: Option<Lease>,
 }
@@ -53,6 +58,7 @@ impl Postgres {
         let server = Self {
             program: program(&binaries, folder, &address, durability, account),
             output,
+            data,
             address,
             process: Mutex::new(None),
             _lease: lease,
@@ -69,6 +75,8 @@ impl Postgres {
 
     /// Starts the process, on the same port and data, and waits until it answers.
     pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
+        self.stop();
+        self.end_left_behind().await?;
         *locked(&self.process) = Some(self.program.start(&self.output)?);
         let maintenance = self.address.named("postgres").options();
         let mut refused = false;
@@ -101,7 +109,36 @@ impl Postgres {
         }
     }
 
-    /// Kills it; what it started ends with it.
+    /// Stops it at once, by SIGQUIT, without a checkpoint.
+    pub(crate) async fn stop_immediately(&self) -> anyhow::Result<()> {
+        self.signal(Signal::QUIT)?;
+        let ended = async || Ok(self.with(|process| Ok(process.ended().is_some()))?);
+        wait_until("PostgreSQL has stopped", self.program.grace, ended).await
+    }
+
+    /// A server process that was killed leaves processes behind: they notice when they are idle next, and a new server refuses to start as
+    /// long as one uses the data. One that does not notice in time is killed.
+    async fn end_left_behind(&self) -> anyhow::Result<()> {
+        let Ok(data) = fs::metadata(&self.data) else {
+            return Ok(());
+        };
+        let noticed = wait_until("processes of before have ended", NOTICED_WITHIN, async || {
+            Ok(working_in(&data).is_empty())
+        });
+        if noticed.await.is_ok() {
+            return Ok(());
+        }
+        wait_until("processes of before are killed", NOTICED_WITHIN, async || {
+            let left = working_in(&data);
+            for process in &left {
+                let _ = kill_process(*process, Signal::KILL);
+            }
+            Ok(left.is_empty())
+        })
+        .await
+    }
+
+    /// Kills its main process; what it started ends when it notices.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
         self.with(|process| process.kill().map(drop))
     }
@@ -146,6 +183,19 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The processes whose working directory this is. Told by its identity: its path may look different to them.
+fn working_in(directory: &fs::Metadata) -> Vec<Pid> {
+    let works_there = |process: &fs::DirEntry| {
+        let theirs = fs::metadata(process.path().join("cwd"));
+        theirs.is_ok_and(|theirs| (theirs.dev(), theirs.ino()) == (directory.dev(), directory.ino()))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(works_there)
+        .filter_map(|process| Pid::from_raw(process.file_name().to_str()?.parse().ok()?))
+        .collect()
 }
 
 /// Final, as the end of the process is. PostgreSQL says `invalid_password` also for a role that does not exist.

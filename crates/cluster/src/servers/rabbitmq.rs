@@ -140,6 +140,11 @@ impl RabbitMq {
         self.stop();
         let port_mapper = self.port_mapper.start(&self.output)?;
         *locked(&self.processes) = Some((self.node.start(&self.output)?, port_mapper));
+        self.answers().await
+    }
+
+    /// Waits until the node answers.
+    pub(crate) async fn answers(&self) -> anyhow::Result<()> {
         let client = http_client()?;
         let mut refused = false;
         wait_until("RabbitMQ answers", START_LIMIT, async || {
@@ -217,6 +222,16 @@ impl RabbitMq {
         node.wait(self.node.grace).await?;
         port_mapper.end_now();
         Ok(())
+    }
+
+    /// Runs `rabbitmqctl` on the node.
+    pub(crate) async fn control(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.with(Process::still_runs)?;
+        let mut program = self.node.clone();
+        program.name = format!("rabbitmqctl {}", arguments.join(" "));
+        program.path = self.node.path.with_file_name("rabbitmqctl");
+        program.end_with = Signal::KILL;
+        program.arguments(arguments).complete(START_LIMIT).await
     }
 
     /// Waits until the node has written down which quorum queues of a virtual host it serves.

@@ -1,14 +1,18 @@
 //! The cluster as a library for tests and as a program, against the real binaries and servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod broker_faults;
+mod database_faults;
 mod events;
 #[path = "../../../fluent_logger/tests/forward_server/server.rs"]
 mod forward_server;
 mod harness;
+mod log_server;
 mod native;
 mod otlp_receiver;
 mod price_simulator;
 mod request_ids;
+mod processes;
 mod proxy;
 mod servers;
 mod support;

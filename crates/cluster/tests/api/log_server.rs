@@ -1,0 +1,35 @@
+//! `LogServer`, with the events of a real service.
+
+use std::time::Duration;
+
+use cluster::{Cluster, LogServer, LogServerBehaviour, Options, Service, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const SERVICE: Service = Service::BtcPrice;
+
+#[tokio::test]
+async fn it_acknowledges_events_and_catches_up_after_its_absence_or_silence() -> anyhow::Result<()> {
+    let server = LogServer::start()?;
+    let options = Options::only(&[SERVICE])
+        .with_env(SERVICE, "LOGGING_HOST", "127.0.0.1")
+        .with_env(SERVICE, "LOGGING_PORT", server.port().to_string())
+        .with_env(SERVICE, "LOGGING_RETRY_S", "1");
+    let cluster = Cluster::start(options).await?;
+    let arrive = async |more_than: usize| {
+        wait_until("events arrive", LIMIT, async || Ok(server.events() > more_than)).await
+    };
+    arrive(0).await?;
+    for behaviour in [LogServerBehaviour::Away, LogServerBehaviour::NeverReads] {
+        let url = cluster.url(SERVICE) + "/healthcheck";
+        server.set(behaviour);
+        let before = server.events();
+        for _ in 0..5 {
+            cluster.http().get(&url).send().await?.error_for_status()?;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(server.events(), before, "{behaviour:?}");
+        server.set(LogServerBehaviour::Reads);
+        arrive(before).await?;
+    }
+    Ok(())
+}
