@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{database, trace};
-use opentelemetry::trace::{SpanKind, TraceContextExt as _};
+use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 use sqlx::PgPool;
 use tokio::sync::mpsc::error::TrySendError;
@@ -45,12 +45,15 @@ pub enum WriteError {
 /// conventions for databases. Orders that are written together have a span each: their traces have nothing else in common.
 #[must_use]
 pub fn span(request: &Context) -> Context {
-    let attributes = vec![
-        KeyValue::new("db.system.name", "postgresql"),
-        KeyValue::new("db.operation.name", "INSERT"),
-        KeyValue::new("db.collection.name", "buy_order"),
-    ];
-    trace::start("INSERT buy_order", SpanKind::Client, request, attributes)
+    trace::start(request, || {
+        SpanBuilder::from_name("INSERT buy_order")
+            .with_kind(SpanKind::Client)
+            .with_attributes([
+                KeyValue::new("db.system.name", "postgresql"),
+                KeyValue::new("db.operation.name", "INSERT"),
+                KeyValue::new("db.collection.name", "buy_order"),
+            ])
+    })
 }
 
 struct Job {

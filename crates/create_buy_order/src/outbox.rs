@@ -189,7 +189,7 @@ impl Relay<'_> {
     fn spans(&self, events: &[Claimed]) -> Vec<Context> {
         let span = |claimed: &Claimed| {
             let cause = context_of(claimed.traceparent.as_deref());
-            broker::publish_span(self.exchange, claimed.event.external_id.to_string(), &cause)
+            broker::publish_span(self.exchange, claimed.event.external_id, &cause)
         };
         events.iter().map(span).collect()
     }

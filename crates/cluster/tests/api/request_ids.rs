@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, Options, Service, wait_until};
+use cluster::{Behaviour, Cluster, Options, Service, wait_until};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -12,8 +12,8 @@ use crate::forward_server::Server as ForwardServer;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn order() -> Value {
-    json!({"currency": "USD", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()})
+fn order(currency: &str) -> Value {
+    json!({"currency": currency, "amount": "1", "idempotence_key": uuid::Uuid::new_v4()})
 }
 
 fn request_id(response: &Response) -> Option<&str> {
@@ -48,7 +48,7 @@ async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outl
     }
     let cluster = Cluster::start(options).await?;
     let put = cluster.http().put(cluster.url(CreateBuyOrder) + "/buy_order");
-    let answer = put.header("X-Request-Id", ID).json(&order()).send().await?;
+    let answer = put.header("X-Request-Id", ID).json(&order("USD")).send().await?;
     assert_eq!((answer.status().as_u16(), request_id(&answer)), (200, Some(ID)));
 
     const CREATING: [&str; 3] = [
@@ -87,81 +87,79 @@ async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outl
 }
 
 #[tokio::test]
-async fn every_answer_has_an_id_made_where_none_or_nonsense_was_given() -> anyhow::Result<()> {
+async fn an_id_is_made_where_none_or_nonsense_was_given() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
     let client = cluster.http();
-    let orders = cluster.url(CreateBuyOrder) + "/buy_order";
     for service in Service::ALL {
         let answer = client.get(cluster.url(service) + "/healthcheck").send().await?;
-        let id = request_id(&answer).unwrap_or_default();
-        assert!(uuid::Uuid::try_parse(id).is_ok(), "{service:?}: {answer:?}");
+        assert!(is_made(request_id(&answer)), "{service:?}: {answer:?}");
     }
-
+    let orders = cluster.url(CreateBuyOrder) + "/buy_order";
     for nonsense in ["", "two words", "quo\"te", "ümlaut", &"x".repeat(200)] {
         let value = reqwest::header::HeaderValue::from_bytes(nonsense.as_bytes())?;
-        let answer = client
-            .put(&orders)
-            .header("X-Request-Id", value)
-            .json(&order())
-            .send()
-            .await?;
-        let id = request_id(&answer).unwrap_or_default().to_owned();
-        assert!(uuid::Uuid::try_parse(&id).is_ok(), "{nonsense:?}: {answer:?}");
+        let request = client.put(&orders).header("X-Request-Id", value);
+        let answer = request.json(&order("USD")).send().await?;
+        let id = request_id(&answer).unwrap_or_default();
+        assert!(is_made(Some(id)), "{nonsense:?}: {answer:?}");
         wait_until("the events have the new id", LIMIT, async || {
-            Ok(events_of(&cluster, CreateBuyOrder, &id).len() == 3)
+            Ok(events_of(&cluster, CreateBuyOrder, id).len() == 3)
         })
         .await?;
     }
+    Ok(())
+}
 
+fn is_made(id: Option<&str>) -> bool {
+    id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
+}
+
+#[tokio::test]
+async fn every_answer_has_the_id_also_one_of_a_failure_and_of_the_documentation() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    cluster.prices().answer_with(Behaviour::Status(500));
     let large = format!("{{\"amount\":\"{}\"}}", "1".repeat(20_000));
-    let failing = cluster.prices();
-    failing.answer_with(cluster::Behaviour::Status(500));
-    let unpriced = json!({"currency": "EUR", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()});
-    for (status, method, url, body) in [
-        (
-            404,
-            Method::GET,
-            cluster.url(Migration) + "/nowhere",
-            String::new(),
-        ),
-        (405, Method::POST, orders.clone(), String::new()),
-        (413, Method::PUT, orders.clone(), large),
-        (422, Method::PUT, orders.clone(), "{}".to_owned()),
-        (503, Method::PUT, orders.clone(), unpriced.to_string()),
-        (
-            400,
-            Method::GET,
-            cluster.url(BtcPrice) + "/buy?currency=JPY",
-            String::new(),
-        ),
-        (
-            200,
-            Method::GET,
-            cluster.url(FetchBuyOrders) + "/docs/",
-            String::new(),
-        ),
-        (
-            200,
-            Method::GET,
-            cluster.url(ReadModelSync) + "/openapi.json",
-            String::new(),
-        ),
+    let unpriced = order("EUR").to_string();
+    let (get, put) = (Method::GET, Method::PUT);
+    for (status, method, service, path, body) in [
+        (404, &get, Migration, "/nowhere", ""),
+        (405, &get, CreateBuyOrder, "/buy_order", ""),
+        (413, &put, CreateBuyOrder, "/buy_order", &large),
+        (422, &put, CreateBuyOrder, "/buy_order", "{}"),
+        (503, &put, CreateBuyOrder, "/buy_order", &unpriced),
+        (400, &get, BtcPrice, "/buy?currency=JPY", ""),
+        (200, &get, FetchBuyOrders, "/docs/", ""),
+        (200, &get, ReadModelSync, "/openapi.json", ""),
     ] {
-        let answer = client
-            .request(method, &url)
-            .header("X-Request-Id", "mine")
-            .header("content-type", "application/json")
-            .body(body)
-            .send()
-            .await?;
+        let request = cluster
+            .http()
+            .request(method.clone(), cluster.url(service) + path);
+        let request = request.header("X-Request-Id", "mine").body(body.to_owned());
+        let answer = request.header("content-type", "application/json").send().await?;
         assert_eq!(
             (answer.status().as_u16(), request_id(&answer)),
             (status, Some("mine")),
-            "{url}"
+            "{path}"
         );
     }
-    wait_until("the failure is logged with the id", LIMIT, async || {
-        Ok(names(&events_of(&cluster, CreateBuyOrder, "mine")).contains(&"request_failed"))
+    sqlx::query("DROP TABLE buy_order_idempotence_cache")
+        .execute(cluster.write_model())
+        .await?;
+    let put = cluster.http().put(cluster.url(CreateBuyOrder) + "/buy_order");
+    let broken = put
+        .header("X-Request-Id", "broken")
+        .json(&order("USD"))
+        .send()
+        .await?;
+    assert!(
+        broken.status().is_server_error() && request_id(&broken) == Some("broken"),
+        "{broken:?}"
+    );
+    wait_until("the failures are logged with their ids", LIMIT, async || {
+        let logs = |id| {
+            let events = events_of(&cluster, CreateBuyOrder, id);
+            names(&events).contains(&"request_failed")
+        };
+        Ok(logs("mine") && logs("broken"))
     })
     .await
 }

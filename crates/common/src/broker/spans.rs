@@ -1,8 +1,10 @@
 //! The spans of a message's way through the broker: names and attributes are those of OpenTelemetry's semantic conventions for RabbitMQ.
 
+use std::fmt;
+
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
-use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
 use super::topology;
@@ -11,24 +13,19 @@ use crate::trace_context::{TRACEPARENT, context_of};
 
 /// Begins the span of publishing the event of an order, as a part of `cause`.
 #[must_use]
-pub fn publish_span(exchange: &str, message_id: String, cause: &Context) -> Context {
-    span("publish", "send", SpanKind::Producer, exchange, message_id, cause)
+pub fn publish_span(exchange: &str, message_id: impl fmt::Display, cause: &Context) -> Context {
+    trace::start(cause, || {
+        describe("publish", "send", exchange, message_id.to_string()).with_kind(SpanKind::Producer)
+    })
 }
 
 /// Begins the span of processing a delivery, as a part of the trace that its header names.
 #[must_use]
 pub fn process_span(exchange: &str, properties: &BasicProperties) -> Context {
-    let message_id = properties.message_id().as_ref().map(ToString::to_string);
-    let cause = context_of(traceparent(properties));
-    let message_id = message_id.unwrap_or_default();
-    span(
-        "process",
-        "process",
-        SpanKind::Consumer,
-        exchange,
-        message_id,
-        &cause,
-    )
+    trace::start(&context_of(traceparent(properties)), || {
+        let message_id = properties.message_id().as_ref().map(ToString::to_string);
+        describe("process", "process", exchange, message_id.unwrap_or_default()).with_kind(SpanKind::Consumer)
+    })
 }
 
 fn traceparent(properties: &BasicProperties) -> Option<&str> {
@@ -38,27 +35,23 @@ fn traceparent(properties: &BasicProperties) -> Option<&str> {
     }
 }
 
-fn span(
+fn describe(
     operation: &'static str,
-    operation_type: &'static str,
-    kind: SpanKind,
+    kind_of_operation: &'static str,
     exchange: &str,
     message_id: String,
-    cause: &Context,
-) -> Context {
+) -> SpanBuilder {
     // Of three parts, the last of which, the name of the queue, is left out where it is that of the routing key.
     let destination = format!("{exchange}:{}", topology::BUY_ORDER_QUEUE);
-    let name = format!("{operation} {destination}");
-    let attributes = vec![
+    SpanBuilder::from_name(format!("{operation} {destination}")).with_attributes([
         KeyValue::new("messaging.system", "rabbitmq"),
         KeyValue::new("messaging.operation.name", operation),
-        KeyValue::new("messaging.operation.type", operation_type),
+        KeyValue::new("messaging.operation.type", kind_of_operation),
         KeyValue::new("messaging.destination.name", destination),
         KeyValue::new(
             "messaging.rabbitmq.destination.routing_key",
             topology::BUY_ORDER_QUEUE,
         ),
         KeyValue::new("messaging.message.id", message_id),
-    ];
-    trace::start(name, kind, cause, attributes)
+    ])
 }

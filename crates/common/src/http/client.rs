@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use opentelemetry::trace::{SpanKind, TraceContextExt as _};
+use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 use reqwest::{Request, RequestBuilder, Response};
 use rustls::pki_types::CertificateDer;
@@ -74,18 +74,22 @@ pub async fn send(request: RequestBuilder, recipient: Recipient) -> reqwest::Res
 
 /// Names and attributes are those of OpenTelemetry's semantic conventions for HTTP.
 fn span(request: &Request) -> Context {
-    let (method, url) = (method(request.method()), request.url());
-    let mut attributes = vec![
-        KeyValue::new("http.request.method", method),
-        KeyValue::new("url.full", url.to_string()),
-    ];
-    if let Some(host) = url.host_str() {
-        attributes.push(KeyValue::new("server.address", host.to_owned()));
-    }
-    if let Some(port) = url.port_or_known_default() {
-        attributes.push(KeyValue::new("server.port", i64::from(port)));
-    }
-    trace::start(method, SpanKind::Client, &Context::current(), attributes)
+    trace::start(&Context::current(), || {
+        let (method, url) = (method(request.method()), request.url());
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("url.full", url.to_string()),
+        ];
+        if let Some(host) = url.host_str() {
+            attributes.push(KeyValue::new("server.address", host.to_owned()));
+        }
+        if let Some(port) = url.port_or_known_default() {
+            attributes.push(KeyValue::new("server.port", i64::from(port)));
+        }
+        SpanBuilder::from_name(method)
+            .with_kind(SpanKind::Client)
+            .with_attributes(attributes)
+    })
 }
 
 fn end(context: &Context, sent: &reqwest::Result<Response>) {

@@ -4,7 +4,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
-use opentelemetry::trace::{FutureExt as _, SpanKind, TraceContextExt as _};
+use opentelemetry::trace::{FutureExt as _, SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 
 use super::request_id::RequestId;
@@ -22,22 +22,25 @@ pub(super) async fn handle_in_context(request: Request, next: Next) -> Response 
 
 /// Names and attributes are those of OpenTelemetry's semantic conventions for HTTP.
 fn span(request: &Request) -> Context {
-    let method = method(request.method());
-    let route = request.extensions().get::<MatchedPath>();
-    let mut attributes = vec![
-        KeyValue::new("http.request.method", method),
-        KeyValue::new("url.path", request.uri().path().to_owned()),
-        KeyValue::new("url.scheme", "http"),
-    ];
-    let name = match route {
-        Some(route) => {
-            attributes.push(KeyValue::new("http.route", route.as_str().to_owned()));
-            format!("{method} {}", route.as_str())
-        }
-        None => method.to_owned(),
-    };
     let caller = trace_context::context_of_headers(request.headers());
-    trace::start(name, SpanKind::Server, &caller, attributes)
+    trace::start(&caller, || {
+        let method = method(request.method());
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("url.path", request.uri().path().to_owned()),
+            KeyValue::new("url.scheme", "http"),
+        ];
+        let name = match request.extensions().get::<MatchedPath>() {
+            Some(route) => {
+                attributes.push(KeyValue::new("http.route", route.as_str().to_owned()));
+                format!("{method} {}", route.as_str())
+            }
+            None => method.to_owned(),
+        };
+        SpanBuilder::from_name(name)
+            .with_kind(SpanKind::Server)
+            .with_attributes(attributes)
+    })
 }
 
 /// By the conventions a fault of the client is none of the server's span.

@@ -1,8 +1,6 @@
 //! Where spans are sent: OTLP over HTTP, as the standard variables say. Nothing is sent where they name no endpoint.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -11,7 +9,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter, TracerProviderBuilder};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tokio::runtime::Handle;
 
 use crate::env::Env;
@@ -95,12 +93,8 @@ impl Export {
         }
     }
 
-    /// Has the spans exported in batches, by a thread of the SDK, through a bounded queue: what does not fit is dropped.
-    pub(super) fn install(
-        &self,
-        builder: TracerProviderBuilder,
-        service: &'static str,
-    ) -> anyhow::Result<TracerProviderBuilder> {
+    /// Has spans exported in batches, by a thread of the SDK, through a bounded queue: what does not fit is dropped.
+    pub(super) fn provider(&self, service: &'static str) -> anyhow::Result<SdkTracerProvider> {
         let client = InRuntime {
             client: client::client(self.timeout, None)?,
             runtime: Handle::current(),
@@ -116,9 +110,10 @@ impl Export {
         } else {
             Resource::builder().with_service_name(service)
         };
-        Ok(builder
+        Ok(SdkTracerProvider::builder()
             .with_resource(resource.build())
-            .with_batch_exporter(Reporting::of(exporter)))
+            .with_batch_exporter(Reporting::of(exporter))
+            .build())
     }
 }
 
@@ -143,7 +138,7 @@ impl HttpClient for InRuntime {
 #[derive(Debug)]
 struct Reporting<E> {
     exporter: E,
-    lost: Arc<Mutex<Lost>>,
+    lost: Mutex<Lost>,
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +151,7 @@ impl<E> Reporting<E> {
     fn of(exporter: E) -> Self {
         Self {
             exporter,
-            lost: Arc::default(),
+            lost: Mutex::default(),
         }
     }
 
