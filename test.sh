@@ -64,8 +64,8 @@ missing_for_unit() { :; }
 
 # What the integration suite needs besides Rust.
 missing_for_integration() {
-    if ! scripts/ensure_servers.sh >&2; then
-        echo "PostgreSQL or RabbitMQ (apt-get install postgresql rabbitmq-server)"
+    if ! scripts/ensure_servers.sh --for-tests >&2; then
+        echo "PostgreSQL, RabbitMQ or promtool (apt-get install postgresql rabbitmq-server prometheus)"
     elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then
         echo "Node.js, which the tests of fluent_logger use (apt-get install nodejs npm)"
     fi

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Makes sure that the programs of PostgreSQL and RabbitMQ are installed, for private instances of ours. Does nothing where they are; else
 # installs them with apt, as root or by passwordless sudo, or says in one sentence what to install. Starts nothing.
+#
+#   scripts/ensure_servers.sh [--for-tests]    with promtool, too, which checks metrics and alert rules
 set -euo pipefail
 
+purpose=${1:-}
 say() { echo "ensure_servers: $*"; }
 fail() {
     echo "ensure_servers: $*" >&2
@@ -15,6 +18,7 @@ missing_packages() {
     [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null || echo rabbitmq-server
     command -v cc >/dev/null || echo gcc libc6-dev
     command -v setpriv >/dev/null || echo util-linux
+    [ "$purpose" != --for-tests ] || command -v promtool >/dev/null || echo prometheus
 }
 
 # What apt needs root for, as root.

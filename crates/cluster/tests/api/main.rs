@@ -3,17 +3,20 @@
 
 mod broker_faults;
 mod database_faults;
+mod documents;
 mod events;
 #[path = "../../../fluent_logger/tests/forward_server/server.rs"]
 mod forward_server;
 mod harness;
 mod log_server;
+mod metrics;
 mod native;
 mod otlp_receiver;
 mod price_simulator;
-mod request_ids;
 mod processes;
 mod proxy;
+mod readiness;
+mod request_ids;
 mod servers;
 mod support;
 mod traces;

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use crate::black_box::System;
 use crate::project::{Container, Project, docker};
 
 const LARGEST_IMAGE_BYTES: u64 = 20_000_000;
@@ -105,6 +106,28 @@ pub(crate) async fn containers_have_no_rights(project: &Project) -> anyhow::Resu
             ensure!(
                 host["ReadonlyRootfs"] == true,
                 "{name} may write to its file system"
+            );
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn the_entry_hands_out_nothing_for_operators(system: &System) -> anyhow::Result<()> {
+    for url in [&system.create_buy_order, &system.fetch_buy_orders] {
+        for path in [
+            "/metrics",
+            "/livez",
+            "/readyz",
+            "/metrics?a=1",
+            "/%6detrics",
+            "//metrics",
+            "/metrics/",
+        ] {
+            let response = system.http.get(format!("{url}{path}")).send().await?;
+            let answer = (response.status().as_u16(), response.json::<Value>().await?);
+            ensure!(
+                answer == (404, serde_json::json!({"detail": "Not Found"})),
+                "{path}: {answer:?}"
             );
         }
     }

@@ -62,6 +62,11 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
         confinement::containers_have_no_rights(&project),
     )
     .await?;
+    part(
+        "the_entry_hands_out_nothing_for_operators",
+        confinement::the_entry_hands_out_nothing_for_operators(&system),
+    )
+    .await?;
     black_box_suite(&system).await?;
     part(
         "events_arrive_at_the_log",

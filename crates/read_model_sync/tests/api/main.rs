@@ -4,6 +4,7 @@
 mod broker;
 mod configuration;
 mod dead_letters;
+mod metrics;
 mod outages;
 mod projection;
 

@@ -1,0 +1,155 @@
+//! `/livez` and `/readyz`: who cannot work while what is away.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cluster::{Behaviour, Cluster, Options, Server, Service, wait_until};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+async fn get(cluster: &Cluster, service: Service, path: &str) -> anyhow::Result<(u16, Value)> {
+    let response = cluster.http().get(cluster.url(service) + path).send().await?;
+    Ok((response.status().as_u16(), response.json().await?))
+}
+
+async fn becomes(cluster: &Cluster, service: Service, expected: (u16, Value)) -> anyhow::Result<()> {
+    wait_until(service.name(), LIMIT, async || {
+        let found = get(cluster, service, "/readyz").await?;
+        anyhow::ensure!(found == expected, "{found:?}, not {expected:?}");
+        Ok(true)
+    })
+    .await
+}
+
+fn ready() -> (u16, Value) {
+    (200, Value::Null)
+}
+
+fn away(detail: &str) -> (u16, Value) {
+    (503, json!({ "detail": format!("not ready: {detail}") }))
+}
+
+#[tokio::test]
+async fn a_service_is_unready_while_something_is_away_that_it_cannot_work_without() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default().with_own_servers()).await?;
+    for service in Service::ALL {
+        assert_eq!(get(&cluster, service, "/livez").await?, (200, Value::Null));
+        becomes(&cluster, service, ready()).await?;
+    }
+    use Service::{BtcPrice, CreateBuyOrder, FetchBuyOrders, Migration, ReadModelSync};
+    for (server, unready) in [
+        (
+            Server::WriteModel,
+            &[
+                (CreateBuyOrder, "write_model is away"),
+                (Migration, "write_model is away"),
+            ][..],
+        ),
+        (
+            Server::ReadModel,
+            &[
+                (FetchBuyOrders, "read_model is away"),
+                (ReadModelSync, "read_model is away"),
+                (Migration, "read_model is away"),
+            ][..],
+        ),
+        (Server::Broker, &[(ReadModelSync, "broker is away")][..]),
+    ] {
+        cluster.stop_server(server).await?;
+        for (service, detail) in unready {
+            becomes(&cluster, *service, away(detail)).await?;
+        }
+        for service in Service::ALL {
+            assert_eq!(get(&cluster, service, "/livez").await?, (200, Value::Null));
+            if !unready.iter().any(|(name, _)| *name == service) {
+                assert_eq!(
+                    get(&cluster, service, "/readyz").await?,
+                    ready(),
+                    "{service:?} without {server:?}"
+                );
+            }
+        }
+        cluster.start_server(server).await?;
+        for (service, _) in unready {
+            becomes(&cluster, *service, ready()).await?;
+        }
+    }
+    let logged = cluster.logs(FetchBuyOrders);
+    let count = |event: &str| logged.iter().filter(|line| line["event"] == event).count();
+    assert_eq!(
+        (count("service_not_ready"), count("service_ready")),
+        (1, 1),
+        "one event a change"
+    );
+
+    // Repeats are answered without a price, and refusals are in JSON: better than no replica at all.
+    cluster.stop(BtcPrice).await?;
+    assert_eq!(get(&cluster, CreateBuyOrder, "/readyz").await?, ready());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_makes_probes_slow_for_a_bounded_time_and_lets_none_pile_up()
+-> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::only(&[Service::FetchBuyOrders]).with_own_servers()).await?;
+    let fetch = Service::FetchBuyOrders;
+    // It accepts connections, by the kernel, and never speaks. No probe has a connection from before.
+    cluster.pause_server(Server::ReadModel)?;
+    let begun = Instant::now();
+    let probes = (0..50).map(|_| {
+        let asked = cluster.http().get(cluster.url(fetch) + "/readyz").send();
+        tokio::spawn(async move { asked.await.map(|answer| answer.status().as_u16()) })
+    });
+    let probes: Vec<_> = probes.collect();
+    for probe in probes {
+        assert_eq!(probe.await??, 503);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    cluster.resume_server(Server::ReadModel)?;
+    becomes(&cluster, fetch, ready()).await
+}
+
+#[tokio::test]
+async fn btc_price_is_judged_by_what_coinbase_answered_last_and_asks_nothing_for_a_probe()
+-> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::only(&[Service::BtcPrice])).await?;
+    let prices = Service::BtcPrice;
+    assert_eq!(get(&cluster, prices, "/readyz").await?, ready());
+    assert_eq!(cluster.prices().requests(), 0, "a probe asked");
+    cluster.prices().answer_with(Behaviour::RetryAfter(429, 4));
+    assert_eq!(get(&cluster, prices, "/buy?currency=USD").await?.0, 503);
+    becomes(&cluster, prices, away("coinbase is away")).await?;
+    let asked = cluster.prices().requests();
+    cluster.prices().answer_with(Behaviour::Rates);
+    // When the pause that Coinbase asked for is over it must be offered requests again.
+    becomes(&cluster, prices, ready()).await?;
+    assert_eq!(cluster.prices().requests(), asked, "a probe asked");
+    assert_eq!(get(&cluster, prices, "/buy?currency=USD").await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_program_itself_asks_for_readiness_and_metrics() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::only(&[Service::BtcPrice])).await?;
+    let program = std::env::current_exe()?
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("btc_price");
+    let run = |argument: &str| {
+        let mut command = Command::new(&program);
+        command
+            .env_clear()
+            .envs(cluster.environment(Service::BtcPrice)?)
+            .arg(argument);
+        anyhow::Ok(command.output()?)
+    };
+    let ready = run("readyz")?;
+    assert!(ready.status.success() && ready.stdout.is_empty(), "{ready:?}");
+    let metrics = run("metrics")?;
+    assert!(String::from_utf8(metrics.stdout)?.contains("coinbase_requests_total"));
+    cluster.stop(Service::BtcPrice).await?;
+    assert_eq!(run("readyz")?.status.code(), Some(1));
+    Ok(())
+}
