@@ -74,7 +74,10 @@ impl Orders {
     /// [`WriteError`].
     pub async fn write(&self, draft: Draft) -> Result<Verdict, WriteError> {
         let (answer, verdict) = oneshot::channel();
+        // Before it is sent: the writer may take it, and count it down, at once.
+        METRICS.waiting.inc();
         if let Err(refused) = self.jobs.try_send(Job { draft, answer }) {
+            METRICS.waiting.dec();
             let (error, job) = match refused {
                 TrySendError::Full(job) => (WriteError::Busy, job),
                 TrySendError::Closed(job) => (WriteError::Stopped, job),
@@ -82,7 +85,6 @@ impl Orders {
             trace::fail(&job.draft.trace, error.to_string());
             return Err(error);
         }
-        METRICS.waiting.inc();
         match tokio::time::timeout(LONGEST_WAIT, verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) => Err(WriteError::Stopped),

@@ -142,14 +142,16 @@ pub struct Standing {
 /// # Errors
 /// None; the signature is that of a service's task.
 pub async fn watch_standing(pool: PgPool, stopping: CancellationToken) -> anyhow::Result<()> {
-    while !stopping.is_cancelled() {
-        match with_connection(&pool, db::outbox::standing).await {
-            Ok(standing) => METRICS.show(&standing),
-            Err(_) => METRICS.forget(),
+    let watch = async {
+        loop {
+            match with_connection(&pool, db::outbox::standing).await {
+                Ok(standing) => METRICS.show(&standing),
+                Err(_) => METRICS.forget(),
+            }
+            tokio::time::sleep(ASKED_EVERY).await;
         }
-        stopping
-            .run_until_cancelled(tokio::time::sleep(ASKED_EVERY))
-            .await;
-    }
+    };
+    // A stop waits for no answer of the database: a query that only reads may be dropped.
+    stopping.run_until_cancelled(watch).await;
     Ok(())
 }
