@@ -31,7 +31,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// All that [`ApiError::reason`] can be.
+    /// The reasons that `/metrics` tells apart.
     pub const REASONS: [&'static str; 8] = [
         "invalid",
         "over_cap",
