@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// With jitter up to twice as long: what comes back after a long outage is at work again within seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// Pauses without end from `first`, doubling up to 10 s, each with jitter so that services that fail together do not retry together.
+/// Pauses without end from `first`, doubling up to 4 s, each with jitter so that services that fail together do not retry together.
 pub fn pauses(first: Duration) -> impl Iterator<Item = Duration> {
     for_ever(first).build()
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::retry;
 
-/// Pauses that double from the first one up to ten seconds, with jitter, so that a restarted broker is not met by all at once.
+/// Pauses that double from the first one up to four seconds, with jitter, so that a restarted broker is not met by all at once.
 #[derive(Debug)]
 pub struct Backoff {
     first: Duration,
@@ -51,10 +51,10 @@ mod tests {
         assert!(
             pauses
                 .iter()
-                .all(|pause| *pause >= Duration::from_secs(1) && *pause <= Duration::from_secs(20)),
+                .all(|pause| *pause >= Duration::from_secs(1) && *pause <= Duration::from_secs(8)),
             "{pauses:?}"
         );
-        assert!(pauses[50] >= Duration::from_secs(10));
+        assert!(pauses[50] >= Duration::from_secs(4));
         backoff.reset();
         assert!(
             backoff

@@ -28,6 +28,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
 
 const MOST_CONNECTIONS: usize = 4096;
 
+/// Of what a connection has sent and is not yet read, and so of its headers: with hyper's own bound of some 400 KB the connections could
+/// hold more memory than a container has.
+const MOST_BUFFERED_BYTES: usize = 32 * 1024;
+
 /// After a failed accept, typically for want of file descriptors, which a closing connection gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -141,6 +145,7 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MOST_BUFFERED_BYTES)
             .serve_connection(
                 TokioIo::new(stream),
                 TowerToHyperService::new(self.router.clone()),

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use axum::extract::{Request, State};
@@ -14,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::problem::{Failure, Problem};
 
+/// Each wait of a handler has a limit of its own; this one is for their sum, because a client does not wait for ever.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
 /// How far a process is on the way to its end.
 #[derive(Debug, Clone)]
 pub(super) struct Stages {
@@ -23,14 +27,20 @@ pub(super) struct Stages {
     pub(super) overdue: CancellationToken,
 }
 
-/// Answers `500` where a handler panics, and `503` for what is still in hand when the process has to end; puts errors that others made
+/// Answers `500` where a handler panics, and `503` for what takes longer than 15 s or is still in hand when the process has to end; puts errors that others made
 /// into the form of ours; and logs each `5xx` once.
 pub(super) async fn watch(State(stages): State<Stages>, request: Request, next: Next) -> Response {
     let named = format!("{} {}", request.method(), request.uri().path());
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = tokio::time::timeout(ANSWER_LIMIT, answer);
     let mut response = match stages.overdue.run_until_cancelled(answer).await {
-        Some(Ok(response)) => response,
-        Some(Err(panic)) => {
+        Some(Ok(Ok(response))) => response,
+        Some(Err(_)) => Problem::unavailable(
+            "the request took too long, try again",
+            anyhow!("it was not answered within {} s", ANSWER_LIMIT.as_secs()),
+        )
+        .into_response(),
+        Some(Ok(Err(panic))) => {
             Problem::internal(anyhow!("a handler panicked: {}", panic_text(&*panic))).into_response()
         }
         None => Problem::unavailable(

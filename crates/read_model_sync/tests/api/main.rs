@@ -13,7 +13,7 @@ use std::time::Duration;
 use cluster::{Cluster, Options, Service, wait_until};
 use serde_json::{Value, json};
 
-/// Generous: other tests may be using the machine, and a supervisor pauses for up to 20 s.
+/// Generous: other tests may be using the machine, and a supervisor pauses for up to 8 s.
 const LIMIT: Duration = Duration::from_secs(90);
 
 async fn projection() -> anyhow::Result<Cluster> {
