@@ -1,9 +1,13 @@
 //! What the tests ask of the broker.
 
-use cluster::Cluster;
+use std::time::Duration;
+
+use cluster::{Cluster, wait_until};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
+
+const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A channel in the cluster's virtual host.
 pub(crate) async fn channel(cluster: &Cluster) -> anyhow::Result<Channel> {
@@ -22,4 +26,38 @@ pub(crate) async fn ready(channel: &Channel, queue: &str) -> anyhow::Result<u32>
         .queue_declare(queue.into(), options, FieldTable::default())
         .await?
         .message_count())
+}
+
+/// Has the broker close every connection of the cluster's virtual host, as an administrator may; waits until there is one.
+pub(crate) async fn close_connections(cluster: &Cluster) -> anyhow::Result<()> {
+    let broker = cluster.queue();
+    let http = cluster.http();
+    let mut names: Vec<String> = Vec::new();
+    // The list is some seconds old.
+    wait_until("the broker lists its connections", LISTED_WITHIN, async || {
+        let request = http.get(broker.api("vhosts/{vhost}/connections"));
+        let list = request
+            .basic_auth(&broker.user, Some(&broker.password))
+            .send()
+            .await?;
+        let list: Vec<serde_json::Value> = list.error_for_status()?.json().await?;
+        names = list
+            .iter()
+            .filter_map(|connection| Some(connection["name"].as_str()?.to_owned()))
+            .collect();
+        Ok(!names.is_empty())
+    })
+    .await?;
+    for name in names {
+        let mut url = reqwest::Url::parse(&broker.api("connections"))?;
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("no path"))?
+            .push(&name);
+        let request = http.delete(url);
+        request
+            .basic_auth(&broker.user, Some(&broker.password))
+            .send()
+            .await?;
+    }
+    Ok(())
 }
