@@ -1,6 +1,7 @@
 //! What is answered where there is no page.
 
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Options, Server, Service, wait_until};
 use reqwest::StatusCode;
@@ -160,6 +161,36 @@ async fn while_the_read_model_is_away_pages_are_503_and_they_come_back_with_it()
     wait_until("pages are served again", LIMIT, async || {
         let answer = get(&cluster, "/buy_orders").await?;
         Ok(answer.status == StatusCode::OK && answer.ids().len() == 3)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn while_the_read_model_is_frozen_pages_are_503_in_time() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::only(&[Service::FetchBuyOrders]).with_own_servers()).await?;
+    assert_eq!(get(&cluster, "/buy_orders").await?.status, StatusCode::OK);
+    let sessions: Vec<i32> =
+        sqlx::query_scalar("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+            .fetch_all(cluster.read_model())
+            .await?;
+    let signal = |name: &str| {
+        let processes = sessions.iter().map(i32::to_string);
+        Command::new("kill").arg(name).args(processes).status()
+    };
+    cluster.pause_server(Server::ReadModel)?;
+    assert!(signal("-STOP")?.success());
+    let asked = Instant::now();
+    let answer = get(&cluster, "/buy_orders").await;
+    let took = asked.elapsed();
+    assert!(signal("-CONT")?.success());
+    cluster.resume_server(Server::ReadModel)?;
+
+    let answer = answer?;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert!(took < Duration::from_secs(18), "took {took:?}");
+    wait_until("pages are served again", LIMIT, async || {
+        Ok(get(&cluster, "/buy_orders").await?.status == StatusCode::OK)
     })
     .await
 }

@@ -151,3 +151,31 @@ async fn a_projector_killed_again_and_again_loses_and_doubles_nothing() -> anyho
     assert_eq!(broker.dead_letter_count().await?, 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn while_the_broker_is_short_of_memory_what_is_queued_is_projected_and_a_dead_letter_waits()
+-> anyhow::Result<()> {
+    let cluster = projection_with_own_servers().await?;
+    cluster.stop(Service::ReadModelSync).await?;
+    let broker = Broker::of(&cluster).await?;
+    let events: Vec<Value> = (1..=100).map(event).collect();
+    broker.publish(&events).await?;
+    broker.publish_raw(b"nonsense", "poison").await?;
+
+    cluster
+        .rabbitmqctl(&["set_vm_memory_high_watermark", "0.000001"])
+        .await?;
+    cluster.start_service(Service::ReadModelSync).await?;
+    rows_appear(&cluster, 100).await?;
+    logged(&cluster, "failed_to_sync_buy_order_read_model").await?;
+    cluster
+        .rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"])
+        .await?;
+    // The test's own connection published too, and may have been closed for its silence.
+    let broker = Broker::of(&cluster).await?;
+    let letters = broker.dead_letters(1).await?;
+    assert_eq!(letters[0].body, b"nonsense");
+    cluster.stop(Service::ReadModelSync).await?;
+    assert_eq!(broker.ready().await?, 0, "every delivery was acknowledged");
+    Ok(())
+}
