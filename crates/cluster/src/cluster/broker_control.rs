@@ -45,15 +45,17 @@ impl Cluster {
     pub async fn broker_disk_alarm(&self, on: bool) -> anyhow::Result<()> {
         let limit = if on { "1000000GB" } else { "50MB" };
         self.rabbitmqctl(&["set_disk_free_limit", limit]).await?;
-        self.alarm("disk", on).await
+        self.alarm("disk space", on).await
     }
 
-    /// Closes all connections to the broker, as an administrator would.
+    /// Closes all connections to the cluster's virtual host, as an administrator would.
     ///
     /// # Errors
     /// When the servers are shared, or `rabbitmqctl` fails.
     pub async fn close_broker_connections(&self) -> anyhow::Result<()> {
-        self.rabbitmqctl(&["close_all_connections", "closed by a test"])
+        // Without a virtual host it means the default one, where none of ours is.
+        let vhost = &self.queue().vhost;
+        self.rabbitmqctl(&["close_all_connections", "--vhost", vhost, "closed by a test"])
             .await
     }
 
