@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::{Cluster, Options, Raw, Service, wait_until};
-use serde_json::json;
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -21,11 +20,23 @@ fn raw(id: &str) -> Raw {
 /// `create_buy_order` declares the queues; nobody consumes.
 async fn with_queues(options: Options) -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(options).await?;
-    wait_until("the queue is there", LIMIT, async || {
-        Ok(cluster.queue_messages(QUEUE).await? == 0)
-    })
+    // Later than the queue: it is bound last.
+    wait_until(
+        "the queue is bound",
+        LIMIT,
+        async || Ok(connections(&cluster) > 0),
+    )
     .await?;
     Ok(cluster)
+}
+
+/// How often the publisher has connected, with everything declared.
+fn connections(cluster: &Cluster) -> usize {
+    let events = cluster.logs(Service::CreateBuyOrder);
+    events
+        .iter()
+        .filter(|event| event["event"] == "queue_publisher_connected")
+        .count()
 }
 
 #[tokio::test]
@@ -81,17 +92,10 @@ async fn alarms_block_publishers_and_the_broker_stops_within_its_node() -> anyho
     cluster.broker_disk_alarm(false).await?;
     timeout(LIMIT, cluster.publish(&[raw("disk")])).await??;
 
-    let connected = || {
-        let events = cluster.logs(Service::CreateBuyOrder);
-        events
-            .iter()
-            .filter(|event| event["event"] == json!("queue_publisher_connected"))
-            .count()
-    };
-    let before = connected();
+    let before = connections(&cluster);
     cluster.close_broker_connections().await?;
     wait_until("the service connects again", LIMIT, async || {
-        Ok(connected() > before)
+        Ok(connections(&cluster) > before)
     })
     .await?;
 
