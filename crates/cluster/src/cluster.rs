@@ -1,5 +1,6 @@
 //! A running cluster for tests: private databases and virtual host, price simulator, real service processes.
 
+mod admin;
 mod broker_control;
 mod links;
 mod messages;
@@ -18,6 +19,7 @@ use rustix::process::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+pub use admin::Ended;
 pub use links::Link;
 pub use messages::{Peeked, Raw};
 pub use options::Options;

@@ -19,7 +19,7 @@ pub use consumer::{Consumer, Listening, listen};
 pub use link::connected;
 pub use outgoing::Outgoing;
 pub use publisher::{Publisher, Publishing, Verdict, WINDOW, connect_publisher};
-pub use session::Session;
+pub use session::{Depth, Session};
 pub use spans::{process_span, publish_span};
 
 use std::time::Duration;

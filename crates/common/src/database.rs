@@ -5,6 +5,7 @@ mod pulse;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use backon::Retryable as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
@@ -38,15 +39,9 @@ const SESSION_LIMITS: [(&str, &str); 3] = [
 /// `database` is its name in the events, for example `write_model`.
 pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
     let options = options(endpoint);
-    let pool = PgPoolOptions::new()
-        .max_connections(MOST_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.clone());
+    let pool = pool(&options);
     measure::show(&pool);
-    let ask = || async {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
-        connected.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
-    };
+    let ask = || ask(&options);
     let Database { host, port, user, .. } = endpoint;
     let report = |error: &sqlx::Error, _pause| {
         tracing::warn!(event = "failed_to_connect_to_database", database, port, host, user, error = %error);
@@ -63,6 +58,19 @@ pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
     pool
 }
 
+/// As [`connect`], but asks once: an operator who waits wants to hear that the database is away.
+///
+/// # Errors
+/// When it does not answer within 5 s.
+pub async fn connect_once(endpoint: &Database, database: &'static str) -> anyhow::Result<PgPool> {
+    let options = options(endpoint);
+    let Database { host, port, .. } = endpoint;
+    ask(&options)
+        .await
+        .with_context(|| format!("the database {database} at {host}:{port} is away"))?;
+    Ok(pool(&options))
+}
+
 fn options(endpoint: &Database) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .host(&endpoint.host)
@@ -71,6 +79,18 @@ fn options(endpoint: &Database) -> PgConnectOptions {
         .username(&endpoint.user)
         .password(endpoint.password.expose())
         .options(SESSION_LIMITS)
+}
+
+fn pool(options: &PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(MOST_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.clone())
+}
+
+async fn ask(options: &PgConnectOptions) -> sqlx::Result<()> {
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+    connected.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
 }
 
 /// Does `work` on a connection of the pool, for at most 12 s; a connection that has not answered by then is closed, whatever state it is in.

@@ -2,8 +2,8 @@
 //!
 //! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`mod@env`], [`endpoints`]),
 //! what it reports ([`logging`], [`metrics`], [`trace`]), how it answers ([`http`]), what it waits for ([`database`], [`migrations`]), what travels on the
-//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), and the money and time types that both models
-//! speak ([`money`], [`timestamp`]).
+//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), the money and time types that both models
+//! speak ([`money`], [`timestamp`]), and what they are compared by ([`range_checksum`]).
 
 pub mod service;
 
@@ -26,3 +26,5 @@ pub mod trace_context;
 
 pub mod money;
 pub mod timestamp;
+
+pub mod range_checksum;

@@ -7,14 +7,15 @@ mod context_fields;
 mod fluent_layer;
 mod json_lines;
 
-use std::io::{BufWriter, stdout};
+use std::io::{BufWriter, IsTerminal as _, Write, stderr, stdout};
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::endpoints::Logging;
 use crate::metrics;
@@ -31,10 +32,37 @@ const LINES_WAITING: usize = 10_000;
 
 const DROPS_REPORTED_EVERY: Duration = Duration::from_secs(10);
 
+/// Where the lines go. Fluentd gets the same events either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlet {
+    /// Of a service: its log is all that it prints.
+    Stdout,
+    /// Of a process that prints results on standard output. On a terminal, where a person reads those, only warnings and errors, unless a
+    /// filter asks for more.
+    Stderr,
+}
+
+impl Outlet {
+    fn writer(self) -> Box<dyn Write + Send> {
+        match self {
+            Self::Stdout => Box::new(BufWriter::new(stdout())),
+            Self::Stderr => Box::new(BufWriter::new(stderr())),
+        }
+    }
+
+    fn default_level(self) -> LevelFilter {
+        if self == Self::Stderr && stderr().is_terminal() {
+            LevelFilter::WARN
+        } else {
+            LevelFilter::TRACE
+        }
+    }
+}
+
 /// The log of this process; flush it before the process ends.
 #[derive(Debug)]
 pub struct Log {
-    stdout: WorkerGuard,
+    lines: WorkerGuard,
     fluent: Option<fluent_logger::Worker>,
 }
 
@@ -42,13 +70,13 @@ impl Log {
     /// Writes and sends what is still buffered, for at most `deadline`.
     pub async fn flush(self, deadline: Duration) {
         // Dropping the guard waits for the lines to be written, longer than we may when nobody reads them.
-        let stdout = tokio::task::spawn_blocking(|| drop(self.stdout));
+        let lines = tokio::task::spawn_blocking(|| drop(self.lines));
         let fluent = async {
             if let Some(worker) = self.fluent {
                 worker.flush_and_stop(deadline).await;
             }
         };
-        let _ = tokio::join!(timeout(deadline, stdout), fluent);
+        let _ = tokio::join!(timeout(deadline, lines), fluent);
     }
 }
 
@@ -56,11 +84,12 @@ impl Log {
 ///
 /// `filter` is in the syntax of `RUST_LOG`. Where another subscriber is set already, that one stays.
 #[must_use]
-pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>) -> Log {
+pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>, outlet: Outlet) -> Log {
+    let line_level = filter.map_or_else(|| outlet.default_level(), |_| LevelFilter::TRACE);
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(DEFAULT_FILTER));
-    let (lines, stdout) = NonBlockingBuilder::default()
+    let (lines, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_WAITING)
-        .finish(BufWriter::new(stdout()));
+        .finish(outlet.writer());
     let dropped = lines.error_counter();
     tokio::spawn(report_drops(dropped.clone()));
     let (fluent_layer, fluent) = match &endpoint.host {
@@ -74,10 +103,10 @@ pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>) ->
     metrics::show_dropped_events(lines_dropped, fluent_layer.as_ref().map(FluentLayer::sender));
     let _ = tracing_subscriber::registry()
         .with(filter)
-        .with(JsonLines { service, lines })
+        .with(JsonLines { service, lines }.with_filter(line_level))
         .with(fluent_layer)
         .try_init();
-    Log { stdout, fluent }
+    Log { lines: guard, fluent }
 }
 
 async fn report_drops(dropped: ErrorCounter) {
@@ -87,9 +116,7 @@ async fn report_drops(dropped: ErrorCounter) {
         let lines = dropped.dropped_lines();
         if lines > reported {
             let new = lines - reported;
-            tracing::warn!(
-                "{new} lines of the log were dropped because standard output was not read in time"
-            );
+            tracing::warn!("{new} lines of the log were dropped because nobody read them in time");
             reported = lines;
         }
     }

@@ -1,4 +1,11 @@
-//! How a service starts and stops; the same for all.
+//! How a process of a service starts and stops; the same for all: one that serves ([`serve`]), and one that an operator starts beside
+//! it ([`administer`]).
+
+mod admin;
+mod command_line;
+
+pub use admin::{Outcome, administer, print};
+pub use command_line::{Arguments, NoArguments, obey};
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -13,8 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::endpoints::Logging;
 use crate::env::Env;
-use crate::http::{CannotListen, health};
-use crate::logging;
+use crate::http::CannotListen;
+use crate::logging::{self, Outlet};
 use crate::metrics;
 use crate::trace::{self, Traces};
 
@@ -32,16 +39,14 @@ pub struct Lifecycle {
     stopping: CancellationToken,
     tasks: TaskTracker,
     failed: Arc<AtomicBool>,
-    flags: Arc<[String]>,
 }
 
 impl Lifecycle {
-    fn new(flags: Vec<String>) -> Self {
+    fn new() -> Self {
         Self {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             failed: Arc::default(),
-            flags: flags.into(),
         }
     }
 
@@ -68,24 +73,9 @@ impl Lifecycle {
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }
-
-    /// Asks the service to stop, as SIGTERM does.
-    pub fn stop(&self) {
-        self.stopping.cancel();
-    }
-
-    /// Whether the service was started with this flag.
-    #[must_use]
-    pub fn has_flag(&self, flag: &str) -> bool {
-        self.flags.iter().any(|given| given == flag)
-    }
 }
 
-/// Runs a service from its first line to its exit code: reads the configuration (names every fault and exits with 1), sets up logging,
-/// heeds SIGTERM and SIGINT before the first connection attempt, calls `start`, waits, drains, and flushes the log on every path.
-///
-/// The argument `healthcheck` asks the running service for its health instead, and exits with 0 or 1; containers use it. `readyz` and
-/// `metrics` ask it in the same way, and print the answer.
+/// A service that has no commands of its own: reads the command line ([`obey`]) and serves ([`serve`]).
 pub fn run<C, F>(
     name: &'static str,
     configure: fn(&mut Env) -> C,
@@ -94,34 +84,23 @@ pub fn run<C, F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    run_with_flags(name, &[], configure, start)
+    obey(name, |_: NoArguments| serve(name, configure, start))
 }
 
-/// As [`run`], for a service that knows command line flags; `start` asks [`Lifecycle::has_flag`] for them.
-pub fn run_with_flags<C, F>(
+/// Runs a service from its first line to its exit code: reads the configuration (names every fault and exits with 1), sets up logging,
+/// heeds SIGTERM and SIGINT before the first connection attempt, calls `start`, waits, drains, and flushes the log on every path.
+pub fn serve<C, F>(
     name: &'static str,
-    known_flags: &[&str],
     configure: fn(&mut Env) -> C,
     start: impl FnOnce(C, Lifecycle) -> F,
 ) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    const USAGE: u8 = 2;
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(path) = health::path_of(&arguments) {
-        return health::ask_own_service(path, Env::from_process());
-    }
-    if let Some(unknown) = arguments
-        .iter()
-        .find(|argument| !known_flags.contains(&argument.as_str()))
-    {
-        complain(&format!(
-            "{name}: unknown argument {unknown:?}; known: healthcheck readyz metrics {}",
-            known_flags.join(" ")
-        ));
-        return ExitCode::from(USAGE);
-    }
+    on_a_runtime(name, live(name, Lifecycle::new(), configure, start))
+}
+
+fn on_a_runtime(name: &'static str, life: impl Future<Output = u8>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -129,7 +108,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let exit_code = runtime.block_on(live(name, Lifecycle::new(arguments), configure, start));
+    let exit_code = runtime.block_on(life);
     runtime.shutdown_background(); // a name lookup that hangs in a thread must not hold up the exit
     ExitCode::from(exit_code)
 }
@@ -150,7 +129,8 @@ where
     let config = configure(&mut env);
     let log_endpoint = Logging::from_env(&mut env);
     let trace_config = trace::Config::from_env(&mut env);
-    let log = logging::start(name, &log_endpoint, env.optional("RUST_LOG").as_deref());
+    let filter = env.optional("RUST_LOG");
+    let log = logging::start(name, &log_endpoint, filter.as_deref(), Outlet::Stdout);
 
     metrics::start(name);
 
@@ -168,8 +148,8 @@ where
         .await
         {
             Ok(()) => u8::from(lifecycle.failed.load(Ordering::Relaxed)),
-            // A service that is stopped while it waits has ended well. An admin process has not: its work is not done.
-            Err(Ended::BeforeItStarted) => u8::from(!lifecycle.flags.is_empty()),
+            // A service that is stopped while it waits has ended well.
+            Err(Ended::BeforeItStarted) => 0,
             Err(Ended::Failed(error)) => {
                 report_exception(&error);
                 1
@@ -212,15 +192,13 @@ async fn live_with_signals(
     lifecycle: &Lifecycle,
     start: impl Future<Output = anyhow::Result<()>>,
 ) -> Result<(), Ended> {
-    stop_on_signals(lifecycle).map_err(|error| Ended::Failed(error.into()))?;
+    stop_on_signals(&lifecycle.stopping).map_err(|error| Ended::Failed(error.into()))?;
     tokio::select! {
         biased;
         started = start => started.map_err(Ended::Failed)?,
         () = lifecycle.stopping.cancelled() => return Err(Ended::BeforeItStarted),
     }
-    if !lifecycle.stopping.is_cancelled() {
-        tracing::info!(event = "service_started");
-    }
+    tracing::info!(event = "service_started");
     lifecycle.stopping.cancelled().await;
     lifecycle.tasks.close();
     if tokio::time::timeout(DRAIN_DEADLINE, lifecycle.tasks.wait())
@@ -232,10 +210,10 @@ async fn live_with_signals(
     Ok(())
 }
 
-fn stop_on_signals(lifecycle: &Lifecycle) -> std::io::Result<()> {
+fn stop_on_signals(stopping: &CancellationToken) -> std::io::Result<()> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signals = signal(kind)?;
-        let stopping = lifecycle.stopping();
+        let stopping = stopping.clone();
         tokio::spawn(async move {
             signals.recv().await;
             stopping.cancel();

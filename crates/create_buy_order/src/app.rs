@@ -12,11 +12,10 @@ use crate::config::Config;
 use crate::metrics::{METRICS, watch_standing};
 use crate::outbox;
 use crate::price::Prices;
-use crate::republish::{self, REPUBLISH};
 use crate::routes::{State, router};
 
 /// Waits for the write model and its schema, then serves requests and relays the outbox. The broker is not waited for: orders are
-/// accepted while it is away. With [`REPUBLISH`] it republishes, and ends.
+/// accepted while it is away.
 ///
 /// # Errors
 /// When the port cannot be bound or an HTTP client cannot be built.
@@ -36,11 +35,6 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
             lifecycle.stopping(),
         ),
     );
-    if lifecycle.has_flag(REPUBLISH) {
-        republish::everything(&pool).await?;
-        lifecycle.stop();
-        return Ok(());
-    }
 
     lifecycle.spawn("gauges", watch_standing(pool.clone(), lifecycle.stopping()));
     let (orders, writer) = batch::writer(pool.clone(), outbox_grew);

@@ -1,5 +1,6 @@
-//! Every SQL statement of this service: on orders here, on the outbox in [`outbox`].
+//! Every SQL statement of this service: on new orders here, on old ones in [`history`], on the outbox in [`outbox`].
 
+pub mod history;
 pub mod outbox;
 
 use std::collections::HashMap;

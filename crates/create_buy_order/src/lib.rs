@@ -2,9 +2,11 @@
 //!
 //! One request's way: [`routes`] reads it and answers a repeat at once; [`price`] asks for the rate; [`order`] computes the BTC and
 //! decides; [`batch`] writes the orders that arrive together in one transaction, whose SQL is in [`db`]; [`outbox`] publishes them.
-//! [`republish`] is for a read model that was lost, [`metrics`] for who watches.
+//! [`metrics`] is for who watches; [`republish`] and [`checksums`] are for an operator: a read model that was lost is rebuilt, and held
+//! against the write model.
 
 pub mod app;
+pub mod arguments;
 pub mod config;
 
 pub mod error;
@@ -18,6 +20,8 @@ pub mod batch;
 pub mod db;
 
 pub mod outbox;
+
+pub mod checksums;
 pub mod republish;
 
 pub mod metrics;

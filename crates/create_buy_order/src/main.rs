@@ -2,8 +2,24 @@
 
 use std::process::ExitCode;
 
-use create_buy_order::{app, config::Config, republish::REPUBLISH};
+use common::service;
+use create_buy_order::arguments::{Arguments, Command};
+use create_buy_order::{app, checksums, config::Config, republish};
+
+const NAME: &str = "create_buy_order";
 
 fn main() -> ExitCode {
-    common::service::run_with_flags("create_buy_order", &[REPUBLISH], Config::from_env, app::start)
+    service::obey(NAME, |arguments: Arguments| match arguments.command {
+        None => service::serve(NAME, Config::from_env, app::start),
+        Some(Command::Republish(options)) => {
+            service::administer(NAME, republish::Config::from_env, |config, stopping| {
+                republish::run(config, options, stopping)
+            })
+        }
+        Some(Command::Checksums(options)) => {
+            service::administer(NAME, checksums::write_model, |config, stopping| {
+                checksums::run(config, options, stopping)
+            })
+        }
+    })
 }

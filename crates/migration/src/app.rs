@@ -1,36 +1,56 @@
 //! What the process does, from start to serving.
 
 use common::http::{self, Readiness};
-use common::service::Lifecycle;
+use common::service::{self, Lifecycle, Outcome};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
 use crate::config::Config;
 use crate::schema::{self, Model};
 
-/// The argument that makes the process exit once both schemas are up to date.
-pub const ONCE: &str = "--once";
+/// Bring the schemas of both models up to date, then answer /healthcheck.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Exit when both schemas are up to date
+    #[arg(long)]
+    pub once: bool,
+}
 
-/// Migrates both databases at the same time, however long they are away; then serves `/healthcheck`, or ends where [`ONCE`] was given.
+impl service::Arguments for Arguments {}
+
+/// Migrates both databases at the same time, however long they are away, and ends.
+///
+/// # Errors
+/// A migration that waiting cannot mend.
+pub async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow::Result<Outcome> {
+    match stopping.run_until_cancelled(migrate(&config)).await {
+        Some(migrated) => migrated.map(|()| Outcome::Done),
+        None => Ok(Outcome::NotDone),
+    }
+}
+
+/// Migrates both databases, however long they are away, then serves `/healthcheck`.
 ///
 /// The port is not bound before: whoever waits for the migrations is refused until they are there.
 ///
 /// # Errors
 /// A migration that waiting cannot mend, or a port that cannot be bound.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
-    tokio::try_join!(
-        schema::bring_up_to_date(Model::Write, &config.write_model),
-        schema::bring_up_to_date(Model::Read, &config.read_model),
-    )?;
-    if lifecycle.has_flag(ONCE) {
-        lifecycle.stop();
-        return Ok(());
-    }
+    migrate(&config).await?;
     let listener = http::bind(&config.listen).await?;
     let readiness = Readiness::default()
         .needs_database(Model::Write.name(), &config.write_model)
         .needs_database(Model::Read.name(), &config.read_model);
     let routes = http::routes(axum::Router::new(), ApiDoc::openapi(), readiness);
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
+    Ok(())
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<()> {
+    tokio::try_join!(
+        schema::bring_up_to_date(Model::Write, &config.write_model),
+        schema::bring_up_to_date(Model::Read, &config.read_model),
+    )?;
     Ok(())
 }
 

@@ -2,9 +2,16 @@
 
 use std::process::ExitCode;
 
-use migration::app;
+use common::service;
+use migration::app::{self, Arguments};
 use migration::config::Config;
 
 fn main() -> ExitCode {
-    common::service::run_with_flags("migration", &[app::ONCE], Config::from_env, app::start)
+    service::obey("migration", |arguments: Arguments| {
+        if arguments.once {
+            service::administer("migration", Config::from_env, app::migrate_once)
+        } else {
+            service::serve("migration", Config::from_env, app::start)
+        }
+    })
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use common::buy_order_event::BuyOrderCreated;
 use common::database::with_connection;
+use common::range_checksum::{self, RangeChecksum};
 use rust_decimal::Decimal;
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
@@ -216,4 +217,63 @@ async fn stored(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
     .bind(external_ids)
     .fetch_all(connection)
     .await
+}
+
+/// The checksum of the rows of a range, both ids included.
+///
+/// # Errors
+/// When the database is away.
+pub async fn checksum(
+    connection: &mut PgConnection,
+    from_id: i64,
+    to_id: i64,
+) -> sqlx::Result<RangeChecksum> {
+    let orders = "SELECT id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount
+                  FROM buy_order_read_model";
+    range_checksum::of_range(connection, orders, from_id, to_id).await
+}
+
+/// Rows outside of all ranges of the write model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strangers {
+    /// How many there are that the write model would have, had it made them.
+    pub older: i64,
+    /// The first ten ids of these.
+    pub first_ids: Vec<i64>,
+    /// How many there are that may be orders accepted since.
+    pub younger: i64,
+}
+
+/// The rows outside of `first_id` to `last_id`, both included, told apart by a moment in microseconds since 1970: what the write model
+/// makes after `last_id` is younger.
+///
+/// # Errors
+/// When the database is away.
+pub async fn strangers(
+    connection: &mut PgConnection,
+    first_id: i64,
+    last_id: i64,
+    as_of_epoch_us: i64,
+) -> sqlx::Result<Strangers> {
+    let (older, first_ids, younger) = sqlx::query_as(
+        "WITH outside AS (
+             SELECT id, id > $2 AND extract(epoch FROM created_at) * 1000000 > $3 AS younger
+             FROM buy_order_read_model
+             WHERE id < $1 OR id > $2
+         )
+         SELECT count(*) FILTER (WHERE NOT younger),
+                ARRAY(SELECT id FROM outside WHERE NOT younger ORDER BY id LIMIT 10),
+                count(*) FILTER (WHERE younger)
+         FROM outside",
+    )
+    .bind(first_id)
+    .bind(last_id)
+    .bind(as_of_epoch_us)
+    .fetch_one(connection)
+    .await?;
+    Ok(Strangers {
+        older,
+        first_ids,
+        younger,
+    })
 }

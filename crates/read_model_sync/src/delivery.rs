@@ -15,9 +15,19 @@ pub const REASON: &str = "x-reason";
 /// When it was first laid aside: stays when an operator sends it round again and it fails again. RFC 3339.
 pub const FIRST_FAILED_AT: &str = "x-first-failed-at";
 
+/// When it was last laid aside. RFC 3339.
+pub const LAST_FAILED_AT: &str = "x-last-failed-at";
+
+/// How often it was laid aside.
+pub const ATTEMPTS: &str = "x-attempts";
+
+/// The exchange that it came from.
+pub const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
+
+/// The routing key that it came with.
+pub const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
+
 const FAILED_BY: &str = "x-failed-by";
-const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
-const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
 
 /// Headers travel in one frame, beside a body of any size: a letter whose headers do not fit would never leave, and its delivery come
 /// again for ever.
@@ -26,8 +36,9 @@ const LONGEST_REASON: usize = 1000;
 /// Of the original headers no more are kept: half a frame.
 const MOST_HEADER_BYTES: usize = 64 * 1024;
 
-/// Headers by which RabbitMQ would copy a message to further queues.
-const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// Headers that are not copied: by the first two RabbitMQ would send a message to further queues, and with the others it counts the
+/// deliveries from one queue.
+const DROPPED_HEADERS: [&str; 4] = ["CC", "BCC", "x-delivery-count", "x-acquired-count"];
 
 /// What became of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +99,7 @@ pub fn dead_letter(delivery: &Delivery, exchange: &str, reason: &str) -> Outgoin
 }
 
 /// Not all of them: an expiration would drop the letter, and the broker refuses a user id that is not ours.
-fn kept_properties(original: &BasicProperties) -> BasicProperties {
+pub(crate) fn kept_properties(original: &BasicProperties) -> BasicProperties {
     let mut kept = BasicProperties::default();
     if let Some(content_type) = original.content_type().clone() {
         kept = kept.with_content_type(content_type);
@@ -115,17 +126,9 @@ fn kept_properties(original: &BasicProperties) -> BasicProperties {
 }
 
 fn headers(delivery: &Delivery, reason: &str) -> FieldTable {
-    let mut headers = FieldTable::default();
-    if let Some(original) = delivery.properties.headers() {
-        let mut bytes: usize = 0;
-        for (name, value) in original.inner() {
-            // Written for people a value is longer than on the wire, so this counts too much rather than too little.
-            bytes = bytes.saturating_add(name.as_str().len() + format!("{value:?}").len());
-            if bytes <= MOST_HEADER_BYTES && !ROUTING_HEADERS.contains(&name.as_str()) {
-                headers.insert(name.clone(), value.clone());
-            }
-        }
-    }
+    let mut headers = kept_headers(&delivery.properties);
+    let now = rfc3339_micros(OffsetDateTime::now_utc());
+    let attempts = attempts(&headers);
     let mut add = |name: &'static str, value: &str| {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     };
@@ -134,11 +137,42 @@ fn headers(delivery: &Delivery, reason: &str) -> FieldTable {
     add(FAILED_BY, env!("CARGO_PKG_NAME"));
     add(ORIGINAL_EXCHANGE, delivery.exchange.as_str());
     add(ORIGINAL_ROUTING_KEY, delivery.routing_key.as_str());
-    if !headers.contains_key(FIRST_FAILED_AT) {
-        let now = rfc3339_micros(OffsetDateTime::now_utc());
-        headers.insert(FIRST_FAILED_AT.into(), AMQPValue::LongString(now.into()));
+    add(LAST_FAILED_AT, &now);
+    if attempts == 0 {
+        add(FIRST_FAILED_AT, &now);
+    }
+    headers.insert(
+        ATTEMPTS.into(),
+        AMQPValue::LongLongInt(attempts.saturating_add(1)),
+    );
+    headers
+}
+
+/// The headers that a copy of a message carries on, in another queue or in the same one again.
+pub(crate) fn kept_headers(original: &BasicProperties) -> FieldTable {
+    let mut headers = FieldTable::default();
+    let mut bytes: usize = 0;
+    for (name, value) in original.headers().iter().flat_map(FieldTable::inner) {
+        // Written for people a value is longer than on the wire, so this counts too much rather than too little.
+        bytes = bytes.saturating_add(name.as_str().len() + format!("{value:?}").len());
+        if bytes <= MOST_HEADER_BYTES && !DROPPED_HEADERS.contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
     }
     headers
+}
+
+/// How often a message with these headers was laid aside.
+pub(crate) fn attempts(headers: &FieldTable) -> i64 {
+    match (
+        headers.inner().get(FIRST_FAILED_AT),
+        headers.inner().get(ATTEMPTS),
+    ) {
+        (None, _) => 0,
+        (Some(_), Some(AMQPValue::LongLongInt(attempts))) if *attempts > 0 => *attempts,
+        // Laid aside before attempts were counted.
+        (Some(_), _) => 1,
+    }
 }
 
 #[cfg(test)]
@@ -184,14 +218,19 @@ mod tests {
         assert_eq!(header(&letter, REASON), Some(&text("the body is no order")));
         assert_eq!(header(&letter, ORIGINAL_ROUTING_KEY), Some(&text("buy_order")));
         assert!(header(&letter, FIRST_FAILED_AT).is_some());
+        assert_eq!(header(&letter, LAST_FAILED_AT), header(&letter, FIRST_FAILED_AT));
+        assert_eq!(header(&letter, ATTEMPTS), Some(&AMQPValue::LongLongInt(1)));
     }
 
     #[test]
-    fn a_letter_that_fails_again_keeps_the_time_of_its_first_failure_but_not_its_old_reason() {
+    fn a_letter_that_fails_again_keeps_its_first_failure_and_tells_of_its_last() {
         let mut table = FieldTable::default();
         table.insert(FIRST_FAILED_AT.into(), text("2020-01-01T00:00:00Z"));
         table.insert(REASON.into(), text("old"));
+        table.insert(LAST_FAILED_AT.into(), text("2020-01-02T00:00:00Z"));
+        table.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(4));
         table.insert("CC".into(), text("elsewhere"));
+        table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(7));
         table.insert(TRACEPARENT.into(), text("00-a-b-01"));
         let letter = dead_letter(
             &delivery(BasicProperties::default().with_headers(table), ""),
@@ -202,6 +241,12 @@ mod tests {
             header(&letter, FIRST_FAILED_AT),
             Some(&text("2020-01-01T00:00:00Z"))
         );
+        assert_ne!(
+            header(&letter, LAST_FAILED_AT),
+            Some(&text("2020-01-02T00:00:00Z"))
+        );
+        assert_eq!(header(&letter, ATTEMPTS), Some(&AMQPValue::LongLongInt(5)));
+        assert_eq!(header(&letter, "x-delivery-count"), None);
         assert_eq!(header(&letter, REASON), Some(&text("new")));
         assert_eq!(header(&letter, TRACEPARENT), Some(&text("00-a-b-01")));
         assert_eq!(header(&letter, "CC"), None);

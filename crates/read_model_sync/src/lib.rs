@@ -2,8 +2,9 @@
 //! whatever order its event is delivered.
 //!
 //! In reading order: [`config`], [`app`], [`projector`] (the supervisor and its batches), [`delivery`] (what a message says, and what
-//! becomes of it), [`db`] (every SQL statement), [`metrics`].
+//! becomes of it), [`db`] (every SQL statement), [`metrics`]. For an operator: [`dead_letters`], [`verify`].
 
+pub mod arguments;
 pub mod config;
 
 pub mod app;
@@ -14,6 +15,8 @@ pub mod delivery;
 
 pub mod db;
 
+pub mod dead_letters;
 pub mod metrics;
+pub mod verify;
 
 pub use config::Config;

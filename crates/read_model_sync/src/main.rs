@@ -2,8 +2,23 @@
 
 use std::process::ExitCode;
 
-use read_model_sync::{Config, app};
+use common::endpoints::Queue;
+use common::service;
+use read_model_sync::arguments::{Arguments, Command};
+use read_model_sync::{Config, app, dead_letters, verify};
+
+const NAME: &str = "read_model_sync";
 
 fn main() -> ExitCode {
-    common::service::run("read_model_sync", Config::from_env, app::start)
+    service::obey(NAME, |arguments: Arguments| match arguments.command {
+        None => service::serve(NAME, Config::from_env, app::start),
+        Some(Command::DeadLetters(task)) => service::administer(NAME, Queue::from_env, |queue, stopping| {
+            dead_letters::run(queue, task, stopping)
+        }),
+        Some(Command::Verify(options)) => {
+            service::administer(NAME, verify::read_model, |read_model, stopping| {
+                verify::run(read_model, options, stopping)
+            })
+        }
+    })
 }

@@ -59,10 +59,6 @@ impl Cluster {
             .await
     }
 
-    async fn rabbitmqctl(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        self.servers()?.rabbitmq.control(arguments).await
-    }
-
     async fn alarm(&self, resource: &str, on: bool) -> anyhow::Result<()> {
         let what = format!("the {resource} alarm is {}", if on { "in force" } else { "over" });
         wait_until(&what, ALARM_WITHIN, async || {

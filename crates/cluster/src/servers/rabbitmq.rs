@@ -1,7 +1,5 @@
 //! One private RabbitMQ node with its management interface.
 
-mod control;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -84,6 +84,15 @@ impl Consumer {
         self.ack(last, BasicAckOptions { multiple: true }).await
     }
 
+    /// Ends the channel. On return the broker has processed every acknowledgement, and what was not acknowledged is back in the queue.
+    ///
+    /// # Errors
+    /// When the connection fails or the broker hangs: then some of it may come again.
+    pub async fn close(self) -> Result<(), Error> {
+        let close = self.channel.close(200, topology::short("done"));
+        within(LIMIT, "close a channel", close).await
+    }
+
     async fn ack(&self, delivery: &Delivery, options: BasicAckOptions) -> Result<(), Error> {
         let acknowledge = self.channel.basic_ack(delivery.delivery_tag, options);
         within(LIMIT, "acknowledge", acknowledge).await

@@ -6,8 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_compat::CompatExt as _;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus, ExchangeKind};
 use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
 
@@ -22,6 +24,18 @@ const HEARTBEAT_S: u16 = 10;
 /// RabbitMQ's own default. Asked for from the start, because lapin sizes its buffers (8 MiB a connection) by it: when it learns the
 /// size from the broker it grows them instead, which writes to every page, and memory that nobody needs becomes resident (measured).
 const FRAME_MAX_BYTES: u32 = 128 * 1024;
+
+/// AMQP's reply code for what does not exist.
+const NOT_FOUND: u16 = 404;
+
+/// What a queue holds, and who takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that no consumer holds.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
 
 /// One connection to the broker; it is never repaired, only replaced.
 #[derive(Debug)]
@@ -72,6 +86,51 @@ impl Session {
         self.connection.status().connected()
     }
 
+    /// How many messages of a queue are ready for delivery, and how many consumers it has.
+    ///
+    /// # Errors
+    /// When the connection fails, the queue is away, or the broker hangs.
+    pub async fn depth(&self, queue_name: &str) -> Result<Depth, Error> {
+        let channel = self.channel().await?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::durable()
+        };
+        let declare = channel.queue_declare(topology::short(queue_name), options, FieldTable::default());
+        let queue = within(CONNECT_LIMIT, "ask for the depth of a queue", declare).await?;
+        Ok(Depth {
+            ready: queue.message_count(),
+            consumers: queue.consumer_count(),
+        })
+    }
+
+    /// Whether there is an exchange of this name: publishing to none would end the channel.
+    ///
+    /// # Errors
+    /// When the connection fails or the broker hangs.
+    pub async fn has_exchange(&self, name: &str) -> Result<bool, Error> {
+        // The default exchange cannot be asked for, and is always there.
+        if name.is_empty() {
+            return Ok(true);
+        }
+        let channel = self.channel().await?;
+        let options = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let declare = channel.exchange_declare(
+            topology::short(name),
+            ExchangeKind::Direct,
+            options,
+            FieldTable::default(),
+        );
+        match within(CONNECT_LIMIT, "ask for an exchange", declare).await {
+            Ok(()) => Ok(true),
+            Err(Error::Amqp(error)) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The state of the connection, as it changes.
     pub(super) fn status(&self) -> ConnectionStatus {
         self.connection.status().clone()
@@ -103,6 +162,10 @@ async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Co
         Ok(AsyncTcpStream::Plain(stream.compat()))
     };
     Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
+}
+
+fn is_not_found(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
 }
 
 /// Built from its parts, not from a text: no character in a password or vhost needs escaping.

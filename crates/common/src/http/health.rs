@@ -70,26 +70,18 @@ pub(super) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Result<Js
     }
 }
 
-/// The path that a program argument asks for, if it is one of these.
-pub(crate) fn path_of(arguments: &[String]) -> Option<&'static str> {
-    let [argument] = arguments else { return None };
-    ["/healthcheck", "/readyz", "/metrics"]
-        .into_iter()
-        .find(|path| path.strip_prefix('/') == Some(argument))
-}
-
-/// Asks the service that runs with this environment, and prints what it answers, save for the `null` of one that is well.
+/// Asks the service that runs with this environment for `/question`, and prints what it answers, save for the `null` of one that is well.
 #[expect(
     clippy::print_stderr,
     clippy::print_stdout,
     reason = "the container engine keeps what a failed check prints"
 )]
-pub(crate) fn ask_own_service(path: &str, mut env: Env) -> ExitCode {
+pub(crate) fn ask_own_service(question: &str, mut env: Env) -> ExitCode {
     let listen = Listen::from_env(&mut env);
     let asked = env
         .finish(())
         .context("the environment")
-        .and_then(|()| ask(&listen, path));
+        .and_then(|()| ask(&listen, question));
     match asked {
         Ok(body) => {
             if body != "null" {
@@ -104,7 +96,7 @@ pub(crate) fn ask_own_service(path: &str, mut env: Env) -> ExitCode {
     }
 }
 
-fn ask(listen: &Listen, path: &str) -> anyhow::Result<String> {
+fn ask(listen: &Listen, question: &str) -> anyhow::Result<String> {
     let host = if listen.host == "0.0.0.0" {
         "127.0.0.1"
     } else {
@@ -118,7 +110,7 @@ fn ask(listen: &Listen, path: &str) -> anyhow::Result<String> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: an answer in one piece, whose end is the end of the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+    write!(stream, "GET /{question} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer

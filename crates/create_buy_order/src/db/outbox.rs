@@ -192,24 +192,26 @@ pub struct AddedAgain {
     pub last_event: i64,
 }
 
-/// Adds events for up to `most` orders whose ids follow `after`, as if they were new; nothing where no order follows.
+/// Adds events for up to `most` orders whose ids follow `after`, through `last_id`, as if they were new; nothing where no order follows.
 ///
 /// # Errors
 /// When the database is away: then none was added.
 pub async fn add_again(
     connection: &mut PgConnection,
     after: i64,
+    last_id: i64,
     most: i64,
 ) -> sqlx::Result<Option<AddedAgain>> {
     let (orders, last_order, last_event): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
         "WITH added AS (
              INSERT INTO outbox (buy_order_id)
-             SELECT id FROM buy_order WHERE id > $1 ORDER BY id LIMIT $2
+             SELECT id FROM buy_order WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3
              RETURNING id, buy_order_id
          )
          SELECT count(*), max(buy_order_id), max(id) FROM added",
     )
     .bind(after)
+    .bind(last_id)
     .bind(most)
     .fetch_one(connection)
     .await?;

@@ -15,6 +15,7 @@ mod outbox;
 mod prices;
 mod republish;
 mod shutdown;
+mod verify;
 mod wire_format;
 
 use anyhow::Context as _;

@@ -47,8 +47,8 @@ impl Once {
             Command::new("kill").args(["-9", &pid]).status()?;
             anyhow::bail!("migration --once did not end within {limit:?}");
         };
-        let Output { status, stdout, .. } = ended??;
-        let lines = String::from_utf8(stdout)?;
+        let Output { status, stderr, .. } = ended??;
+        let lines = String::from_utf8(stderr)?;
         Ok((
             status.code(),
             lines

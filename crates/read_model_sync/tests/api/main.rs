@@ -3,6 +3,7 @@
 
 mod broker;
 mod configuration;
+mod dead_letter_commands;
 mod dead_letters;
 mod metrics;
 mod outages;

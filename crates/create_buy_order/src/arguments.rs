@@ -1,0 +1,88 @@
+//! The command line of this service.
+
+use common::service;
+
+use crate::{checksums, republish};
+
+/// Accept orders and relay them to the queue, until the process is told to stop; or do one of these, and exit.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Work for an operator.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Send orders through the outbox once more, for a read model that was emptied or lost; what it has already, it keeps
+    Republish(republish::Options),
+    /// Print one JSON line for each range of orders, to be piped into `read_model_sync verify`
+    Checksums(checksums::Options),
+}
+
+impl service::Arguments for Arguments {
+    fn check(&self) -> Result<(), String> {
+        match &self.command {
+            Some(Command::Republish(options)) => options.check(),
+            Some(Command::Checksums(_)) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+    use common::service::Arguments as _;
+
+    use super::*;
+
+    fn read(arguments: &str) -> Result<Arguments, String> {
+        let command = Arguments::augment_args(clap::Command::new("create_buy_order"));
+        let given = ["create_buy_order"].into_iter().chain(arguments.split(' '));
+        let matches = command
+            .try_get_matches_from(given)
+            .map_err(|error| error.to_string())?;
+        let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+        arguments.check().map(|()| arguments)
+    }
+
+    #[test]
+    fn ranges_that_make_sense_are_taken_and_others_are_not() {
+        for right in [
+            "republish",
+            "republish --from-id 1 --to-id 1",
+            "republish --from-id 5",
+            "republish --to-id 5 --rate 1",
+            "republish --since 2026-11-23T15:37:32Z",
+            "republish --since 2026-11-23T15:37:32.5+01:00 --rate 100000",
+            "checksums",
+            "checksums --range-size 1",
+        ] {
+            read(right).unwrap();
+        }
+        for (wrong, why) in [
+            (
+                "republish --from-id 2 --to-id 1",
+                "--from-id 2 is greater than --to-id 1",
+            ),
+            ("republish --from-id 0", "0 is not in 1.."),
+            ("republish --to-id one", "invalid digit"),
+            ("republish --to-id 9223372036854775808", "too large"),
+            ("republish --since yesterday", "no time in RFC 3339"),
+            ("republish --since 2026-11-23T15:37:32", "no time in RFC 3339"),
+            (
+                "republish --since 2026-11-23T15:37:32Z --to-id 9",
+                "cannot be used with",
+            ),
+            ("republish --rate 0", "0 is not in 1..=100000"),
+            ("republish everything", "unexpected argument"),
+            ("checksums --range-size 0", "0 is not in 1..=100000"),
+            ("checksum", "unrecognized subcommand"),
+        ] {
+            let said = read(wrong).map(|_| ()).unwrap_err();
+            assert!(said.contains(why), "{wrong}: {said}");
+        }
+    }
+}

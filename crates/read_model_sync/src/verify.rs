@@ -1,0 +1,208 @@
+//! An admin process: holds the read model against the checksums of the write model, and names what differs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use common::database::{self, with_connection};
+use common::endpoints::Database;
+use common::env::Env;
+use common::range_checksum::{End, Line, RangeChecksum};
+use common::service::{Outcome, print};
+use sqlx::PgPool;
+use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
+use tokio_util::sync::CancellationToken;
+
+use crate::db::{self, Strangers};
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// How patient to be.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Options {
+    /// How long orders may still be under way before their range is called different
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    wait: u64,
+}
+
+/// All that this process reads from the environment.
+pub fn read_model(env: &mut Env) -> Database {
+    Database::from_env(env, "READ_MODEL_DB")
+}
+
+/// Compares, and prints each range that differs and a summary. [`Outcome::Done`] means equal.
+///
+/// # Errors
+/// When the read model is away, or what comes on standard input are not all the checksums of a write model.
+pub async fn run(
+    read_model: Database,
+    options: Options,
+    stopping: CancellationToken,
+) -> anyhow::Result<Outcome> {
+    let work = async {
+        let pool = database::connect_once(&read_model, "read_model").await?;
+        compare(&pool, Duration::from_secs(options.wait)).await
+    };
+    match stopping.run_until_cancelled(work).await {
+        Some(outcome) => outcome,
+        None => Ok(Outcome::NotDone),
+    }
+}
+
+/// A range that is not the same in both models.
+struct Difference {
+    write_model: RangeChecksum,
+    read_model: RangeChecksum,
+}
+
+async fn compare(pool: &PgPool, patience: Duration) -> anyhow::Result<Outcome> {
+    let Comparison {
+        first_id,
+        end,
+        mut differences,
+    } = read_checksums(pool).await?;
+    let deadline = Instant::now() + patience;
+    while !differences.is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(POLL).await;
+        differences = still_different(pool, differences, deadline).await?;
+    }
+    let strangers = with_connection(pool, async |connection| {
+        db::strangers(connection, first_id, end.last_id, end.as_of_epoch_us).await
+    })
+    .await
+    .context("the read model cannot be read")?;
+
+    print(&report(&differences, &strangers, &end)).await?;
+    if differences.is_empty() && strangers.older == 0 {
+        Ok(Outcome::Done)
+    } else {
+        Ok(Outcome::NotDone)
+    }
+}
+
+struct Comparison {
+    first_id: i64,
+    end: End,
+    differences: Vec<Difference>,
+}
+
+/// Reads the checksums of the write model from standard input, and compares each as it comes.
+async fn read_checksums(pool: &PgPool) -> anyhow::Result<Comparison> {
+    let mut lines = BufReader::new(stdin()).lines();
+    let (mut first_id, mut next_id) = (None, None);
+    let (mut ranges, mut orders) = (0, 0);
+    let mut differences = Vec::new();
+    while let Some(text) = lines.next_line().await.context("standard input cannot be read")? {
+        let number = ranges + 1;
+        let line = serde_json::from_str(&text).with_context(|| {
+            format!("line {number} of standard input is not of `create_buy_order checksums`")
+        })?;
+        match line {
+            Line::Range(range) => {
+                ensure!(
+                    range.from_id <= range.to_id && next_id.is_none_or(|id| id == range.from_id),
+                    "line {number} of standard input does not follow the one before"
+                );
+                first_id.get_or_insert(range.from_id);
+                next_id = range.to_id.checked_add(1);
+                (ranges, orders) = (number, orders + range.orders);
+                differences.extend(difference(pool, range).await?);
+            }
+            Line::End(end) => {
+                ensure!(
+                    (end.ranges, end.orders) == (ranges, orders),
+                    "the checksums have {} ranges, of which {ranges} came",
+                    end.ranges
+                );
+                ensure!(
+                    lines.next_line().await?.is_none(),
+                    "standard input goes on after the end of the checksums"
+                );
+                return Ok(Comparison {
+                    first_id: first_id.unwrap_or(1),
+                    end,
+                    differences,
+                });
+            }
+        }
+    }
+    bail!("the checksums end too early, after {ranges} ranges: did `create_buy_order checksums` fail?")
+}
+
+async fn difference(pool: &PgPool, write_model: RangeChecksum) -> anyhow::Result<Option<Difference>> {
+    let (from_id, to_id) = (write_model.from_id, write_model.to_id);
+    let read_model = with_connection(pool, async |connection| {
+        db::checksum(connection, from_id, to_id).await
+    })
+    .await
+    .with_context(|| format!("ids {from_id} to {to_id} of the read model cannot be read"))?;
+    Ok((read_model != write_model).then_some(Difference {
+        write_model,
+        read_model,
+    }))
+}
+
+/// Looks at each once more, as long as there is time.
+async fn still_different(
+    pool: &PgPool,
+    differences: Vec<Difference>,
+    deadline: Instant,
+) -> anyhow::Result<Vec<Difference>> {
+    let mut still = Vec::with_capacity(differences.len());
+    for known in differences {
+        if Instant::now() < deadline {
+            still.extend(difference(pool, known.write_model).await?);
+        } else {
+            still.push(known);
+        }
+    }
+    Ok(still)
+}
+
+fn report(differences: &[Difference], strangers: &Strangers, end: &End) -> String {
+    let mut lines: Vec<String> = differences.iter().map(describe).collect();
+    if strangers.older > 0 {
+        let ids: Vec<String> = strangers.first_ids.iter().map(i64::to_string).collect();
+        let more = if strangers.older > ids.len() as i64 {
+            ", …"
+        } else {
+            ""
+        };
+        lines.push(format!(
+            "outside of all ranges: the read model has {} rows that the write model does not have, ids {}{more}",
+            strangers.older,
+            ids.join(", ")
+        ));
+    }
+    if strangers.younger > 0 {
+        lines.push(format!(
+            "not compared: {} rows younger than the checksums",
+            strangers.younger
+        ));
+    }
+    let (orders, ranges) = (end.orders, end.ranges);
+    lines.push(if differences.is_empty() && strangers.older == 0 {
+        format!("equal: {orders} orders in {ranges} ranges")
+    } else {
+        format!(
+            "different: {} of {ranges} ranges, and {} rows outside of them",
+            differences.len(),
+            strangers.older
+        )
+    });
+    lines.join("\n") + "\n"
+}
+
+fn describe(difference: &Difference) -> String {
+    let RangeChecksum {
+        from_id,
+        to_id,
+        orders,
+        ..
+    } = difference.write_model;
+    let found = difference.read_model.orders;
+    if found == orders {
+        format!("ids {from_id} to {to_id}: {orders} orders in both models, but not the same in every field")
+    } else {
+        format!("ids {from_id} to {to_id}: {orders} orders in the write model, {found} in the read model")
+    }
+}

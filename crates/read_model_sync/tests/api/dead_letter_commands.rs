@@ -1,0 +1,294 @@
+//! `read_model_sync dead-letters`, while the service runs.
+
+use cluster::{Cluster, Ended, Service, wait_until};
+use serde_json::{Value, json};
+
+use super::broker::Broker;
+use super::{LIMIT, event, external_id, projection, projection_with_own_servers, row, rows, rows_appear};
+
+async fn dead_letters(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Ended> {
+    let arguments = [&["dead-letters"], arguments].concat();
+    cluster.admin(Service::ReadModelSync, &arguments, "").await
+}
+
+/// What must go well.
+async fn done(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<String> {
+    let ended = dead_letters(cluster, arguments).await?;
+    anyhow::ensure!(ended.code == Some(0), "{ended:?}");
+    Ok(ended.stdout)
+}
+
+async fn listed(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
+    let lines = done(cluster, &["list", "--json"]).await?;
+    Ok(lines
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?)
+}
+
+fn ids(letters: &[Value]) -> Vec<&str> {
+    letters
+        .iter()
+        .filter_map(|letter| letter["id"].as_str())
+        .collect()
+}
+
+async fn laid_aside(broker: &Broker, expected: u32) -> anyhow::Result<()> {
+    wait_until(&format!("{expected} dead letters"), LIMIT, async || {
+        let found = broker.dead_letter_count().await?;
+        anyhow::ensure!(found == expected, "{found} dead letters");
+        Ok(true)
+    })
+    .await
+}
+
+/// A service that has laid aside these ids, with bodies that say nothing.
+async fn with_letters(names: &[&str]) -> anyhow::Result<(Cluster, Broker)> {
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    for name in names {
+        broker
+            .publish_raw(format!("body of {name}").as_bytes(), name)
+            .await?;
+    }
+    laid_aside(&broker, u32::try_from(names.len())?).await?;
+    Ok((cluster, broker))
+}
+
+#[tokio::test]
+async fn the_list_shows_every_letter_and_changes_nothing() -> anyhow::Result<()> {
+    let (cluster, broker) = with_letters(&["a", "b", "c"]).await?;
+    let first = listed(&cluster).await?;
+    assert_eq!(ids(&first), ["a", "b", "c"]);
+    for letter in &first {
+        assert!(
+            letter["reason"]
+                .as_str()
+                .unwrap()
+                .contains("the body is no order")
+        );
+        assert_eq!(letter["attempts"], 1);
+        assert!(letter["first_failed_at"].is_string());
+        assert_eq!(letter["first_failed_at"], letter["last_failed_at"]);
+        assert_eq!(letter["bytes"], 9);
+    }
+    assert_eq!(listed(&cluster).await?, first, "the same, in the same order");
+    let table = done(&cluster, &["list"]).await?;
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(
+        table.starts_with("ID ") && table.ends_with("3 dead letters\n"),
+        "{table}"
+    );
+    laid_aside(&broker, 3).await?;
+
+    done(&cluster, &["drop", "--all", "--yes"]).await?;
+    assert_eq!(done(&cluster, &["list"]).await?, "no dead letters\n");
+    assert_eq!(done(&cluster, &["list", "--json"]).await?, "");
+    Ok(())
+}
+
+#[tokio::test]
+async fn show_tells_all_of_a_letter_and_leaves_it() -> anyhow::Result<()> {
+    let (cluster, broker) = with_letters(&["a", "b"]).await?;
+    let shown = done(&cluster, &["show", "--id", "b"]).await?;
+    for part in [
+        "id: b\n",
+        "header traceparent: 00-a-b-01\n",
+        "header x-reason: the body is no order",
+        "header x-original-routing-key: buy_order\n",
+        "header x-attempts: 1\n",
+        "payload: 9 bytes\n\nbody of b\n",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in {shown}");
+    }
+    assert!(!shown.contains("body of a"));
+    let ended = dead_letters(&cluster, &["show", "--id", "nobody"]).await?;
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(1), "no dead letter has the id nobody\n")
+    );
+    laid_aside(&broker, 2).await
+}
+
+#[tokio::test]
+async fn a_letter_that_is_sent_back_after_mending_becomes_its_row() -> anyhow::Result<()> {
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    let mut in_the_way = event(1);
+    in_the_way["btc_amount"] = json!("0.99999999");
+    broker.publish([&in_the_way]).await?;
+    rows_appear(&cluster, 1).await?;
+    broker.publish([&event(1)]).await?;
+    broker.publish_raw(b"nonsense", "another").await?;
+    laid_aside(&broker, 2).await?;
+
+    sqlx::query("DELETE FROM buy_order_read_model")
+        .execute(cluster.read_model())
+        .await?;
+    let said = done(&cluster, &["redrive", "--id", &external_id(1)]).await?;
+    assert_eq!(said, "1 dead letters were sent back\n");
+    rows_appear(&cluster, 1).await?;
+    assert_eq!(rows(&cluster).await?, [row(&event(1))]);
+    assert_eq!(ids(&listed(&cluster).await?), ["another"], "others stay");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_letter_that_fails_again_keeps_its_id_body_and_first_failure_and_counts_on() -> anyhow::Result<()> {
+    let (cluster, broker) = with_letters(&["a", "b"]).await?;
+    let before = listed(&cluster).await?;
+    for attempts in [2, 3] {
+        assert_eq!(
+            done(&cluster, &["redrive", "--all"]).await?,
+            "2 dead letters were sent back\n"
+        );
+        wait_until("they failed again", LIMIT, async || {
+            let letters = listed(&cluster).await?;
+            Ok(letters.len() == 2 && letters.iter().all(|letter| letter["attempts"] == attempts))
+        })
+        .await?;
+    }
+    let after = listed(&cluster).await?;
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before["id"], after["id"]);
+        assert_eq!(before["first_failed_at"], after["first_failed_at"]);
+        assert!(before["last_failed_at"].as_str() < after["last_failed_at"].as_str());
+    }
+    for (letter, name) in broker.dead_letters(2).await?.iter().zip(["a", "b"]) {
+        assert_eq!(letter.message_id(), name);
+        assert_eq!(letter.body, format!("body of {name}").as_bytes());
+        assert_eq!(letter.header("traceparent").as_deref(), Some("00-a-b-01"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn drop_removes_what_was_named_after_a_confirmation_only() -> anyhow::Result<()> {
+    let (cluster, broker) = with_letters(&["a", "b", "a", "c"]).await?;
+    let ended = dead_letters(&cluster, &["drop", "--all"]).await?;
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("--yes"), "{ended:?}");
+    laid_aside(&broker, 4).await?;
+
+    let ended = dead_letters(&cluster, &["drop", "--id", "a", "nobody", "--yes"]).await?;
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (
+            Some(1),
+            "2 dead letters share the id a\nno dead letter has the id nobody\n2 dead letters were dropped\n"
+        )
+    );
+    assert_eq!(ids(&listed(&cluster).await?), ["b", "c"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_letter_without_a_message_id_is_called_by_the_digest_of_its_body() -> anyhow::Result<()> {
+    let (cluster, broker) = with_letters(&["", "b"]).await?;
+    let letters = listed(&cluster).await?;
+    let digest = ids(&letters)[0];
+    assert!(digest.starts_with("sha256:"), "{letters:?}");
+    assert!(
+        done(&cluster, &["show", "--id", digest])
+            .await?
+            .contains("body of \n")
+    );
+    assert_eq!(
+        done(&cluster, &["drop", "--id", digest, "--yes"]).await?,
+        "1 dead letters were dropped\n"
+    );
+    laid_aside(&broker, 1).await
+}
+
+#[tokio::test]
+async fn ten_thousand_letters_keep_their_order_and_one_is_picked_out() -> anyhow::Result<()> {
+    const LETTERS: usize = 10_000;
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    // What the service cannot read; the event's own id is the message id.
+    let events: Vec<Value> = (0..LETTERS)
+        .map(|number| json!({ "external_id": format!("letter {number}") }))
+        .collect();
+    broker.publish(&events).await?;
+    laid_aside(&broker, u32::try_from(LETTERS)?).await?;
+    let before = listed(&cluster).await?;
+    assert_eq!(before.len(), LETTERS);
+    assert_eq!(
+        done(&cluster, &["drop", "--id", "letter 5000", "--yes"]).await?,
+        "1 dead letters were dropped\n"
+    );
+    let left: Vec<Value> = before
+        .into_iter()
+        .filter(|letter| letter["id"] != "letter 5000")
+        .collect();
+    assert_eq!(listed(&cluster).await?, left);
+    Ok(())
+}
+
+#[tokio::test]
+async fn letters_of_megabytes_are_listed_and_sent_back_whole() -> anyhow::Result<()> {
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    let body = vec![b'x'; 4_000_000];
+    for number in 0..20 {
+        broker.publish_raw(&body, &format!("large {number}")).await?;
+    }
+    laid_aside(&broker, 20).await?;
+    assert!(
+        listed(&cluster)
+            .await?
+            .iter()
+            .all(|letter| letter["bytes"] == 4_000_000)
+    );
+    cluster.stop(Service::ReadModelSync).await?;
+    assert_eq!(
+        done(&cluster, &["redrive", "--all"]).await?,
+        "20 dead letters were sent back\n"
+    );
+    assert_eq!(
+        (broker.dead_letter_count().await?, broker.ready().await?),
+        (0, 20)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_named_at_once_and_nothing_was_done() -> anyhow::Result<()> {
+    let cluster = projection_with_own_servers().await?;
+    cluster.stop_broker().await?;
+    for arguments in [
+        &["list"][..],
+        &["show", "--id", "a"],
+        &["redrive", "--all"],
+        &["drop", "--all", "--yes"],
+    ] {
+        let ended = dead_letters(&cluster, arguments).await?;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+        assert!(
+            ended.stderr.contains("read_model_sync: the queue at"),
+            "{ended:?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn arguments_that_make_no_sense_are_refused() -> anyhow::Result<()> {
+    let cluster = Cluster::start(cluster::Options::only(&[])).await?;
+    for arguments in [
+        &["redrive"][..],
+        &["redrive", "--all", "--id", "a"],
+        &["show"],
+        &["drop", "--yes"],
+        &["lost"],
+    ] {
+        let ended = dead_letters(&cluster, arguments).await?;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+    }
+    for (argument, said) in [("--version", "read_model_sync 0."), ("--help", "dead-letters")] {
+        let ended = cluster.admin(Service::ReadModelSync, &[argument], "").await?;
+        assert_eq!(ended.code, Some(0));
+        assert!(ended.stdout.contains(said), "{ended:?}");
+    }
+    Ok(())
+}

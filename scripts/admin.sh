@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# Sourced, in the root of the repository: admin commands in the cluster that ./run.sh started, in either mode.
+
+# shellcheck source=scripts/running.sh
+. scripts/running.sh
+
+# admin SERVICE ARGUMENTS...: the service's own binary, in the environment of the one that runs.
+admin() {
+    local service=$1 process environment terminal=()
+    shift
+    if runs_in_docker; then
+        # Between pipes Compose must not make a terminal.
+        [ -t 0 ] && [ -t 1 ] || terminal=(-T)
+        scripts/compose.sh run --rm --no-deps "${terminal[@]}" "$service" "$@"
+        return
+    fi
+    runs_natively || {
+        echo "${0##*/}: no cluster of this clone runs: ./run.sh starts one" >&2
+        return 1
+    }
+    # The kernel keeps the first 15 characters of a name.
+    process=$(pgrep --parent "$(cat .cluster/lock)" --exact "${service:0:15}") || {
+        echo "${0##*/}: $service does not run" >&2
+        return 1
+    }
+    mapfile -d '' -t environment <"/proc/$process/environ"
+    env -i "${environment[@]}" "/proc/$process/exe" "$@"
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The dead letters of the cluster that ./run.sh started: messages that could never be applied to the read model.
+#
+#   scripts/dead_letters.sh list [--json]
+#   scripts/dead_letters.sh show --id ID...
+#   scripts/dead_letters.sh redrive --id ID... | --all
+#   scripts/dead_letters.sh drop --id ID... | --all [--yes]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/admin.sh
+. scripts/admin.sh
+
+admin read_model_sync dead-letters "$@"
