@@ -98,6 +98,7 @@ impl Session {
         };
         let declare = channel.queue_declare(topology::short(queue_name), options, FieldTable::default());
         let queue = within(CONNECT_LIMIT, "ask for the depth of a queue", declare).await?;
+        close(&channel).await?;
         Ok(Depth {
             ready: queue.message_count(),
             consumers: queue.consumer_count(),
@@ -125,7 +126,7 @@ impl Session {
             FieldTable::default(),
         );
         match within(CONNECT_LIMIT, "ask for an exchange", declare).await {
-            Ok(()) => Ok(true),
+            Ok(()) => close(&channel).await.map(|()| true),
             Err(Error::Amqp(error)) if is_not_found(&error) => Ok(false),
             Err(error) => Err(error),
         }
@@ -162,6 +163,16 @@ async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Co
         Ok(AsyncTcpStream::Plain(stream.compat()))
     };
     Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
+}
+
+/// A channel that is dropped is closed as well, but in its own time, and a goodbye of the connection meanwhile is reported as an error.
+async fn close(channel: &Channel) -> Result<(), Error> {
+    within(
+        CONNECT_LIMIT,
+        "close a channel",
+        channel.close(200, "done".into()),
+    )
+    .await
 }
 
 fn is_not_found(error: &lapin::Error) -> bool {

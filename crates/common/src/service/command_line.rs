@@ -46,7 +46,7 @@ impl Arguments for NoArguments {}
 pub fn obey<A: Arguments>(name: &'static str, task: impl FnOnce(A) -> ExitCode) -> ExitCode {
     let mut command = command::<A>(name);
     let understood = command
-        .try_get_matches_from_mut(std::env::args_os())
+        .try_get_matches_from_mut(std::env::args_os().skip(1))
         .and_then(|matches| {
             let asked = QUESTIONS
                 .iter()
@@ -76,7 +76,9 @@ enum Wanted<A> {
 
 fn command<A: Arguments>(name: &'static str) -> Command {
     let questions = QUESTIONS.map(|(question, about)| Command::new(question).about(about));
+    // Without the binary's own name: help calls the service by its name, whatever its file is called in an image.
     A::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION")))
+        .no_binary_name(true)
         .args_conflicts_with_subcommands(true)
         .subcommands(questions)
 }
