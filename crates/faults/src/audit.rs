@@ -1,0 +1,441 @@
+//! What is left, held against what clients were told. To be asked when the load has ended and the cluster is quiet.
+
+use std::collections::{HashMap, HashSet};
+
+use cluster::Cluster;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::books::{self, Key, Row};
+use crate::client::{Client, Failed};
+use crate::ledger::{Entry, Identity, Order, Outcome};
+use crate::load::Shared;
+use crate::violations::{Invariant, Violations};
+use crate::watcher;
+
+/// The queue of messages that can never be applied.
+pub const DEAD_LETTER_QUEUE: &str = "buy_order.dead_letter";
+
+/// How many of a run's requests came to a bad end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Acknowledged orders that are not in the book as answered, or not on the pages.
+    pub lost: usize,
+    /// Identities with more than one order.
+    pub doubled: usize,
+}
+
+/// Repeats every request whose outcome is unknown, twice: it must yield one order, and then the same answer again.
+pub async fn repeat_unknown(shared: &Shared) {
+    const AT_ONCE: usize = 16;
+    let mut seen = HashSet::new();
+    let unknown = shared.ledger.entries().into_iter().filter_map(|entry| {
+        let is_new = matches!(entry.outcome, Outcome::Unknown(_)) && seen.insert(entry.identity.clone());
+        is_new.then_some(entry.identity)
+    });
+    stream::iter(unknown.collect::<Vec<_>>())
+        .for_each_concurrent(AT_ONCE, async |identity| {
+            let first = shared.place(&identity, &identity.amount(), 0).await;
+            let again = shared.place(&identity, &identity.short_amount(), 1).await;
+            if matches!(first, Outcome::Unknown(_)) || first != again {
+                shared.violations.add(
+                    Invariant::I7,
+                    format!("{identity:?} repeated was answered {first:?} and then {again:?}"),
+                );
+            }
+        })
+        .await;
+}
+
+/// Checks all that can be told from the databases, the pages and the queues; answers the damage by fault, as [`Entry::fault`] names it.
+///
+/// # Errors
+/// When a server does not answer, which no longer has an excuse.
+pub async fn check(
+    cluster: &Cluster,
+    shared: &Shared,
+    poisoned: &[Vec<u8>],
+) -> anyhow::Result<HashMap<Option<usize>, Damage>> {
+    let violations = &shared.violations;
+    let orders = books::orders(cluster.write_model()).await?;
+    let keys = books::keys(cluster.write_model()).await?;
+    let entries = shared.ledger.entries();
+    let damage = Ledgered::new(&orders, &keys).check(&entries, violations);
+    if let Some(what) = watcher::total(cluster.write_model()).await? {
+        violations.add(Invariant::I3, what);
+    }
+    compare(
+        &orders,
+        &books::projected(cluster.read_model()).await?,
+        violations,
+    );
+    let depth = books::outbox_depth(cluster.write_model()).await?;
+    if depth > 0 {
+        violations.add(Invariant::I5, format!("{depth} events are still in the outbox"));
+    }
+    check_dead_letters(cluster, poisoned, violations).await?;
+    check_pages(&shared.client, &orders, violations).await?;
+    for pool in [cluster.write_model(), cluster.read_model()] {
+        check_idle(pool, violations).await?;
+    }
+    Ok(damage)
+}
+
+async fn check_idle(pool: &PgPool, violations: &Violations) -> anyhow::Result<()> {
+    let idle = watcher::idle_in_transaction(pool, 1).await?;
+    if idle > 0 {
+        violations.add(
+            Invariant::I10,
+            format!("{idle} connections are idle in a transaction"),
+        );
+    }
+    Ok(())
+}
+
+/// The book, looked up as clients name its orders.
+struct Ledgered<'a> {
+    orders: HashMap<i64, &'a Row>,
+    made: HashMap<(String, String, Uuid), Vec<i64>>,
+}
+
+impl<'a> Ledgered<'a> {
+    fn new(orders: &'a [Row], keys: &[Key]) -> Self {
+        let mut made: HashMap<_, Vec<i64>> = HashMap::new();
+        for key in keys {
+            let name = (
+                key.currency.clone(),
+                key.currency_amount.clone(),
+                key.idempotence_key,
+            );
+            made.entry(name).or_default().push(key.buy_order_id);
+        }
+        Self {
+            orders: orders.iter().map(|row| (row.id, row)).collect(),
+            made,
+        }
+    }
+
+    fn of(&self, identity: &Identity) -> &[i64] {
+        let name = (identity.currency.to_owned(), identity.amount(), identity.key);
+        self.made.get(&name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// I1 and I2.
+    fn check(&self, entries: &[Entry], violations: &Violations) -> HashMap<Option<usize>, Damage> {
+        let mut damage: HashMap<Option<usize>, Damage> = HashMap::new();
+        let mut told: HashMap<&Identity, HashSet<&Order>> = HashMap::new();
+        for entry in entries {
+            let orders = told.entry(&entry.identity).or_default();
+            if let Outcome::Acknowledged(order) = &entry.outcome {
+                let in_book = match self.of(&entry.identity) {
+                    [id] => self.orders.get(id).is_some_and(|row| is(row, order)),
+                    _ => false,
+                };
+                if !in_book {
+                    damage.entry(entry.fault).or_default().lost += 1;
+                    violations.add(
+                        Invariant::I1,
+                        format!("not in the book as it was answered: {entry:?}"),
+                    );
+                }
+                if orders.insert(order) && orders.len() == 2 {
+                    damage.entry(entry.fault).or_default().doubled += 1;
+                    violations.add(
+                        Invariant::I2,
+                        format!("answered with two orders: {:?}", entry.identity),
+                    );
+                }
+            }
+        }
+        self.check_refused(entries, violations);
+        self.check_strangers(&told, violations);
+        damage
+    }
+
+    /// An identity that was refused whenever it was asked for has no order.
+    fn check_refused(&self, entries: &[Entry], violations: &Violations) {
+        let mut only_refused: HashMap<&Identity, bool> = HashMap::new();
+        for entry in entries {
+            *only_refused.entry(&entry.identity).or_insert(true) &= entry.outcome == Outcome::Refused;
+        }
+        for (identity, _) in only_refused.iter().filter(|(_, only)| **only) {
+            if !self.of(identity).is_empty() {
+                violations.add(
+                    Invariant::I2,
+                    format!("refused, and yet in the book: {identity:?}"),
+                );
+            }
+        }
+    }
+
+    /// Every order of the book belongs to one identity that a client asked for.
+    fn check_strangers(&self, told: &HashMap<&Identity, HashSet<&Order>>, violations: &Violations) {
+        let mut owners: HashMap<i64, usize> = HashMap::new();
+        for identity in told.keys() {
+            let made = self.of(identity);
+            if made.len() > 1 {
+                violations.add(
+                    Invariant::I2,
+                    format!("{} orders in the book for {identity:?}", made.len()),
+                );
+            }
+            for id in made {
+                *owners.entry(*id).or_default() += 1;
+            }
+        }
+        for (id, row) in &self.orders {
+            match owners.get(id) {
+                Some(1) => {}
+                Some(owners) => violations.add(Invariant::I2, format!("{owners} requests own {row:?}")),
+                None => violations.add(Invariant::I2, format!("no client asked for {row:?}")),
+            }
+        }
+    }
+}
+
+fn is(row: &Row, order: &Order) -> bool {
+    let same = Order {
+        id: row.external_id,
+        created_at: row.created_at.clone(),
+        currency: row.currency.clone(),
+        currency_amount: row.currency_amount.clone(),
+        btc_rate: row.btc_rate.clone(),
+        btc_amount: row.btc_amount.clone(),
+    };
+    same == *order
+}
+
+/// I4.
+fn compare(orders: &[Row], projected: &[Row], violations: &Violations) {
+    if orders == projected {
+        return;
+    }
+    let written: HashMap<i64, &Row> = orders.iter().map(|row| (row.id, row)).collect();
+    let read: HashMap<i64, &Row> = projected.iter().map(|row| (row.id, row)).collect();
+    for row in orders.iter().filter(|row| read.get(&row.id) != Some(row)) {
+        violations.add(
+            Invariant::I4,
+            format!("the read model has {:?} for {row:?}", read.get(&row.id)),
+        );
+    }
+    for row in projected.iter().filter(|row| !written.contains_key(&row.id)) {
+        violations.add(Invariant::I4, format!("only in the read model: {row:?}"));
+    }
+}
+
+/// I5, the second half.
+async fn check_dead_letters(
+    cluster: &Cluster,
+    poisoned: &[Vec<u8>],
+    violations: &Violations,
+) -> anyhow::Result<()> {
+    // More than can be expected, so that each stranger is seen.
+    let most = u32::try_from(poisoned.len())
+        .unwrap_or(u32::MAX)
+        .saturating_add(1000);
+    let mut letters: Vec<Vec<u8>> = cluster
+        .peek_messages(DEAD_LETTER_QUEUE, most)
+        .await?
+        .into_iter()
+        .map(|letter| letter.payload)
+        .collect();
+    let mut expected = poisoned.to_vec();
+    letters.sort_unstable();
+    expected.sort_unstable();
+    if letters != expected {
+        let show = |bodies: &[Vec<u8>]| -> Vec<String> {
+            let short = |body: &Vec<u8>| String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
+            bodies.iter().map(short).collect()
+        };
+        violations.add(
+            Invariant::I5,
+            format!(
+                "the dead letters are {:?}, and what was poisoned is {:?}",
+                show(&letters),
+                show(&expected)
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// I6: the pages, walked now that nothing changes, are the book from its end to its beginning.
+async fn check_pages(client: &Client, orders: &[Row], violations: &Violations) -> anyhow::Result<()> {
+    const PAGE_SIZE: usize = 1000;
+    let (mut shown, mut after) = (Vec::new(), None);
+    loop {
+        let page = match client.page(after, PAGE_SIZE, 0).await {
+            Ok(page) => page,
+            Err(Failed::NotAccepted(why) | Failed::NotAnswered(why) | Failed::Wrong(why)) => {
+                anyhow::bail!("a page was not answered: {why}")
+            }
+        };
+        let full = page.rows.len() == PAGE_SIZE;
+        shown.extend(page.rows);
+        after = page.last_reference;
+        if !full {
+            break;
+        }
+    }
+    let right =
+        shown.len() == orders.len() && orders.iter().rev().zip(&shown).all(|(row, order)| is(row, order));
+    if !right {
+        violations.add(
+            Invariant::I6,
+            format!(
+                "the pages show {} orders, the book holds {}, or in another order",
+                shown.len(),
+                orders.len()
+            ),
+        );
+    }
+    let in_time_order = orders
+        .windows(2)
+        .all(|pair| pair[0].created_at <= pair[1].created_at);
+    if !in_time_order {
+        violations.add(Invariant::I6, "the order of ids is not the order of times");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: i64) -> Row {
+        Row {
+            id,
+            external_id: Uuid::from_u128(id.unsigned_abs().into()),
+            client_id: 1,
+            created_at: format!("2026-11-23T15:37:32.{id:06}Z"),
+            currency_id: 1,
+            currency: "USD".to_owned(),
+            currency_amount: "1.00".to_owned(),
+            btc_rate: "48478.88000000".to_owned(),
+            btc_amount: "0.00002063".to_owned(),
+        }
+    }
+
+    fn identity(key: u128) -> Identity {
+        Identity {
+            currency: "USD",
+            cents: 100,
+            key: Uuid::from_u128(key),
+        }
+    }
+
+    fn key(of: &Identity, buy_order_id: i64) -> Key {
+        Key {
+            currency: of.currency.to_owned(),
+            currency_amount: of.amount(),
+            idempotence_key: of.key,
+            buy_order_id,
+        }
+    }
+
+    fn acknowledged(row: &Row) -> Outcome {
+        Outcome::Acknowledged(Order {
+            id: row.external_id,
+            created_at: row.created_at.clone(),
+            currency: row.currency.clone(),
+            currency_amount: row.currency_amount.clone(),
+            btc_rate: row.btc_rate.clone(),
+            btc_amount: row.btc_amount.clone(),
+        })
+    }
+
+    fn entry(identity: Identity, outcome: Outcome) -> Entry {
+        Entry {
+            identity,
+            fault: None,
+            took: std::time::Duration::ZERO,
+            outcome,
+        }
+    }
+
+    fn found(orders: &[Row], keys: &[Key], entries: &[Entry]) -> (Vec<String>, Damage) {
+        let violations = Violations::default();
+        let damage = Ledgered::new(orders, keys).check(entries, &violations);
+        (
+            violations.sentences(),
+            damage.get(&None).copied().unwrap_or_default(),
+        )
+    }
+
+    #[test]
+    fn a_book_that_agrees_with_the_ledger_is_right() {
+        let entries = [
+            entry(identity(1), acknowledged(&row(1))),
+            entry(identity(2), Outcome::Unknown("no answer".to_owned())),
+            entry(identity(3), Outcome::Refused),
+        ];
+        let keys = [key(&identity(1), 1), key(&identity(2), 2)];
+        assert_eq!(
+            found(&[row(1), row(2)], &keys, &entries),
+            (Vec::new(), Damage::default())
+        );
+    }
+
+    #[test]
+    fn a_lost_order_is_found() {
+        let (sentences, damage) = found(&[], &[], &[entry(identity(1), acknowledged(&row(1)))]);
+        assert!(sentences[0].starts_with("I1: "), "{sentences:?}");
+        assert_eq!(damage, Damage { lost: 1, doubled: 0 });
+    }
+
+    #[test]
+    fn an_order_that_differs_from_its_answer_is_found() {
+        let mut other = row(1);
+        other.btc_amount = "0.00002064".to_owned();
+        let (sentences, _) = found(
+            &[row(1)],
+            &[key(&identity(1), 1)],
+            &[entry(identity(1), acknowledged(&other))],
+        );
+        assert!(sentences[0].starts_with("I1: "), "{sentences:?}");
+    }
+
+    #[test]
+    fn a_doubled_order_is_found() {
+        let entries = [
+            entry(identity(1), acknowledged(&row(1))),
+            entry(identity(1), acknowledged(&row(2))),
+        ];
+        let (sentences, damage) = found(&[row(1), row(2)], &[key(&identity(1), 1)], &entries);
+        assert!(
+            sentences
+                .iter()
+                .any(|sentence| sentence.starts_with("I2: answered with two")),
+            "{sentences:?}"
+        );
+        assert!(
+            sentences
+                .iter()
+                .any(|sentence| sentence.starts_with("I2: no client")),
+            "{sentences:?}"
+        );
+        assert_eq!(damage.doubled, 1);
+    }
+
+    #[test]
+    fn a_refused_order_in_the_book_is_found() {
+        let (sentences, _) = found(
+            &[row(1)],
+            &[key(&identity(1), 1)],
+            &[entry(identity(1), Outcome::Refused)],
+        );
+        assert_eq!(sentences.len(), 1);
+        assert!(sentences[0].starts_with("I2: refused"), "{sentences:?}");
+    }
+
+    #[test]
+    fn models_that_differ_are_found() {
+        let violations = Violations::default();
+        let mut changed = row(2);
+        changed.btc_rate = "48478.89000000".to_owned();
+        compare(&[row(1), row(2), row(3)], &[row(1), changed, row(4)], &violations);
+        assert_eq!(violations.sentences().len(), 3, "{:?}", violations.sentences());
+    }
+}

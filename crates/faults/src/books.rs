@@ -1,0 +1,141 @@
+//! What the two models hold, as the checks compare it.
+
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgPool, Row as _};
+use uuid::Uuid;
+
+/// A row of either model, with every field as text: `12.50` and `12.5` are different here, as they are to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The id that orders the book.
+    pub id: i64,
+    /// The id that clients see.
+    pub external_id: Uuid,
+    /// Whose order it is.
+    pub client_id: i64,
+    /// UTC, with microseconds.
+    pub created_at: String,
+    /// The currency's id.
+    pub currency_id: i64,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Two decimals.
+    pub currency_amount: String,
+    /// Eight decimals.
+    pub btc_rate: String,
+    /// Eight decimals.
+    pub btc_amount: String,
+}
+
+/// An idempotence key and the order that it made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Two decimals.
+    pub currency_amount: String,
+    /// The key that the client chose.
+    pub idempotence_key: Uuid,
+    /// `id` of the order.
+    pub buy_order_id: i64,
+}
+
+impl FromRow<'_, PgRow> for Row {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            external_id: row.try_get("external_id")?,
+            client_id: row.try_get("client_id")?,
+            created_at: row.try_get("created_at")?,
+            currency_id: row.try_get("currency_id")?,
+            currency: row.try_get("currency")?,
+            currency_amount: row.try_get("currency_amount")?,
+            btc_rate: row.try_get("btc_rate")?,
+            btc_amount: row.try_get("btc_amount")?,
+        })
+    }
+}
+
+impl FromRow<'_, PgRow> for Key {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            currency: row.try_get("currency")?,
+            currency_amount: row.try_get("currency_amount")?,
+            idempotence_key: row.try_get("idempotence_key")?,
+            buy_order_id: row.try_get("buy_order_id")?,
+        })
+    }
+}
+
+/// All orders of the write model, oldest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn orders(write_model: &PgPool) -> sqlx::Result<Vec<Row>> {
+    sqlx::query_as(
+        r#"SELECT o.id, o.external_id, o.client_id, to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at,
+                  o.currency_id, c.iso3::text AS currency, o.currency_amount::text, o.btc_rate::text, o.btc_amount::text
+           FROM buy_order AS o JOIN currency AS c ON c.id = o.currency_id
+           ORDER BY o.id"#,
+    )
+    .fetch_all(write_model)
+    .await
+}
+
+/// All idempotence keys of the write model.
+///
+/// # Errors
+/// When the database is away.
+pub async fn keys(write_model: &PgPool) -> sqlx::Result<Vec<Key>> {
+    sqlx::query_as(
+        "SELECT c.iso3::text AS currency, k.currency_amount::text, k.idempotence_key, k.buy_order_id
+         FROM buy_order_idempotence_cache AS k JOIN currency AS c ON c.id = k.currency_id",
+    )
+    .fetch_all(write_model)
+    .await
+}
+
+/// Events that the broker has not confirmed.
+///
+/// # Errors
+/// When the database is away.
+pub async fn outbox_depth(write_model: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT count(*) FROM outbox")
+        .fetch_one(write_model)
+        .await
+}
+
+/// All rows of the read model, oldest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn projected(read_model: &PgPool) -> sqlx::Result<Vec<Row>> {
+    sqlx::query_as(
+        r#"SELECT id, external_id, client_id, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at,
+                  currency_id, currency_iso3::text AS currency, currency_amount::text, btc_rate::text, btc_amount::text
+           FROM buy_order_read_model
+           ORDER BY id"#,
+    )
+    .fetch_all(read_model)
+    .await
+}
+
+/// How many rows a table of ours has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count_orders(write_model: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT count(*) FROM buy_order")
+        .fetch_one(write_model)
+        .await
+}
+
+/// How many orders are projected.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count_projected(read_model: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT count(*) FROM buy_order_read_model")
+        .fetch_one(read_model)
+        .await
+}

@@ -1,0 +1,187 @@
+//! A client of the cluster: what it asks, and how it reads the answers.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::ledger::{Identity, Order, Outcome};
+
+/// Longer than any request may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Asks the replicas of the two public services; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    create: Vec<String>,
+    fetch: Vec<String>,
+}
+
+/// How a request failed to get a plain answer.
+#[derive(Debug)]
+pub enum Failed {
+    /// Nothing listens.
+    NotAccepted(String),
+    /// Accepted, but no answer, or one of `503`.
+    NotAnswered(String),
+    /// An answer that must never be given.
+    Wrong(String),
+}
+
+/// A page of orders.
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    /// Newest first.
+    pub rows: Vec<Order>,
+    /// The cursor of the next page.
+    pub last_reference: Option<Uuid>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    idempotence_key: Uuid,
+    buy_order: Order,
+}
+
+impl Client {
+    /// A client of replicas at these addresses.
+    ///
+    /// # Errors
+    /// When no HTTP client can be built.
+    pub fn new(create: Vec<String>, fetch: Vec<String>) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .build()
+            .context("no HTTP client")?;
+        Ok(Self { http, create, fetch })
+    }
+
+    /// How many replicas accept orders.
+    #[must_use]
+    pub fn create_replicas(&self) -> usize {
+        self.create.len()
+    }
+
+    /// Places an order with the replica of this number; where nothing listens, with the next one, as a load balancer would.
+    ///
+    /// # Errors
+    /// [`Failed::Wrong`] beside the outcome where the answer is one that must never be given.
+    pub async fn place(
+        &self,
+        identity: &Identity,
+        amount: &str,
+        replica: usize,
+    ) -> (Outcome, Option<String>) {
+        match self
+            .in_turn(&self.create, replica, async |url| {
+                self.put(url, identity, amount).await
+            })
+            .await
+        {
+            Ok(outcome) => (outcome, None),
+            Err(Failed::NotAccepted(why) | Failed::NotAnswered(why)) => (Outcome::Unknown(why), None),
+            Err(Failed::Wrong(what)) => (Outcome::Unknown(what.clone()), Some(what)),
+        }
+    }
+
+    async fn put(&self, url: &str, identity: &Identity, amount: &str) -> Result<Outcome, Failed> {
+        let body = serde_json::json!({"currency": identity.currency, "amount": amount, "idempotence_key": identity.key});
+        let (status, text) = answer(self.http.put(format!("{url}/buy_order")).json(&body)).await?;
+        match status {
+            StatusCode::OK => match serde_json::from_str::<Answer>(&text) {
+                Ok(answer) if answer.idempotence_key == identity.key => {
+                    Ok(Outcome::Acknowledged(answer.buy_order))
+                }
+                _ => Err(Failed::Wrong(format!(
+                    "an answer that is no order of ours: {text}"
+                ))),
+            },
+            StatusCode::CONFLICT => Ok(Outcome::Refused),
+            _ => Err(Failed::Wrong(format!("{status}: {text}"))),
+        }
+    }
+
+    /// A page, from the replica of this number or the next one that listens.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn page(&self, after: Option<Uuid>, size: usize, replica: usize) -> Result<Page, Failed> {
+        self.in_turn(&self.fetch, replica, async |url| {
+            let mut url = format!("{url}/buy_orders?page_size={size}");
+            if let Some(after) = after {
+                url.push_str(&format!("&last_reference={after}"));
+            }
+            let (status, text) = answer(self.http.get(url)).await?;
+            if status != StatusCode::OK {
+                return Err(Failed::Wrong(format!("{status}: {text}")));
+            }
+            serde_json::from_str(&text).map_err(|error| Failed::Wrong(format!("no page ({error}): {text}")))
+        })
+        .await
+    }
+
+    /// Whether every replica that serves pages knows this order.
+    pub async fn shown_by_all(&self, order: Uuid) -> bool {
+        for url in &self.fetch {
+            let request = self
+                .http
+                .get(format!("{url}/buy_orders?page_size=1&last_reference={order}"));
+            if !matches!(answer(request).await, Ok((StatusCode::OK, _))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn in_turn<T>(
+        &self,
+        replicas: &[String],
+        first: usize,
+        ask: impl AsyncFn(&str) -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
+        let mut refused = Failed::NotAccepted("there is no replica".to_owned());
+        for offset in 0..replicas.len() {
+            match ask(&replicas[(first + offset) % replicas.len()]).await {
+                Err(Failed::NotAccepted(why)) => refused = Failed::NotAccepted(why),
+                outcome => return outcome,
+            }
+        }
+        Err(refused)
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<(StatusCode, String), Failed> {
+    let response = request.send().await.map_err(|error| {
+        let why = describe(&error);
+        if error.is_connect() {
+            Failed::NotAccepted(why)
+        } else {
+            Failed::NotAnswered(why)
+        }
+    })?;
+    let status = response.status();
+    let retry_after = response.headers().contains_key("retry-after");
+    let text = response
+        .text()
+        .await
+        .map_err(|error| Failed::NotAnswered(describe(&error)))?;
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE if retry_after => Err(Failed::NotAnswered(text)),
+        StatusCode::SERVICE_UNAVAILABLE => Err(Failed::Wrong(format!("503 without Retry-After: {text}"))),
+        _ => Ok((status, text)),
+    }
+}
+
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! The fault suite as a program: `./test.sh faults`.
+#![allow(clippy::print_stdout, reason = "a program for people")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Parser;
+use faults::report::{self, Row};
+use faults::run::{Outcomes, run};
+use faults::scenario::Scenario;
+use faults::scenarios;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, LocalSet};
+
+/// Breaks a cluster under load, and holds what is left against what clients were told.
+#[derive(Parser)]
+struct Arguments {
+    /// Of the first run; each run with the same seed makes the same choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seeds for every scenario, counted from the first
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Only scenarios whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// Goes on with further seeds for this long
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<u64>,
+    /// Scenarios at once, each with a cluster of its own
+    #[arg(long, default_value_t = 4)]
+    jobs: u32,
+    /// Writes the table into this page, between its marks
+    #[arg(long, value_name = "PAGE")]
+    report: Option<PathBuf>,
+    /// Names the scenarios, and runs none
+    #[arg(long)]
+    list: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let wanted = |scenario: &Scenario| {
+        arguments
+            .only
+            .as_ref()
+            .is_none_or(|part| scenario.name.contains(part))
+    };
+    let chosen: Vec<Arc<Scenario>> = scenarios::all()
+        .into_iter()
+        .filter(wanted)
+        .map(Arc::new)
+        .collect();
+    if arguments.list {
+        for scenario in &chosen {
+            println!("{:>2} {}", scenario.number, scenario.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if chosen.is_empty() {
+        bail!("no scenario has this name: --list shows them");
+    }
+    let began = Instant::now();
+    let mut rows = Vec::new();
+    let mut failed = Vec::new();
+    let mut seed = arguments.seed;
+    loop {
+        play_all(&chosen, seed, arguments.jobs, &mut rows, &mut failed).await?;
+        seed += 1;
+        let all_seeds = seed >= arguments.seed + arguments.seeds;
+        let limit = Duration::from_secs(arguments.minutes.unwrap_or(0) * 60);
+        if all_seeds && began.elapsed() >= limit {
+            break;
+        }
+    }
+    let section = section(&rows, arguments.seed..seed, began.elapsed());
+    println!("\n{section}");
+    if let Some(page) = &arguments.report {
+        report::write(page, &section)?;
+    }
+    for command in &failed {
+        println!("FAILED; to repeat it: {command}");
+    }
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Plays every scenario with this seed, several at once.
+async fn play_all(
+    chosen: &[Arc<Scenario>],
+    seed: u64,
+    jobs: u32,
+    rows: &mut Vec<Row>,
+    failed: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let places = Arc::new(Semaphore::new(usize::try_from(jobs)?));
+    let mut runs = JoinSet::new();
+    for scenario in chosen.iter().cloned() {
+        let places = Arc::clone(&places);
+        runs.spawn(async move {
+            let wanted = if scenario.alone { jobs } else { 1 };
+            let place = places.acquire_many_owned(wanted).await;
+            let played = tokio::task::spawn_blocking(move || {
+                let outcomes = play(&scenario, seed);
+                (scenario, outcomes)
+            });
+            let outcomes = played.await;
+            drop(place);
+            outcomes
+        });
+    }
+    while let Some(ended) = runs.join_next().await {
+        let (scenario, outcomes) = ended??;
+        let outcomes = outcomes?;
+        say(&scenario, seed, &outcomes);
+        if !outcomes.failures.is_empty() {
+            failed.push(format!("./test.sh faults --seed {seed} --only {}", scenario.name));
+        }
+        rows.extend(outcomes.rows);
+    }
+    Ok(())
+}
+
+/// On a thread and a runtime of its own, so that scenarios do not get in each other's way.
+fn play(scenario: &Scenario, seed: u64) -> anyhow::Result<Outcomes> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(LocalSet::new().block_on(&runtime, run(scenario, seed)))
+}
+
+fn say(scenario: &Scenario, seed: u64, outcomes: &Outcomes) {
+    let title = format!("{:>2} {} (seed {seed})", scenario.number, scenario.name);
+    if outcomes.failures.is_empty() {
+        println!("{title}: every invariant holds");
+        return;
+    }
+    println!("{title}: FAILED\n{}", outcomes.last_lines);
+    for failure in &outcomes.failures {
+        println!("{title}: {failure}");
+    }
+}
+
+fn section(rows: &[Row], seeds: std::ops::Range<u64>, took: Duration) -> String {
+    let seeds: Vec<String> = seeds.map(|seed| seed.to_string()).collect();
+    format!(
+        "Seeds {}, in {} minutes.\n\n{}",
+        seeds.join(", "),
+        took.as_secs().div_ceil(60),
+        report::table(rows)
+    )
+}

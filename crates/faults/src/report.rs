@@ -1,0 +1,228 @@
+//! The table of faults, in the terminal and in `docs/RELIABILITY.md`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::audit::Damage;
+use crate::ledger::{Entry, Outcome};
+use crate::stage::Fault;
+
+const BEGIN: &str = "<!-- begin: written by ./test.sh faults --report -->";
+const END: &str = "<!-- end -->";
+
+/// What happened while faults of one kind were at work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Number of the family.
+    pub number: u8,
+    /// Kind of fault; empty for the time while nothing was wrong.
+    pub kind: String,
+    /// How often.
+    pub times: usize,
+    /// Orders asked for, repeats included.
+    pub requests: usize,
+    /// Of these, answered with the order.
+    pub acknowledged: usize,
+    /// Refused for the cap.
+    pub refused: usize,
+    /// Without an answer, or `503`.
+    pub unknown: usize,
+    /// Acknowledged, and not in the book.
+    pub lost: usize,
+    /// In the book twice.
+    pub doubled: usize,
+    /// The slowest recovery.
+    pub recovered_after: Duration,
+}
+
+impl Row {
+    fn new(number: u8, kind: &str) -> Self {
+        Self {
+            number,
+            kind: kind.to_owned(),
+            times: 0,
+            requests: 0,
+            acknowledged: 0,
+            refused: 0,
+            unknown: 0,
+            lost: 0,
+            doubled: 0,
+            recovered_after: Duration::ZERO,
+        }
+    }
+
+    /// The rows of one run, in the order of its faults.
+    #[must_use]
+    pub fn of_run(
+        number: u8,
+        faults: &[Fault],
+        entries: &[Entry],
+        damage: &HashMap<Option<usize>, Damage>,
+    ) -> Vec<Self> {
+        let mut rows: Vec<Self> = Vec::new();
+        let mut counted = |kind: &str, fault: Option<usize>, recovered_after: Option<Duration>| {
+            let place = rows.iter().position(|row| row.kind == kind).unwrap_or_else(|| {
+                rows.push(Self::new(number, kind));
+                rows.len() - 1
+            });
+            let row = &mut rows[place];
+            row.times += usize::from(recovered_after.is_some());
+            row.recovered_after = row.recovered_after.max(recovered_after.unwrap_or_default());
+            for entry in entries.iter().filter(|entry| entry.fault == fault) {
+                row.requests += 1;
+                match entry.outcome {
+                    Outcome::Acknowledged(_) => row.acknowledged += 1,
+                    Outcome::Refused => row.refused += 1,
+                    Outcome::Unknown(_) => row.unknown += 1,
+                }
+            }
+            let damage = damage.get(&fault).copied().unwrap_or_default();
+            row.lost += damage.lost;
+            row.doubled += damage.doubled;
+        };
+        for (place, fault) in faults.iter().enumerate() {
+            counted(&fault.kind, Some(place), Some(fault.recovered_after));
+        }
+        counted("", None, None);
+        rows
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.times += other.times;
+        self.requests += other.requests;
+        self.acknowledged += other.acknowledged;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.recovered_after = self.recovered_after.max(other.recovered_after);
+    }
+}
+
+/// The rows of all runs, those of one kind added up, in the order of the families. The time without faults is one row, the last.
+#[must_use]
+pub fn summary(rows: &[Row]) -> Vec<Row> {
+    let mut order: BTreeMap<(bool, u8), Vec<Row>> = BTreeMap::new();
+    for row in rows {
+        let calm = row.kind.is_empty();
+        let number = if calm { 0 } else { row.number };
+        let family = order.entry((calm, number)).or_default();
+        match family.iter_mut().find(|known| known.kind == row.kind) {
+            Some(known) => known.add(row),
+            None => family.push(Row {
+                number,
+                ..row.clone()
+            }),
+        }
+    }
+    let mut all: Vec<Row> = order.into_values().flatten().collect();
+    let mut total = Row::new(0, "all");
+    for row in &all {
+        total.add(row);
+    }
+    all.push(total);
+    all
+}
+
+/// The table in Markdown.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| # | fault | times | requests | acknowledged | refused | unknown | lost | doubled | seconds to recover, at most |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in summary(rows) {
+        let (number, kind) = match row.kind.as_str() {
+            "" => (String::new(), "(none at work)"),
+            "all" => (String::new(), "**all**"),
+            kind => (row.number.to_string(), kind),
+        };
+        let recovered = if row.times == 0 {
+            String::new()
+        } else {
+            let tenths = row.recovered_after.as_millis().div_ceil(100);
+            format!("{}.{}", tenths / 10, tenths % 10)
+        };
+        let Row {
+            times,
+            requests,
+            acknowledged,
+            refused,
+            unknown,
+            lost,
+            doubled,
+            ..
+        } = row;
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "| {number} | {kind} | {times} | {requests} | {acknowledged} | {refused} | {unknown} | {lost} | {doubled} | {recovered} |"
+        );
+    }
+    text
+}
+
+/// Puts `section` between the marks of a page, in place of what stood there.
+///
+/// # Errors
+/// When the page cannot be read or written, or has no marks.
+pub fn write(page: &Path, section: &str) -> anyhow::Result<()> {
+    let context = || page.display().to_string();
+    let text = std::fs::read_to_string(page).with_context(context)?;
+    let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
+        bail!("{} has no marks to write between", page.display());
+    };
+    let begin = begin + BEGIN.len();
+    let replaced = format!("{}\n\n{section}\n{}", &text[..begin], &text[end..]);
+    std::fs::write(page, replaced).with_context(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u8, kind: &str, requests: usize) -> Row {
+        Row {
+            requests,
+            times: 1,
+            ..Row::new(number, kind)
+        }
+    }
+
+    #[test]
+    fn rows_of_one_kind_are_added_up_and_families_stand_in_order() {
+        let rows = [
+            row(4, "kill", 1),
+            row(1, "kill", 10),
+            row(4, "kill", 2),
+            row(1, "", 5),
+            row(4, "", 6),
+        ];
+        let summary: Vec<_> = summary(&rows)
+            .into_iter()
+            .map(|row| (row.number, row.kind, row.requests))
+            .collect();
+        let expected = [(1, "kill", 10), (4, "kill", 3), (0, "", 11), (0, "all", 24)];
+        assert_eq!(
+            summary,
+            expected.map(|(number, kind, requests)| (number, kind.to_owned(), requests))
+        );
+    }
+
+    #[test]
+    fn a_section_is_replaced_between_its_marks() -> anyhow::Result<()> {
+        let page = std::env::temp_dir().join(format!("report-{}.md", std::process::id()));
+        std::fs::write(&page, format!("before\n{BEGIN}\nold\n{END}\nafter\n"))?;
+        write(&page, "new\n")?;
+        assert_eq!(
+            std::fs::read_to_string(&page)?,
+            format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n")
+        );
+        std::fs::remove_file(&page)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! 4: RabbitMQ. Whatever happens to it, orders are accepted throughout.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Options, Server};
+
+use crate::scenario::Scenario;
+use crate::stage::Stage;
+
+const AWAY: Duration = Duration::from_secs(3);
+const ALARM: Duration = Duration::from_secs(30);
+const QUEUE: &str = "buy_order";
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let own = || Options::default().with_own_servers();
+    vec![
+        Scenario::new(4, "broker-restarted", |stage| Box::pin(restarted(stage))).with_options(own()),
+        Scenario::new(4, "broker-meddled-with", |stage| Box::pin(meddled_with(stage))).with_options(own()),
+        Scenario::new(4, "broker-alarmed", |stage| Box::pin(alarmed(stage))).with_options(own()),
+        Scenario::new(4, "queue-deleted", |stage| Box::pin(queue_deleted(stage))),
+    ]
+}
+
+async fn restarted(stage: &mut Stage) -> anyhow::Result<()> {
+    let cluster = Arc::clone(&stage.cluster);
+    let killed = async {
+        cluster.kill_server(Server::Broker).await?;
+        Stage::last(AWAY).await;
+        cluster.start_server(Server::Broker).await
+    };
+    stage.harmless_fault("RabbitMQ: `kill -9`", "", killed).await?;
+    let stopped = async {
+        cluster.stop_server(Server::Broker).await?;
+        Stage::last(AWAY).await;
+        cluster.start_server(Server::Broker).await
+    };
+    stage
+        .harmless_fault("RabbitMQ: clean restart", "", stopped)
+        .await?;
+    let app_stopped = async {
+        cluster.broker_stop_app().await?;
+        Stage::last(AWAY).await;
+        cluster.broker_start_app().await
+    };
+    stage
+        .harmless_fault("RabbitMQ: `stop_app`", "", app_stopped)
+        .await
+}
+
+async fn meddled_with(stage: &mut Stage) -> anyhow::Result<()> {
+    let cluster = Arc::clone(&stage.cluster);
+    for _ in 0..3 {
+        let closed = cluster.close_broker_connections();
+        stage
+            .harmless_fault("RabbitMQ: connections closed by the server", "", closed)
+            .await?;
+    }
+    let unbound = async {
+        cluster.unbind_queue(QUEUE).await?;
+        Stage::last(AWAY).await;
+        Ok(())
+    };
+    stage
+        .harmless_fault("RabbitMQ: exchange unbound", "", unbound)
+        .await?;
+    let frozen = async {
+        cluster.pause_server(Server::Broker)?;
+        Stage::last(Duration::from_secs(30)).await;
+        cluster.resume_server(Server::Broker)
+    };
+    stage
+        .harmless_fault("RabbitMQ: SIGSTOP for 30 s, SIGCONT", "", frozen)
+        .await
+}
+
+async fn alarmed(stage: &mut Stage) -> anyhow::Result<()> {
+    let cluster = Arc::clone(&stage.cluster);
+    let memory = async {
+        cluster.broker_memory_alarm(true).await?;
+        Stage::last(ALARM).await;
+        cluster.broker_memory_alarm(false).await
+    };
+    stage
+        .harmless_fault("RabbitMQ: memory alarm for 30 s", "", memory)
+        .await?;
+    let disk = async {
+        cluster.broker_disk_alarm(true).await?;
+        Stage::last(ALARM).await;
+        cluster.broker_disk_alarm(false).await
+    };
+    stage
+        .harmless_fault("RabbitMQ: disk alarm for 30 s", "", disk)
+        .await
+}
+
+/// A queue takes what it holds with it: that cannot be had back from the broker, only from the write model. So this fault ends with what an
+/// operator does about it (`docs/operations.md`): the orders since shortly before are sent again.
+async fn queue_deleted(stage: &mut Stage) -> anyhow::Result<()> {
+    let cluster = Arc::clone(&stage.cluster);
+    let deleted = async {
+        let last: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 1) FROM buy_order")
+            .fetch_one(cluster.write_model())
+            .await?;
+        cluster.delete_queue(QUEUE).await?;
+        Stage::last(AWAY).await;
+        let from = (last - 1_000).max(1).to_string();
+        super::messages::republish(&cluster, &["--from-id", &from]).await
+    };
+    stage
+        .harmless_fault("RabbitMQ: queue deleted, orders republished", "", deleted)
+        .await
+}

@@ -1,0 +1,182 @@
+//! 7: clients that behave badly. The others must not notice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use cluster::Service;
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::ledger::{Entry, Outcome};
+use crate::load::{Shared, new_order};
+use crate::scenario::Scenario;
+use crate::stage::Stage;
+use crate::violations::Invariant;
+
+const DISTURBED: Duration = Duration::from_secs(10);
+
+/// Bad clients at once, of those that send something.
+const BAD_CLIENTS: usize = 50;
+
+/// Connections that only stand there, at each of two services.
+const IDLE_EACH: usize = 1_000;
+
+const HUNG_UP: &str = "the client hung up";
+
+/// Other clients may wait three times as long as undisturbed ones. On a small machine the scheduler alone makes some wait for this long.
+const NOISE: Duration = Duration::from_millis(25);
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![Scenario::new(7, "clients", |stage| Box::pin(bad_clients(stage))).alone()]
+}
+
+async fn bad_clients(stage: &mut Stage) -> anyhow::Result<()> {
+    // What undisturbed clients see is measured first.
+    Stage::last(DISTURBED).await;
+
+    let shared = Arc::clone(&stage.shared);
+    let random = stage.random.fork();
+    let hanging_up = async { hang_up(&shared, random).await };
+    disturb(stage, "clients: hang up after 0 to 50 ms", hanging_up).await?;
+
+    let services = [Service::CreateBuyOrder, Service::FetchBuyOrders];
+    let addresses = services.map(|service| {
+        stage
+            .cluster
+            .url(service)
+            .trim_start_matches("http://")
+            .to_owned()
+    });
+    disturb(
+        stage,
+        "clients: slow headers",
+        slowly(
+            &addresses[1],
+            "GET /buy_orders HTTP/1.1\r\nhost: localhost\r\nx: ",
+        ),
+    )
+    .await?;
+    let body = "PUT /buy_order HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
+    disturb(stage, "clients: slow bodies", slowly(&addresses[0], body)).await?;
+    disturb(stage, "clients: endless chunked bodies", endlessly(&addresses[0])).await?;
+    disturb(stage, "clients: 2,000 idle connections", idle(&addresses)).await
+}
+
+/// Has bad clients at work, and holds what the others met against what they meet undisturbed.
+async fn disturb(
+    stage: &mut Stage,
+    kind: &str,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let number = stage.faults.len();
+    stage.fault(kind, "", work).await?;
+    let entries = stage.shared.ledger.entries();
+    let of = |fault: Option<usize>| entries.iter().filter(move |entry| entry.fault == fault);
+    for entry in of(Some(number)) {
+        if matches!(&entry.outcome, Outcome::Unknown(why) if why != HUNG_UP) {
+            let what = format!("{kind}: another client's order was not accepted: {entry:?}");
+            stage.shared.violations.add(Invariant::I0, what);
+        }
+    }
+    let undisturbed = p99(of(None))?;
+    let disturbed = p99(of(Some(number)))?;
+    println!("   {kind}: p99 {disturbed:.1?}, undisturbed {undisturbed:.1?}");
+    if disturbed > undisturbed.max(NOISE) * 3 {
+        let what = format!("{kind}: others waited {disturbed:?} at p99, undisturbed ones {undisturbed:?}");
+        stage.shared.violations.add(Invariant::I11, what);
+    }
+    Ok(())
+}
+
+fn p99<'a>(entries: impl Iterator<Item = &'a Entry>) -> anyhow::Result<Duration> {
+    const ENOUGH: usize = 200;
+    let answered = entries.filter(|entry| !matches!(entry.outcome, Outcome::Unknown(_)));
+    let mut took: Vec<Duration> = answered.map(|entry| entry.took).collect();
+    ensure!(took.len() >= ENOUGH, "{} answers are too few to tell", took.len());
+    took.sort_unstable();
+    Ok(took[took.len() * 99 / 100])
+}
+
+async fn hang_up(shared: &Shared, mut random: fastrand::Rng) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let clients = (0..BAD_CLIENTS / 5).map(|_| random.fork()).collect::<Vec<_>>();
+    join_all(clients.into_iter().map(async |mut random| {
+        while began.elapsed() < DISTURBED {
+            let identity = new_order(&mut random);
+            let patience = Duration::from_millis(random.u64(0..50));
+            let sent = shared.ledger.sent();
+            let answered = timeout(patience, shared.client.place(&identity, &identity.amount(), 0)).await;
+            let (outcome, wrong) = answered.unwrap_or((Outcome::Unknown(HUNG_UP.to_owned()), None));
+            if let Some(what) = wrong {
+                shared.violations.add(Invariant::I0, what);
+            }
+            shared.ledger.record(identity, &sent, outcome);
+            Stage::last(Duration::from_millis(20)).await;
+        }
+    }))
+    .await;
+    Ok(())
+}
+
+/// Sends the beginning of a request, and then a byte now and then.
+async fn slowly(address: &str, beginning: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let connected = join_all((0..BAD_CLIENTS).map(async |_| {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(beginning.as_bytes()).await?;
+        while began.elapsed() < DISTURBED && stream.write_all(b"1").await.is_ok() {
+            Stage::last(Duration::from_millis(500)).await;
+        }
+        anyhow::Ok(())
+    }))
+    .await;
+    connected
+        .into_iter()
+        .collect::<anyhow::Result<()>>()
+        .context("a slow client could not connect")
+}
+
+/// Sends chunk after chunk, and begins anew when the service has had enough.
+async fn endlessly(address: &str) -> anyhow::Result<()> {
+    const BEGINNING: &[u8] =
+        b"PUT /buy_order HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    const CHUNK: &[u8] = b"10\r\n0123456789abcdef\r\n";
+    let began = Instant::now();
+    let refused = join_all((0..BAD_CLIENTS / 5).map(async |_| {
+        let mut refused = 0_usize;
+        while began.elapsed() < DISTURBED {
+            let mut stream = TcpStream::connect(address).await?;
+            let mut sent = stream.write_all(BEGINNING).await;
+            while began.elapsed() < DISTURBED && sent.is_ok() {
+                sent = stream.write_all(&CHUNK.repeat(64)).await;
+                Stage::last(Duration::from_millis(5)).await;
+            }
+            let mut answer = [0; 12];
+            let answered = timeout(Duration::from_secs(1), stream.read_exact(&mut answer)).await;
+            refused += usize::from(matches!(answered, Ok(Ok(_))) || sent.is_err());
+        }
+        anyhow::Ok(refused)
+    }))
+    .await;
+    let refused: usize = refused.into_iter().sum::<anyhow::Result<usize>>()?;
+    ensure!(refused > 0, "no endless body was cut off");
+    Ok(())
+}
+
+async fn idle(addresses: &[String; 2]) -> anyhow::Result<()> {
+    let mut idle = Vec::new();
+    for address in addresses {
+        for _ in 0..IDLE_EACH {
+            idle.push(
+                TcpStream::connect(address)
+                    .await
+                    .context("an idle client could not connect")?,
+            );
+        }
+    }
+    Stage::last(DISTURBED).await;
+    Ok(())
+}

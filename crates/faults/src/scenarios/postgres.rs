@@ -1,0 +1,140 @@
+//! 5: PostgreSQL, of the write model and of the read model.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use cluster::{Cluster, DatabaseAddress, Options, Server};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
+
+use crate::scenario::Scenario;
+use crate::stage::Stage;
+
+const AWAY: Duration = Duration::from_secs(3);
+const LOCKED: Duration = Duration::from_secs(20);
+const BESIEGED: Duration = Duration::from_secs(10);
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    [
+        (Server::WriteModel, "write-model"),
+        (Server::ReadModel, "read-model"),
+    ]
+    .into_iter()
+    .map(|(server, name)| {
+        Scenario::new(5, format!("database-{name}"), move |stage| {
+            Box::pin(besieged(stage, server, name))
+        })
+        .with_options(Options::default().with_own_servers())
+    })
+    .collect()
+}
+
+async fn besieged(stage: &mut Stage, server: Server, name: &str) -> anyhow::Result<()> {
+    let cluster = Arc::clone(&stage.cluster);
+    let killed = async {
+        cluster.kill_server(server).await?;
+        Stage::last(AWAY).await;
+        cluster.start_server(server).await
+    };
+    stage
+        .fault("PostgreSQL: `kill -9` of the postmaster", name, killed)
+        .await?;
+    let stopped = async {
+        cluster.stop_server_immediately(server).await?;
+        Stage::last(AWAY).await;
+        cluster.start_server(server).await
+    };
+    stage
+        .fault("PostgreSQL: immediate shutdown", name, stopped)
+        .await?;
+
+    let terminated = terminate_backends(pool(&cluster, server));
+    stage
+        .fault(
+            "PostgreSQL: random backends terminated each second",
+            name,
+            terminated,
+        )
+        .await?;
+    let frozen = async {
+        cluster.pause_server(server)?;
+        Stage::last(BESIEGED).await;
+        cluster.resume_server(server)
+    };
+    stage
+        .fault("PostgreSQL: SIGSTOP of the postmaster for 10 s", name, frozen)
+        .await?;
+    if server == Server::WriteModel {
+        stage
+            .fault(
+                "PostgreSQL: the total locked for 20 s",
+                name,
+                lock_total(pool(&cluster, server)),
+            )
+            .await?;
+    }
+    let used_up = use_connections_up(address(&cluster, server));
+    stage
+        .fault("PostgreSQL: connections used up for 10 s", name, used_up)
+        .await
+}
+
+fn pool(cluster: &Cluster, server: Server) -> &PgPool {
+    match server {
+        Server::ReadModel => cluster.read_model(),
+        _ => cluster.write_model(),
+    }
+}
+
+fn address(cluster: &Cluster, server: Server) -> &DatabaseAddress {
+    match server {
+        Server::ReadModel => &cluster.addresses().read_model,
+        _ => &cluster.addresses().write_model,
+    }
+}
+
+async fn terminate_backends(pool: &PgPool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < BESIEGED {
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.5",
+        )
+        .execute(pool)
+        .await?;
+        Stage::last(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
+async fn lock_total(pool: &PgPool) -> anyhow::Result<()> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query("SELECT FROM buy_order_running_total FOR UPDATE")
+        .execute(&mut *transaction)
+        .await?;
+    Stage::last(LOCKED).await;
+    Ok(transaction.rollback().await?)
+}
+
+/// Takes every connection that the server gives, and goes on for as long as the siege lasts.
+async fn use_connections_up(address: &DatabaseAddress) -> anyhow::Result<()> {
+    let options = address.options();
+    let began = Instant::now();
+    let mut taken: Vec<PgConnection> = Vec::new();
+    let mut refused = false;
+    while began.elapsed() < BESIEGED {
+        match options.connect().await {
+            Ok(connection) => taken.push(connection),
+            Err(_) => {
+                refused = true;
+                Stage::last(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    for connection in taken {
+        connection.close().await?;
+    }
+    refused
+        .then_some(())
+        .context("the server never ran out of connections")
+}
