@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Proves the system: ./test.sh [unit | integration | docker | all]
+# Proves the system: ./test.sh [unit | integration | faults | docker | all]
 #
 #   unit          rules and parsers, without servers
 #   integration   real binaries on private PostgreSQL and RabbitMQ instances, over HTTP
+#   faults        the cluster is broken under load, in every way once, and must not lose or double an order (docs/RELIABILITY.md);
+#                 --seed N, --seeds N, --only NAME, --minutes N, --list and --report PAGE choose what: ./test.sh faults --help
 #   docker        the images, and the same black-box suite against docker-compose
 #   all           everything; without an argument: everything this machine can run
 #
@@ -18,10 +20,13 @@ fail() { echo "test.sh: $*" >&2; exit 1; }
 
 wanted=${1:-possible}
 case "$wanted" in
-unit | integration | docker | all | possible) ;;
+unit | integration | faults | docker | all | possible) ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
 esac
+[ $# -eq 0 ] || shift
+[ $# -eq 0 ] || [ "$wanted" = faults ] || { usage >&2; exit 2; }
+fault_arguments=("$@")
 command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
 command -v cargo >/dev/null || fail "cargo is missing: install Rust, https://rustup.rs"
 
@@ -60,6 +65,10 @@ run_integration() {
         "${CARGO_TARGET_DIR:-target}/release/cluster" with-servers -- cargo test --release --workspace --no-fail-fast "${tests[@]}"
 }
 
+run_faults() {
+    cargo build --release --workspace --bins && "${CARGO_TARGET_DIR:-target}/release/faults" "${fault_arguments[@]}"
+}
+
 missing_for_unit() { :; }
 
 # What the integration suite needs besides Rust.
@@ -68,6 +77,15 @@ missing_for_integration() {
         echo "PostgreSQL, RabbitMQ or promtool (apt-get install postgresql rabbitmq-server prometheus)"
     elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then
         echo "Node.js, which the tests of fluent_logger use (apt-get install nodejs npm)"
+    fi
+}
+
+# A clock that is wrong, a disk that is small and a limit for another process take more than the servers.
+missing_for_faults() {
+    if ! scripts/ensure_servers.sh --for-tests >&2; then
+        echo "PostgreSQL, RabbitMQ, libfaketime or promtool (apt-get install postgresql rabbitmq-server libfaketime prometheus)"
+    elif [ "$(id -u)" -ne 0 ]; then
+        echo "root, which mounting a small disk takes,"
     fi
 }
 
@@ -98,7 +116,7 @@ suite() {
 
 run_docker() { scripts/test_docker.sh; }
 
-for name in unit integration docker; do suite "$name"; done
+for name in unit integration faults docker; do suite "$name"; done
 
 echo
 echo "test.sh:"

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use common::endpoints::Peer;
 use common::http::client::{self, Recipient};
 use common::money::{BtcRate, Currency, MoneyError};
@@ -9,6 +10,14 @@ use serde::Deserialize;
 
 /// Longer than `btc_price` waits for its provider.
 const TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Where nothing listens the question has not been asked, and may be asked again: for as long as `btc_price` takes to be restarted.
+const RESTART: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(Duration::from_millis(400))
+    .with_total_delay(Some(Duration::from_secs(2)))
+    .without_max_times()
+    .with_jitter();
 
 /// Asks `btc_price` for rates; cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,7 +66,9 @@ impl Prices {
     /// # Errors
     /// [`PriceError`]; the event `btc_price_client_failed` is reported.
     pub async fn rate(&self, currency: Currency) -> Result<BtcRate, PriceError> {
-        let asked = self.ask(currency).await;
+        let not_listening =
+            |error: &PriceError| matches!(error, PriceError::Unreachable(error) if error.is_connect());
+        let asked = (|| self.ask(currency)).retry(RESTART).when(not_listening).await;
         if asked.is_err() {
             tracing::warn!(event = "btc_price_client_failed", %currency);
         }

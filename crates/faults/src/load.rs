@@ -14,7 +14,8 @@ use crate::client::{Client, Failed};
 use crate::ledger::{Identity, Ledger, Outcome};
 use crate::violations::{Invariant, Violations};
 
-const CURRENCIES: [&str; 3] = ["USD", "EUR", "GBP"];
+/// All that orders can be placed in.
+pub const CURRENCIES: [&str; 3] = ["USD", "EUR", "GBP"];
 
 /// Clients that place orders, one request after the other.
 const BUYERS: usize = 8;
@@ -129,8 +130,15 @@ impl Load {
 /// A new small order.
 #[must_use]
 pub fn new_order(random: &mut fastrand::Rng) -> Identity {
+    let currency = CURRENCIES[random.usize(..CURRENCIES.len())];
+    new_order_in(currency, random)
+}
+
+/// A new small order in this currency.
+#[must_use]
+pub fn new_order_in(currency: &'static str, random: &mut fastrand::Rng) -> Identity {
     Identity {
-        currency: CURRENCIES[random.usize(..CURRENCIES.len())],
+        currency,
         cents: random.u64(1..=LARGEST_SMALL_ORDER),
         key: random_key(random),
     }

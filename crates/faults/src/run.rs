@@ -82,7 +82,7 @@ async fn play_and_check(
     let load = Load::start(shared, &mut random).await?;
     let watcher = Watcher::start(cluster, shared);
     tokio::time::sleep(WARM_UP).await;
-    let before = Census::take(cluster)?;
+    let before = Census::take(cluster).await?;
 
     let title = format!("{:>2} {} (seed {seed})", scenario.number, scenario.name);
     let mut stage = Stage::new(title, Arc::clone(cluster), Arc::clone(shared), random);

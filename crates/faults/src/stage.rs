@@ -8,7 +8,7 @@ use cluster::{Cluster, Service};
 use futures_util::future::join_all;
 
 use crate::ledger::Outcome;
-use crate::load::{Shared, new_order};
+use crate::load::{CURRENCIES, Shared, new_order_in};
 use crate::violations::Invariant;
 
 /// Recovery is promised within this time.
@@ -16,6 +16,9 @@ pub const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A cluster that has not recovered by then never will.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(120);
+
+/// Between two faults: whether all is well without one is watched, too.
+const CALM: Duration = Duration::from_millis(1_500);
 
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,7 +64,7 @@ impl Stage {
     }
 
     /// Has a fault at work from the begin to the end of `work`, and then waits until everything works again: each service is healthy, and an
-    /// order that is placed with each replica is accepted and shown on the pages.
+    /// order in each currency that is placed with each replica is accepted and shown on the pages.
     ///
     /// # Errors
     /// When the fault could not be made, or the cluster does not recover at all.
@@ -91,6 +94,7 @@ impl Stage {
                 format!("{named}: recovered after {recovered_after:.1?}"),
             );
         }
+        Self::last(CALM).await;
         Ok(())
     }
 
@@ -150,9 +154,11 @@ impl Stage {
                 return Some(format!("{} is not healthy: {why:#}", service.name()));
             }
         }
-        let orders: Vec<_> = (0..self.shared.client.create_replicas())
-            .map(|replica| (replica, new_order(&mut self.random)))
-            .collect();
+        let mut orders = Vec::new();
+        for replica in 0..self.shared.client.create_replicas() {
+            // Of each currency, because prices fail and recover by currency.
+            orders.extend(CURRENCIES.map(|currency| (replica, new_order_in(currency, &mut self.random))));
+        }
         let placed = orders
             .iter()
             .map(async |(replica, identity)| self.shared.place(identity, &identity.amount(), *replica).await);

@@ -1,38 +1,52 @@
-//! What each process uses: memory, open files and threads have to be back where they were when all is over (I9).
+//! What each process uses: memory, open files, threads and tasks have to be back where they were when all is over (I9).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use cluster::{Cluster, Service, Vitals};
 
 use crate::violations::{Invariant, Violations};
 
-/// A service may keep this much more than before: buffers that grew, connections in its pool, of which there are at most ten.
+/// A service may keep this much more than before: buffers that grew, connections in its pool, of which there are at most ten, and the tasks
+/// that serve them.
 const MORE_BYTES: u64 = 24 * 1024 * 1024;
 const MORE_FILES: u64 = 16;
 const MORE_THREADS: u64 = 4;
+const MORE_TASKS: u64 = 16;
 
 /// What is idle is given back within this time.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the processes of a cluster used at one moment.
 #[derive(Debug)]
-pub struct Census(BTreeMap<String, Vitals>);
+pub struct Census(BTreeMap<String, Figures>);
+
+#[derive(Debug)]
+struct Figures {
+    vitals: Vitals,
+    tasks: u64,
+}
 
 impl Census {
     /// Takes the figures of every process.
     ///
     /// # Errors
     /// When one does not run.
-    pub fn take(cluster: &Cluster) -> anyhow::Result<Self> {
+    pub async fn take(cluster: &Cluster) -> anyhow::Result<Self> {
         let mut figures = BTreeMap::new();
         for service in Service::ALL {
-            figures.insert(service.name().to_owned(), cluster.vitals(service)?);
+            let first = Figures {
+                vitals: cluster.vitals(service)?,
+                tasks: tasks(cluster, &cluster.url(service)).await?,
+            };
+            figures.insert(service.name().to_owned(), first);
             for url in cluster.extras(service) {
-                figures.insert(
-                    format!("{} at {url}", service.name()),
-                    cluster.vitals_extra(&url)?,
-                );
+                let extra = Figures {
+                    vitals: cluster.vitals_extra(&url)?,
+                    tasks: tasks(cluster, &url).await?,
+                };
+                figures.insert(format!("{} at {url}", service.name()), extra);
             }
         }
         Ok(Self(figures))
@@ -45,8 +59,7 @@ impl Census {
     pub async fn wait_until_back(&self, cluster: &Cluster, violations: &Violations) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let now = Self::take(cluster)?;
-            let excess = self.excess(&now);
+            let excess = self.excess(&Self::take(cluster).await?);
             if excess.is_empty() {
                 return Ok(());
             }
@@ -67,13 +80,25 @@ impl Census {
                 excess.push(format!("{name} does not run"));
                 continue;
             };
-            let within = after.resident_bytes <= before.resident_bytes + MORE_BYTES
-                && after.open_files <= before.open_files + MORE_FILES
-                && after.threads <= before.threads + MORE_THREADS;
+            let within = after.vitals.resident_bytes <= before.vitals.resident_bytes + MORE_BYTES
+                && after.vitals.open_files <= before.vitals.open_files + MORE_FILES
+                && after.vitals.threads <= before.vitals.threads + MORE_THREADS
+                && after.tasks <= before.tasks + MORE_TASKS;
             if !within {
                 excess.push(format!("{name} used {before:?} before and {after:?} after"));
             }
         }
         excess
     }
+}
+
+/// Tasks of the async runtime, as the service tells at `/metrics`.
+async fn tasks(cluster: &Cluster, url: &str) -> anyhow::Result<u64> {
+    let answer = cluster.http().get(format!("{url}/metrics")).send().await?;
+    let text = answer.error_for_status()?.text().await?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("tokio_alive_tasks "));
+    line.and_then(|count| count.parse().ok())
+        .with_context(|| format!("{url}/metrics does not tell the number of tasks"))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Link, Options, Traffic};
+use cluster::{Link, Options, Service, Traffic};
 
 use crate::scenario::Scenario;
 use crate::stage::Stage;
@@ -53,6 +53,10 @@ async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
     for (kind, traffic, duration) in kinds {
         let disturbed = async {
             cluster.link(link)?.set(traffic);
+            for service in talks_at_start_only(link) {
+                cluster.kill(*service).await?;
+                cluster.launch(*service)?;
+            }
             Stage::last(duration).await;
             cluster.link(link)?.set(Traffic::Pass);
             Ok(())
@@ -60,6 +64,19 @@ async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
         stage.fault(kind, link.name(), disturbed).await?;
     }
     Ok(())
+}
+
+/// Services that use a link while they start, and then no more: to meet the fault they are started anew.
+fn talks_at_start_only(link: Link) -> &'static [Service] {
+    match link {
+        Link::ToMigration => &[
+            Service::CreateBuyOrder,
+            Service::ReadModelSync,
+            Service::FetchBuyOrders,
+        ],
+        Link::MigrationToWriteModel | Link::MigrationToReadModel => &[Service::Migration],
+        _ => &[],
+    }
 }
 
 /// The order is written, and neither the service nor the client can know.
