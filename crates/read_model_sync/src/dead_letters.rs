@@ -199,7 +199,7 @@ fn table(summaries: &[Summary]) -> String {
         *by_id.entry(&summary.id).or_default() += 1;
     }
     let shared = by_id.values().filter(|letters| **letters > 1).count();
-    table += &format!("{} dead letters", summaries.len());
+    table += &format!("letters: {}", summaries.len());
     if shared > 0 {
         table += &format!("; {shared} ids are shared by several");
     }
@@ -265,7 +265,7 @@ async fn redrive(queue: &Queue, mut wanted: Wanted) -> anyhow::Result<Outcome> {
     reader.close().await?;
     publishing.session.close().await;
     let (sentences, outcome) = wanted.report();
-    print(&format!("{sentences}{sent} dead letters were sent back\n")).await?;
+    print(&format!("{sentences}sent back: {sent}\n")).await?;
     Ok(if kept == 0 { outcome } else { Outcome::NotDone })
 }
 
@@ -318,7 +318,7 @@ async fn drop_letters(queue: &Queue, mut wanted: Wanted, yes: bool) -> anyhow::R
         reader.remove(held).await?;
     }
     reader.close().await?;
-    print(&format!("{} dead letters were dropped\n", chosen.len())).await?;
+    print(&format!("dropped: {}\n", chosen.len())).await?;
     Ok(outcome)
 }
 

@@ -162,7 +162,7 @@ fn report(differences: &[Difference], strangers: &Strangers, end: &End) -> Strin
     let mut lines: Vec<String> = differences.iter().map(describe).collect();
     if strangers.older > 0 {
         let ids: Vec<String> = strangers.first_ids.iter().map(i64::to_string).collect();
-        let more = if strangers.older > ids.len() as i64 {
+        let more = if strangers.older > i64::try_from(ids.len()).unwrap_or(i64::MAX) {
             ", …"
         } else {
             ""

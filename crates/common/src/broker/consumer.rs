@@ -84,7 +84,7 @@ impl Consumer {
         self.ack(last, BasicAckOptions { multiple: true }).await
     }
 
-    /// Ends the channel. On return the broker has processed every acknowledgement, and what was not acknowledged is back in the queue.
+    /// Ends the channel. On return the broker has processed every acknowledgement, and gives back what was not acknowledged.
     ///
     /// # Errors
     /// When the connection fails or the broker hangs: then some of it may come again.

@@ -129,7 +129,7 @@ async fn a_row_that_the_write_model_does_not_have_is_named_and_a_younger_order_i
     let (cluster, ids) = cluster_with_orders().await?;
     let last = ids[24];
     let insert = "INSERT INTO buy_order_read_model
-        SELECT id + 1000, client_id, gen_random_uuid(), created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount
+        SELECT id + 1000, gen_random_uuid(), client_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount
         FROM buy_order_read_model WHERE id =";
     read_model(&cluster, format!("{insert} {last}")).await?;
     let ended = verify(&cluster).await?;

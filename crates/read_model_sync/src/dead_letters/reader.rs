@@ -15,6 +15,9 @@ const BATCH: usize = 16;
 const SILENCE: Duration = Duration::from_secs(1);
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 
+const RETURN_POLL: Duration = Duration::from_millis(20);
+const RETURN_LIMIT: Duration = Duration::from_secs(5);
+
 /// A letter in hand. Nobody else sees it until it is acknowledged or the reader is closed.
 pub(super) struct Held {
     pub(super) delivery: Delivery,
@@ -37,6 +40,8 @@ pub(super) struct Reader {
     /// Letters of the last consumer that are not acknowledged.
     held: u16,
     left: u32,
+    /// Letters in hand, of all consumers.
+    in_hand: u32,
 }
 
 impl Reader {
@@ -62,6 +67,7 @@ impl Reader {
             consumers: Vec::new(),
             held: 0,
             left: depth.ready,
+            in_hand: 0,
         })
     }
 
@@ -80,6 +86,7 @@ impl Reader {
                 let batch = batch.context("the dead letters cannot be read")?;
                 self.held += u16::try_from(batch.len())?;
                 self.left -= u32::try_from(batch.len())?;
+                self.in_hand += u32::try_from(batch.len())?;
                 let hold = |delivery| Held {
                     delivery,
                     consumer: last,
@@ -116,19 +123,27 @@ impl Reader {
             .acknowledge(&letter.delivery)
             .await
             .context("a dead letter could not be taken off the queue")?;
+        self.in_hand -= 1;
         if letter.consumer + 1 == self.consumers.len() {
             self.held -= 1;
         }
         Ok(())
     }
 
-    /// Gives back what was not removed. On return the broker has removed what was.
+    /// Gives back what was not removed. On return the broker has removed what was, and the next reader finds the rest.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         for consumer in self.consumers {
             consumer
                 .close()
                 .await
                 .context("the broker may not have removed the last letters")?;
+        }
+        // A quorum queue takes them back in its own time, and says until then that it has none. Others may have taken some already.
+        let returning_since = Instant::now();
+        while self.session.depth(topology::DEAD_LETTER_QUEUE).await?.ready < self.in_hand
+            && returning_since.elapsed() < RETURN_LIMIT
+        {
+            tokio::time::sleep(RETURN_POLL).await;
         }
         self.session.close().await;
         Ok(())
