@@ -12,6 +12,9 @@ use crate::ledger::{Identity, Order, Outcome};
 /// Longer than any request may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Shorter than the wait for what the services use to come down: idle connections of ours are among it.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Asks the replicas of the two public services; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -55,6 +58,7 @@ impl Client {
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(TIMEOUT)
+            .pool_idle_timeout(IDLE)
             .build()
             .context("no HTTP client")?;
         Ok(Self { http, create, fetch })
