@@ -2,6 +2,7 @@
 
 mod admin;
 mod broker_control;
+mod disk;
 mod links;
 mod messages;
 mod options;
@@ -62,7 +63,7 @@ impl Cluster {
     /// When a binary is missing or a part does not become healthy; the message holds its last log lines.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let own_servers = if options.own_servers {
-            Some(Servers::start_temporary().await?)
+            Some(Servers::start(options.write_model_disk_bytes).await?)
         } else {
             None
         };

@@ -3,6 +3,7 @@
 
 mod postgres;
 mod rabbitmq;
+mod small_disk;
 mod temporary;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::process::Output;
 
 pub(crate) use postgres::{Durability, Postgres};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
+pub(crate) use small_disk::SmallDisk;
 use temporary::TemporaryFolder;
 
 /// How long a server may take to answer: generous, for machines that are busy with other tests.
@@ -140,6 +142,8 @@ pub struct Servers {
     pub(crate) write_model: Postgres,
     pub(crate) read_model: Postgres,
     pub(crate) rabbitmq: RabbitMq,
+    // After the server that uses it.
+    pub(crate) write_model_disk: Option<SmallDisk>,
     // Last: deleted after the servers have ended.
     _folder: TemporaryFolder,
 }
@@ -150,16 +154,33 @@ impl Servers {
     /// # Errors
     /// When a server is not installed or does not start.
     pub async fn start_temporary() -> anyhow::Result<Self> {
+        Self::start(None).await
+    }
+
+    /// Starts a set of servers whose write model has a disk of this size, if one is given.
+    pub(crate) async fn start(write_model_disk_bytes: Option<u64>) -> anyhow::Result<Self> {
         let folder = TemporaryFolder::create()?;
+        let read_model_folder = folder.path().join("read_model");
+        let mut write_model_folder = folder.path().join("write_model");
+        let mut write_model_disk = None;
+        if let Some(bytes) = write_model_disk_bytes {
+            let disk = SmallDisk::mount(&write_model_folder, bytes).await?;
+            disk.folder().clone_into(&mut write_model_folder);
+            write_model_disk = Some(disk);
+        }
         let (write_model, read_model, rabbitmq) = tokio::try_join!(
-            database(folder.path(), "write_model"),
-            database(folder.path(), "read_model"),
+            database(&write_model_folder, "write_model"),
+            database(&read_model_folder, "read_model"),
             broker(folder.path()),
         )?;
+        if write_model_disk.is_some() {
+            write_model.keep_log_small().await?;
+        }
         Ok(Self {
             write_model,
             read_model,
             rabbitmq,
+            write_model_disk,
             _folder: folder,
         })
     }
@@ -185,7 +206,7 @@ async fn database(folder: &Path, model: &str) -> anyhow::Result<Postgres> {
         name: model.to_owned(),
     };
     Postgres::start(
-        &folder.join(model),
+        folder,
         address,
         Durability::None,
         Output::in_memory(),

@@ -13,6 +13,9 @@ pub struct Options {
     /// PostgreSQL and RabbitMQ processes of this cluster's own, for tests that stop or kill them. Starting them takes
     /// seconds; by default the servers are shared, and only databases and virtual host are private.
     pub own_servers: bool,
+    /// The size of a disk that holds the data of the write model's PostgreSQL and nothing else, for tests that fill it (own servers only).
+    /// It is memory, and needs root. 160 MiB is little: the databases of a test and a log of up to 64 MB or so have to fit.
+    pub write_model_disk_bytes: Option<u64>,
     /// Whether the databases hold the schemas from the start (by default) or nothing at all.
     pub migrated: bool,
     /// Variables that differ from the defaults, by service.
@@ -26,6 +29,7 @@ impl Default for Options {
         Self {
             services: Service::ALL.to_vec(),
             own_servers: false,
+            write_model_disk_bytes: None,
             migrated: true,
             env: Vec::new(),
             links: Vec::new(),
@@ -62,6 +66,13 @@ impl Options {
     pub fn with_own_servers(mut self) -> Self {
         self.own_servers = true;
         self
+    }
+
+    /// With own servers, and a disk of this size for the write model: see [`Options::write_model_disk_bytes`].
+    #[must_use]
+    pub fn with_write_model_disk(mut self, bytes: u64) -> Self {
+        self.write_model_disk_bytes = Some(bytes);
+        self.with_own_servers()
     }
 
     /// With proxies for these connections.

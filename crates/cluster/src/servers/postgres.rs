@@ -19,6 +19,10 @@ use crate::wait::wait_until;
 /// How long processes of a killed server may take to notice that it is gone.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Where its programs are started. They ask where they are, and want an answer: there is none where the account may not look, and none on a
+/// disk that the machine does not see.
+const FROM: &str = "/";
+
 /// Whether data must survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
@@ -100,6 +104,35 @@ impl Postgres {
             );
         }
         self.with(Process::still_runs)
+    }
+
+    /// Waits until it answers, and starts it where it has ended.
+    pub(crate) async fn start_if_ended(&self) -> anyhow::Result<()> {
+        let maintenance = self.address.named("postgres").options();
+        wait_until("PostgreSQL answers again", START_LIMIT, async || {
+            // Each time: it may be on its way to its end when we look first.
+            if self.still_runs().is_err() {
+                self.start_again().await?;
+            }
+            PgConnection::connect_with(&maintenance).await?.close().await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Has it recycle its log (WAL) at 64 MB or so, from now on and at its next starts: by default it lets a gigabyte grow.
+    pub(crate) async fn keep_log_small(&self) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect_with(&self.address.named("postgres").options()).await?;
+        let statements = [
+            // The least that is possible: two segments.
+            "ALTER SYSTEM SET min_wal_size = '32MB'",
+            "ALTER SYSTEM SET max_wal_size = '64MB'",
+            "SELECT pg_reload_conf()",
+        ];
+        for statement in statements {
+            sqlx::query(statement).execute(&mut connection).await?;
+        }
+        Ok(connection.close().await?)
     }
 
     /// Stops it in order: no new connections, open ones are ended.
@@ -256,7 +289,7 @@ fn program(
         .arguments(["-D".into(), folder.join("data").into_os_string()])
         .arguments(settings.iter().flat_map(|setting| ["-c", setting]));
     program.environment = environment();
-    program.directory = Some(folder.to_owned());
+    program.directory = Some(FROM.into());
     program.account = account;
     // INT ends sessions and writes a checkpoint; QUIT leaves at once.
     program.end_with = if durability == Durability::Full {
@@ -309,7 +342,7 @@ async fn initialise(
             "--no-sync",
         ]);
     program.environment = environment();
-    program.directory = Some(folder.to_owned());
+    program.directory = Some(FROM.into());
     program.account = account.cloned();
     let outcome = program.complete(START_LIMIT).await;
     fs::remove_file(&password_file)?;

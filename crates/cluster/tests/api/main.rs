@@ -3,6 +3,7 @@
 
 mod broker_faults;
 mod database_faults;
+mod disk_faults;
 mod documents;
 mod events;
 #[path = "../../../fluent_logger/tests/forward_server/server.rs"]
