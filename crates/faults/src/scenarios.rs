@@ -3,6 +3,7 @@
 mod broker;
 mod clients;
 mod clock;
+mod disk;
 mod log;
 mod messages;
 mod migrations;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         messages::scenarios(),
         prices::scenarios(),
         log::scenarios(),
+        disk::scenarios(),
         clock::scenarios(),
         migrations::scenarios(),
         starved::scenarios(),

@@ -14,6 +14,10 @@ use crate::stage::Stage;
 const BYTES: u64 = 192 * 1024 * 1024;
 
 const FULL: Duration = Duration::from_secs(10);
+const DEAD: Duration = Duration::from_secs(3);
+
+/// Of the answer of 503 to an order that the write model did not take.
+const NOT_WRITTEN: &str = "orders cannot be written";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let options = Options::default().with_write_model_disk(BYTES);
@@ -27,8 +31,22 @@ async fn full(stage: &mut Stage) -> anyhow::Result<()> {
         Stage::last(FULL).await;
         cluster.free_write_model_disk().await
     };
-    stage.fault("disk of the write model full, then space again", "", full).await?;
-    let refused = |entry: &crate::ledger::Entry| matches!(entry.outcome, Outcome::Unknown(_));
+    stage
+        .fault("disk of the write model full, then space again", "", full)
+        .await?;
     let entries = stage.shared.ledger.entries();
-    entries.iter().any(refused).then_some(()).context("the full disk kept no order from being accepted")
+    let refused = |outcome: &Outcome| matches!(outcome, Outcome::Unknown(why) if why.contains(NOT_WRITTEN));
+    entries
+        .iter()
+        .any(|entry| refused(&entry.outcome))
+        .then_some(())
+        .context("the full disk kept no order from being accepted")?;
+    let exhausted = async {
+        cluster.exhaust_write_model_disk().await?;
+        Stage::last(DEAD).await;
+        cluster.free_write_model_disk().await
+    };
+    stage
+        .fault("PostgreSQL dead of a full disk, then space again", "", exhausted)
+        .await
 }
