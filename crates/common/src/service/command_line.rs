@@ -22,7 +22,7 @@ const QUESTIONS: [(&str, &str); 3] = [
     ("metrics", "Print its metrics, in the text format of Prometheus"),
 ];
 
-/// What a service understands beside [`QUESTIONS`], `--help` and `--version`.
+/// What a service understands beside `healthcheck`, `readyz`, `metrics`, `--help` and `--version`.
 pub trait Arguments: clap::Args {
     /// Whether arguments that are each right fit together.
     ///

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Options, Server};
+use cluster::{Options, Server, Service};
 
 use crate::scenario::Scenario;
 use crate::stage::Stage;
@@ -71,6 +71,22 @@ async fn meddled_with(stage: &mut Stage) -> anyhow::Result<()> {
     };
     stage
         .harmless_fault("RabbitMQ: SIGSTOP for 30 s, SIGCONT", "", frozen)
+        .await?;
+    // What the relay had in hand must not be forgotten with it.
+    let killed_meanwhile = async {
+        cluster.pause_server(Server::Broker)?;
+        Stage::last(AWAY).await;
+        cluster.kill(Service::CreateBuyOrder).await?;
+        cluster.launch(Service::CreateBuyOrder)?;
+        Stage::last(AWAY).await;
+        cluster.resume_server(Server::Broker)
+    };
+    stage
+        .fault(
+            "RabbitMQ: SIGSTOP, and the relay killed meanwhile",
+            "",
+            killed_meanwhile,
+        )
         .await
 }
 

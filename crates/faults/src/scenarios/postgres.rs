@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, DatabaseAddress, Options, Server};
+use cluster::{Cluster, DatabaseAddress, Options, Server, Service};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
 
 use crate::scenario::Scenario;
@@ -48,6 +48,24 @@ async fn besieged(stage: &mut Stage, server: Server, name: &str) -> anyhow::Resu
         .fault("PostgreSQL: immediate shutdown", name, stopped)
         .await?;
 
+    // What it had in hand must not be forgotten with it.
+    let user = user_of(server);
+    let killed_meanwhile = async {
+        cluster.stop_server_immediately(server).await?;
+        Stage::last(AWAY).await;
+        cluster.kill(user).await?;
+        cluster.launch(user)?;
+        Stage::last(AWAY).await;
+        cluster.start_server(server).await
+    };
+    stage
+        .fault(
+            "PostgreSQL: away, and the service that writes to it killed meanwhile",
+            name,
+            killed_meanwhile,
+        )
+        .await?;
+
     let terminated = terminate_backends(pool(&cluster, server));
     stage
         .fault(
@@ -77,6 +95,13 @@ async fn besieged(stage: &mut Stage, server: Server, name: &str) -> anyhow::Resu
     stage
         .fault("PostgreSQL: connections used up for 10 s", name, used_up)
         .await
+}
+
+fn user_of(server: Server) -> Service {
+    match server {
+        Server::ReadModel => Service::ReadModelSync,
+        _ => Service::CreateBuyOrder,
+    }
 }
 
 fn pool(cluster: &Cluster, server: Server) -> &PgPool {
