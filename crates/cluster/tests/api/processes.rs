@@ -50,7 +50,13 @@ async fn open_files_are_counted_and_limited() -> anyhow::Result<()> {
     for _ in 0..20 {
         connections.push(tokio::net::TcpStream::connect(address).await?);
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    wait_until("one is not accepted", LIMIT, async || {
+        let lines = cluster.output(SERVICE);
+        Ok(lines
+            .iter()
+            .any(|line| line.contains("a connection could not be accepted")))
+    })
+    .await?;
     let vitals = cluster.vitals(SERVICE)?;
     // The limit is one of numbers, and those that are open already may lie beyond it.
     assert!(vitals.open_files < before.open_files + 20, "{vitals:?}");
