@@ -11,7 +11,8 @@ use serde::Deserialize;
 /// Longer than `btc_price` waits for its provider.
 const TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Where nothing listens the question has not been asked, and may be asked again: for as long as `btc_price` takes to be restarted.
+/// A question that met a closed door, or crossed with the end of its connection, is asked again: for as long as `btc_price` takes to be
+/// restarted.
 const RESTART: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(50))
     .with_max_delay(Duration::from_millis(400))
@@ -66,9 +67,8 @@ impl Prices {
     /// # Errors
     /// [`PriceError`]; the event `btc_price_client_failed` is reported.
     pub async fn rate(&self, currency: Currency) -> Result<BtcRate, PriceError> {
-        let not_listening =
-            |error: &PriceError| matches!(error, PriceError::Unreachable(error) if error.is_connect());
-        let asked = (|| self.ask(currency)).retry(RESTART).when(not_listening).await;
+        let restarted = |error: &PriceError| matches!(error, PriceError::Unreachable(error) if !error.is_timeout() && !error.is_decode());
+        let asked = (|| self.ask(currency)).retry(RESTART).when(restarted).await;
         if asked.is_err() {
             tracing::warn!(event = "btc_price_client_failed", %currency);
         }

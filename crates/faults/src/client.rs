@@ -50,15 +50,31 @@ struct Answer {
 }
 
 impl Client {
-    /// A client of replicas at these addresses.
+    /// A client of replicas at these addresses, which uses a connection for several requests.
     ///
     /// # Errors
     /// When no HTTP client can be built.
     pub fn new(create: Vec<String>, fetch: Vec<String>) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
+        Self::with(reqwest::Client::builder().pool_idle_timeout(IDLE), create, fetch)
+    }
+
+    /// The same with a connection for each request. One that stood idle can cross with its end, which no server can prevent: this way a
+    /// request that has a connection was accepted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn without_reuse(create: Vec<String>, fetch: Vec<String>) -> anyhow::Result<Self> {
+        Self::with(
+            reqwest::Client::builder().pool_max_idle_per_host(0),
+            create,
+            fetch,
+        )
+    }
+
+    fn with(http: reqwest::ClientBuilder, create: Vec<String>, fetch: Vec<String>) -> anyhow::Result<Self> {
+        let http = http
             .no_proxy()
             .timeout(TIMEOUT)
-            .pool_idle_timeout(IDLE)
             .build()
             .context("no HTTP client")?;
         Ok(Self { http, create, fetch })

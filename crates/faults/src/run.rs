@@ -47,7 +47,12 @@ pub async fn run(scenario: &Scenario, seed: u64) -> Outcomes {
 
 async fn play(scenario: &Scenario, seed: u64, cluster: Arc<Cluster>) -> Outcomes {
     let urls = |service| [vec![cluster.url(service)], cluster.extras(service)].concat();
-    let client = Client::new(urls(Service::CreateBuyOrder), urls(Service::FetchBuyOrders));
+    let new = if scenario.strict {
+        Client::without_reuse
+    } else {
+        Client::new
+    };
+    let client = new(urls(Service::CreateBuyOrder), urls(Service::FetchBuyOrders));
     let mut failures = Vec::new();
     let mut rows = Vec::new();
     match client {

@@ -80,10 +80,7 @@ impl Projector {
 
     async fn consume(&mut self, listening: &mut Listening) -> Result<(), broker::Error> {
         let stopping = self.stopping.clone();
-        while let Some(batch) = stopping
-            .run_until_cancelled(listening.consumer.next_batch(BATCH))
-            .await
-        {
+        while let Some(batch) = stopping.run_until_cancelled(listening.next_batch(BATCH)).await {
             self.settle(batch?, listening).await?;
         }
         Ok(())

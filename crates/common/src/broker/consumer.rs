@@ -7,6 +7,7 @@ use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Error, Session, link, topology, within};
@@ -14,6 +15,9 @@ use crate::endpoints;
 use crate::logging::chain;
 
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// A message that is ready is delivered within milliseconds.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// A stream of deliveries, acknowledged by hand.
 #[derive(Debug)]
@@ -142,6 +146,28 @@ pub async fn listen(
 }
 
 impl Listening {
+    /// As [`Consumer::next_batch`], but does not take silence for peace: RabbitMQ 3.10 does not always tell a consumer that its queue was
+    /// deleted, and one that was declared again meanwhile never delivers to it (found by the fault suite). So a consumer that gets nothing
+    /// for a while asks whether there was something for it.
+    ///
+    /// # Errors
+    /// As there; and [`Error::ConsumerCancelled`] where the queue has messages, or no consumer, and still nothing comes.
+    pub async fn next_batch(&mut self, most: usize) -> Result<Vec<Delivery>, Error> {
+        let mut forgotten = false;
+        loop {
+            if let Ok(batch) = timeout(QUIET, self.consumer.next_batch(most)).await {
+                return batch;
+            }
+            let queue = self.session.depth(topology::BUY_ORDER_QUEUE).await?;
+            let is_forgotten = queue.ready > 0 || queue.consumers == 0;
+            // Once may be a message that is just on its way.
+            if forgotten && is_forgotten {
+                return Err(Error::ConsumerCancelled);
+            }
+            forgotten = is_forgotten;
+        }
+    }
+
     /// The event of a connection that could not be made, or was lost.
     pub fn report_failure(queue: &endpoints::Queue, error: &Error) {
         tracing::warn!(
