@@ -1,5 +1,7 @@
 //! The projector: takes deliveries in batches, writes them to the read model, and acknowledges after the commit.
 
+use std::time::Duration;
+
 use common::broker::{self, Backoff, Listening, Outgoing, Publishing, Verdict};
 use common::{endpoints, trace};
 use lapin::message::Delivery;
@@ -19,6 +21,9 @@ const BATCH: usize = 500;
 
 /// The next batch arrives while this one is written.
 const PREFETCH: u16 = 1000;
+
+/// A broker that takes messages confirms within milliseconds; shorter than the drain deadline.
+const CONFIRMED_AFTER_STOP: Duration = Duration::from_secs(2);
 
 /// Projects until it is told to stop; outages of broker or database only delay it.
 pub struct Projector {
@@ -64,7 +69,7 @@ impl Projector {
         while let Some(mut listening) = next {
             match self.consume(&mut listening).await {
                 Ok(()) => {
-                    listening.session.close().await;
+                    listening.close().await;
                     return Ok(());
                 }
                 Err(error) => Listening::report_failure(&self.queue, &error),
@@ -168,7 +173,7 @@ impl Projector {
     }
 
     /// Moves messages to the dead letters, each acknowledged when its copy there is confirmed: a crash in between leaves two copies, never
-    /// none. Leaves them unacknowledged when the process is asked to stop meanwhile.
+    /// none. Leaves them unacknowledged when the process is asked to stop and the broker does not confirm soon.
     async fn lay_aside(
         &mut self,
         hopeless: &[Hopeless<'_>],
@@ -179,8 +184,13 @@ impl Projector {
             .map(|message| delivery::dead_letter(message.delivery, &self.queue.exchange, &message.reason))
             .collect();
         let stopping = self.stopping.clone();
-        let Some(published) = stopping.run_until_cancelled(self.publish(&letters)).await else {
-            return Ok(());
+        let given_up = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(CONFIRMED_AFTER_STOP).await;
+        };
+        let published = tokio::select! {
+            published = self.publish(&letters) => published,
+            () = given_up => return Ok(()),
         };
         let mut refused = None;
         for (message, verdict) in hopeless.iter().zip(published?) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -93,6 +95,21 @@ impl Consumer {
     /// # Errors
     /// When the connection fails or the broker hangs: then some of it may come again.
     pub async fn close(self) -> Result<(), Error> {
+        // RabbitMQ holds acknowledgements of a channel back while more than 32 are not yet applied by a quorum queue, and forgets those
+        // when the channel ends (`rabbit_fifo_client`: `unsent_commands`). Both of these are answered by the queue after what it was
+        // sent before: after the first it has applied that, after the second the channel knows, and has sent the rest.
+        let cancel = self
+            .channel
+            .basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
+        within(LIMIT, "end a consumer", cancel).await?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::durable()
+        };
+        let ask = self
+            .channel
+            .queue_declare(self.deliveries.queue(), options, FieldTable::default());
+        within(LIMIT, "ask for a queue", ask).await?;
         let close = self.channel.close(200, topology::short("done"));
         within(LIMIT, "close a channel", close).await
     }
@@ -166,6 +183,14 @@ impl Listening {
             }
             forgotten = is_forgotten;
         }
+    }
+
+    /// Ends it in order: what was acknowledged does not come again, unless the connection fails just now.
+    pub async fn close(self) {
+        if let Err(error) = self.consumer.close().await {
+            tracing::warn!(error = chain(&error), "the last acknowledgements may be lost");
+        }
+        self.session.close().await;
     }
 
     /// The event of a connection that could not be made, or was lost.

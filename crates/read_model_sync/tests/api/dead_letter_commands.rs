@@ -1,5 +1,9 @@
 //! `read_model_sync dead-letters`, while the service runs.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
 use cluster::{Cluster, Ended, Service, wait_until};
 use serde_json::{Value, json};
 
@@ -243,6 +247,91 @@ async fn letters_of_megabytes_are_listed_and_sent_back_whole() -> anyhow::Result
         (broker.dead_letter_count().await?, broker.ready().await?),
         (0, 20)
     );
+    Ok(())
+}
+
+/// Where and when the process dies is left to chance; a letter that it held then may be in both queues, and never in neither.
+#[tokio::test]
+async fn a_redrive_that_is_killed_loses_no_letter() -> anyhow::Result<()> {
+    const LETTERS: i64 = 2_000;
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    let events: Vec<Value> = (1..=LETTERS).map(event).collect();
+    let mut in_the_way = events.clone();
+    for other in &mut in_the_way {
+        other["btc_amount"] = json!("0.99999999");
+    }
+    broker.publish(&in_the_way).await?;
+    rows_appear(&cluster, LETTERS).await?;
+    broker.publish(&events).await?;
+    laid_aside(&broker, u32::try_from(LETTERS)?).await?;
+    cluster.stop(Service::ReadModelSync).await?;
+    assert_eq!(
+        broker.ready().await?,
+        0,
+        "what was laid aside does not come again"
+    );
+    sqlx::query("DELETE FROM buy_order_read_model")
+        .execute(cluster.read_model())
+        .await?;
+
+    let mut sent_before = 0;
+    for _ in 0..3 {
+        let mut process = cluster
+            .admin_command(Service::ReadModelSync, &["dead-letters", "redrive", "--all"])?
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        wait_until("more letters are sent back", LIMIT, async || {
+            Ok(broker.ready().await? > sent_before + 50)
+        })
+        .await?;
+        process.kill()?;
+        process.wait()?;
+        sent_before = broker.ready().await?;
+        assert!(i64::from(sent_before) < LETTERS, "it was killed midway");
+    }
+    wait_until("what it held is back in its place", LIMIT, async || {
+        Ok(i64::from(broker.dead_letter_count().await? + broker.ready().await?) >= LETTERS)
+    })
+    .await?;
+    done(&cluster, &["redrive", "--all"]).await?;
+    laid_aside(&broker, 0).await?;
+    cluster.start_service(Service::ReadModelSync).await?;
+    rows_appear(&cluster, LETTERS).await?;
+    let expected: Vec<_> = events.iter().map(row).collect();
+    assert_eq!(rows(&cluster).await?, expected);
+    Ok(())
+}
+
+/// `script` gives the command the terminal without which it does not ask.
+#[tokio::test]
+async fn drop_asks_whoever_sits_at_a_terminal() -> anyhow::Result<()> {
+    let (cluster, broker) = with_letters(&["a", "b"]).await?;
+    let command = cluster.admin_command(Service::ReadModelSync, &["dead-letters", "drop", "--all"])?;
+    let line = format!("{} dead-letters drop --all", command.get_program().display());
+    for (answer, said, left) in [("n", "nothing was dropped", 2), ("y", "dropped: 2", 0)] {
+        let mut terminal = Command::new("script")
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .env_clear()
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut keyboard = terminal.stdin.take().context("no standard input")?;
+        writeln!(keyboard, "{answer}")?;
+        let ended = tokio::task::spawn_blocking(move || terminal.wait_with_output()).await??;
+        drop(keyboard);
+        let shown = String::from_utf8(ended.stdout)?;
+        assert!(shown.contains("Drop 2 dead letters for good? [y/N]"), "{shown}");
+        assert!(shown.contains(said), "{shown}");
+        laid_aside(&broker, left).await?;
+    }
     Ok(())
 }
 
