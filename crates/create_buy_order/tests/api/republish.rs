@@ -168,6 +168,18 @@ async fn one_that_is_killed_midway_can_be_started_again() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
+async fn history_is_sent_while_the_service_is_stopped() -> anyhow::Result<()> {
+    let cluster = cluster_with(20).await?;
+    cluster.stop(Service::CreateBuyOrder).await?;
+    lose_the_read_model(&cluster).await?;
+    let ended = republish(&cluster, &[]).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    everything_is_projected(&cluster).await?;
+    assert_eq!(projected(&cluster).await?.len(), 20);
+    Ok(())
+}
+
+#[tokio::test]
 async fn arguments_that_make_no_sense_are_refused_and_a_database_that_is_away_is_named() -> anyhow::Result<()>
 {
     let cluster = Cluster::start(Options::only(&[]).with_own_servers()).await?;
