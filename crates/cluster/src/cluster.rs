@@ -2,6 +2,7 @@
 
 mod admin;
 mod broker_control;
+mod detour;
 mod disk;
 mod links;
 mod messages;
@@ -21,6 +22,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use admin::Ended;
+pub use detour::{Detour, Diverted};
 pub use links::Link;
 pub use messages::{Peeked, Raw};
 pub use options::Options;

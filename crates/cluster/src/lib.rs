@@ -37,10 +37,12 @@ mod service;
 mod shared;
 mod wait;
 
-pub use cluster::{Cluster, Ended, Link, Options, Peeked, Raw, Server, Starved, clock_faker_installed};
+pub use cluster::{
+    Cluster, Detour, Diverted, Ended, Link, Options, Peeked, Raw, Server, Starved, clock_faker_installed,
+};
 pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;
-pub use log_server::{LogServer, LogServerBehaviour};
+pub use log_server::LogServer;
 pub use ports::Lease as PortLease;
 pub use prices::{Behaviour, PriceSimulator, Rates};
 pub use process::Vitals;

@@ -1,4 +1,4 @@
-//! A stand-in for Fluentd that can fall silent.
+//! A stand-in for Fluentd that can go away or fall silent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,22 +12,11 @@ use tokio::task::JoinSet;
 
 use crate::proxy::{TcpProxy, Traffic};
 
-/// How a [`LogServer`] treats its clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogServerBehaviour {
-    /// Reads and acknowledges.
-    Reads,
-    /// Refuses connections; open ones are reset.
-    Away,
-    /// Accepts connections and reads nothing of them, nor of open ones.
-    NeverReads,
-}
-
 /// A server of Fluentd's forward protocol, as far as `fluent_logger` speaks it: `PackedForward` with acknowledgements. Entries are counted,
 /// not kept.
 #[derive(Debug)]
 pub struct LogServer {
-    // Decides what reaches the server, which always reads.
+    // In front of a server that always reads.
     proxy: TcpProxy,
     events: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
@@ -71,13 +60,12 @@ impl LogServer {
         self.proxy.port()
     }
 
-    /// From now on it behaves like this.
-    pub fn set(&self, behaviour: LogServerBehaviour) {
-        self.proxy.set(match behaviour {
-            LogServerBehaviour::Reads => Traffic::Pass,
-            LogServerBehaviour::Away => Traffic::Refuse,
-            LogServerBehaviour::NeverReads => Traffic::DropToServer,
-        });
+    /// From now on what is sent to it, and what it answers, fares like this.
+    ///
+    /// # Panics
+    /// As [`TcpProxy::set`].
+    pub fn set(&self, traffic: Traffic) {
+        self.proxy.set(traffic);
     }
 
     /// How many events it has acknowledged.

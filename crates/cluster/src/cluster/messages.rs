@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::Cluster;
 
 /// The queue of orders is reached by its own name.
-const ROUTING_KEY: &str = common::broker::topology::BUY_ORDER_QUEUE;
+pub(super) const ROUTING_KEY: &str = common::broker::topology::BUY_ORDER_QUEUE;
 const PERSISTENT: u8 = 2;
 
 /// A message as it is, right or wrong.
@@ -141,37 +141,16 @@ impl Cluster {
     /// When the broker refuses one, no queue takes it, or the broker is away.
     pub async fn publish(&self, messages: &[Raw]) -> anyhow::Result<()> {
         let exchange = self.contract.get("Q_EXCHANGE").context("Q_EXCHANGE is missing")?;
+        let exchange = ShortString::try_new(exchange.as_str()).context("too long a name")?;
+        let properties = messages.iter().map(properties);
+        let properties = properties.collect::<anyhow::Result<Vec<_>>>()?;
+        let bodies = messages.iter().map(|message| message.body.as_slice());
         let broker = self.channel().await?;
-        broker
-            .channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
-        // Mandatory: a message that no queue takes comes back.
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let mut pending = Vec::with_capacity(messages.len());
-        for message in messages {
-            let publish = broker.channel.basic_publish(
-                ShortString::try_new(exchange.as_str()).context("too long a name")?,
-                ROUTING_KEY.into(),
-                options,
-                &message.body,
-                properties(message)?,
-            );
-            pending.push(publish.await?);
-        }
-        for confirmation in pending {
-            match confirmation.await? {
-                Confirmation::Ack(None) => {}
-                refusal => bail!("the broker did not take a message: {refusal:?}"),
-            }
-        }
+        publish_all(&broker.channel, &exchange, properties.into_iter().zip(bodies)).await?;
         broker.close().await
     }
 
-    async fn channel(&self) -> anyhow::Result<Broker> {
+    pub(super) async fn channel(&self) -> anyhow::Result<Broker> {
         let connection = Connection::connect(&self.queue().uri(), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         Ok(Broker { connection, channel })
@@ -202,15 +181,41 @@ impl Cluster {
     }
 }
 
-struct Broker {
+pub(super) struct Broker {
     connection: Connection,
-    channel: Channel,
+    pub(super) channel: Channel,
 }
 
 impl Broker {
-    async fn close(self) -> anyhow::Result<()> {
+    pub(super) async fn close(self) -> anyhow::Result<()> {
         Ok(self.connection.close(200, "done".into()).await?)
     }
+}
+
+/// Waits until all are in the queue of orders.
+pub(super) async fn publish_all(
+    channel: &Channel,
+    exchange: &ShortString,
+    messages: impl Iterator<Item = (BasicProperties, &[u8])>,
+) -> anyhow::Result<()> {
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    // Mandatory: a message that no queue takes comes back.
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let mut pending = Vec::new();
+    for (properties, body) in messages {
+        let publish = channel.basic_publish(exchange.clone(), ROUTING_KEY.into(), options, body, properties);
+        pending.push(publish.await?);
+    }
+    for confirmation in pending {
+        match confirmation.await? {
+            Confirmation::Ack(None) => {}
+            refusal => bail!("the broker did not take a message: {refusal:?}"),
+        }
+    }
+    Ok(())
 }
 
 fn properties(message: &Raw) -> anyhow::Result<BasicProperties> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, LogServer, LogServerBehaviour, Options, Service, wait_until};
+use cluster::{Cluster, LogServer, Options, Service, Traffic, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const SERVICE: Service = Service::BtcPrice;
@@ -19,16 +19,16 @@ async fn it_acknowledges_events_and_catches_up_after_its_absence_or_silence() ->
         wait_until("events arrive", LIMIT, async || Ok(server.events() > more_than)).await
     };
     arrive(0).await?;
-    for behaviour in [LogServerBehaviour::Away, LogServerBehaviour::NeverReads] {
+    for traffic in [Traffic::Refuse, Traffic::DropToServer] {
         let url = cluster.url(SERVICE) + "/healthcheck";
-        server.set(behaviour);
+        server.set(traffic.clone());
         let before = server.events();
         for _ in 0..5 {
             cluster.http().get(&url).send().await?.error_for_status()?;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(server.events(), before, "{behaviour:?}");
-        server.set(LogServerBehaviour::Reads);
+        assert_eq!(server.events(), before, "{traffic:?}");
+        server.set(Traffic::Pass);
         arrive(before).await?;
     }
     Ok(())

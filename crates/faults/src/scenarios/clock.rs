@@ -10,17 +10,21 @@ use crate::stage::Stage;
 const WRONG: Duration = Duration::from_secs(10);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new(12, "clock", |stage| Box::pin(wrong(stage))).with_replicas()]
+    vec![
+        Scenario::new(12, "clock-ahead", |stage| {
+            Box::pin(wrong(stage, "clock an hour ahead", "+1h"))
+        })
+        .with_replicas(),
+        Scenario::new(12, "clock-back", |stage| {
+            Box::pin(wrong(stage, "clock an hour back", "-1h"))
+        })
+        .with_replicas(),
+    ]
 }
 
-async fn wrong(stage: &mut Stage) -> anyhow::Result<()> {
+async fn wrong(stage: &mut Stage, kind: &str, offset: &str) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     for service in stage.services() {
-        let (kind, offset) = if stage.random.bool() {
-            ("clock an hour ahead", "+1h")
-        } else {
-            ("clock an hour back", "-1h")
-        };
         let wrong = async {
             cluster.set_clock(service, offset)?;
             cluster.stop(service).await?;

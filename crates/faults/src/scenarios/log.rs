@@ -1,59 +1,94 @@
-//! 10: Fluentd. Whatever happens to it, orders are accepted, and nothing waits for it.
+//! 10, and its part of 6: Fluentd. Whatever happens to it or on the way to it, orders are accepted, and nothing waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{LogServer, LogServerBehaviour, Service};
+use cluster::{Cluster, LogServer, Service, Traffic, wait_until};
 
+use super::network;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 
 const AWAY: Duration = Duration::from_secs(5);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new(10, "fluentd", |stage| Box::pin(disturbed(stage)))]
+    vec![
+        Scenario::new(10, "fluentd", |stage| Box::pin(disturbed(stage))),
+        Scenario::new(6, "network-to_fluentd", |stage| {
+            Box::pin(network_disturbed(stage))
+        }),
+    ]
 }
 
 /// It is away from the start of the services: they are restarted with its address before it answers.
 async fn disturbed(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     let log = LogServer::start()?;
-    log.set(LogServerBehaviour::Away);
-    for service in Service::ALL {
-        cluster.set_env(service, "LOGGING_HOST", "127.0.0.1");
-        cluster.set_env(service, "LOGGING_PORT", &log.port().to_string());
-        cluster.set_env(service, "LOGGING_RETRY_S", "1");
-    }
+    log.set(Traffic::Refuse);
     let away_from_the_start = async {
-        for service in Service::ALL {
-            cluster.stop(service).await?;
-            cluster.start_service(service).await?;
-        }
+        log_to(&cluster, &log).await?;
         Stage::last(AWAY).await;
         Ok(())
     };
     stage
         .fault("Fluentd: away from the start", "", away_from_the_start)
         .await?;
-    let arrived = async {
-        log.set(LogServerBehaviour::Reads);
-        cluster::wait_until("Fluentd gets events", Duration::from_secs(30), async || {
-            Ok(log.events() > 0)
-        })
-        .await
-    };
-    stage.harmless_fault("Fluentd: comes late", "", arrived).await?;
-    for (kind, behaviour) in [
-        ("Fluentd: dies", LogServerBehaviour::Away),
-        ("Fluentd: accepts and never reads", LogServerBehaviour::NeverReads),
+    stage
+        .harmless_fault("Fluentd: comes late", "", arrives(&log))
+        .await?;
+    for (kind, traffic) in [
+        ("Fluentd: dies", Traffic::Refuse),
+        ("Fluentd: accepts and never reads", Traffic::DropToServer),
     ] {
         let disturbed = async {
-            log.set(behaviour);
+            log.set(traffic);
             Stage::last(AWAY).await;
-            log.set(LogServerBehaviour::Reads);
-            Ok(())
+            arrives(&log).await
         };
         stage.harmless_fault(kind, "", disturbed).await?;
     }
     Ok(())
+}
+
+async fn network_disturbed(stage: &mut Stage) -> anyhow::Result<()> {
+    let cluster = Arc::clone(&stage.cluster);
+    let log = LogServer::start()?;
+    stage
+        .fault(
+            "Fluentd: set up, all services restarted",
+            "",
+            log_to(&cluster, &log),
+        )
+        .await?;
+    for (kind, traffic, duration) in network::disturbances(&mut stage.random) {
+        let disturbed = async {
+            log.set(traffic);
+            Stage::last(duration).await;
+            arrives(&log).await
+        };
+        stage.harmless_fault(kind, "to_fluentd", disturbed).await?;
+    }
+    Ok(())
+}
+
+/// Restarts the services with this log server.
+async fn log_to(cluster: &Cluster, log: &LogServer) -> anyhow::Result<()> {
+    for service in Service::ALL {
+        cluster.set_env(service, "LOGGING_HOST", "127.0.0.1");
+        cluster.set_env(service, "LOGGING_PORT", &log.port().to_string());
+        cluster.set_env(service, "LOGGING_RETRY_S", "1");
+        cluster.stop(service).await?;
+        cluster.start_service(service).await?;
+    }
+    Ok(())
+}
+
+/// Nothing is in the way any more, and events arrive again.
+async fn arrives(log: &LogServer) -> anyhow::Result<()> {
+    let before = log.events();
+    log.set(Traffic::Pass);
+    wait_until("Fluentd gets events", Duration::from_secs(30), async || {
+        Ok(log.events() > before)
+    })
+    .await
 }

@@ -14,6 +14,9 @@ use crate::stage::Stage;
 /// Messages change places within so many.
 const SHUFFLED_WITHIN: usize = 1_000;
 
+/// Long enough for hundreds of orders to be under way.
+const GATHERED: Duration = Duration::from_secs(4);
+
 /// Of the largest poisoned message.
 const LARGE: usize = 10 * 1024 * 1024;
 
@@ -24,6 +27,22 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 async fn messages(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     let mut random = stage.random.fork();
+    let live = async {
+        let mut detour = cluster.divert_orders().await?;
+        for _ in 0..3 {
+            let once = detour.take(SHUFFLED_WITHIN / 2, GATHERED).await?;
+            ensure!(!once.is_empty(), "no order was under way");
+            let mut twice = [once.clone(), once].concat();
+            random.shuffle(&mut twice);
+            detour.deliver(&twice).await?;
+        }
+        detour.end().await
+    };
+    stage
+        .harmless_fault("messages: each delivered twice, shuffled within 1,000", "", live)
+        .await?;
+
+    let mut random = stage.random.fork();
     let twice = async {
         let mut history = messages_of(&books::orders(cluster.write_model()).await?);
         history.extend(history.clone());
@@ -33,7 +52,11 @@ async fn messages(stage: &mut Stage) -> anyhow::Result<()> {
         cluster.publish(&history).await
     };
     stage
-        .harmless_fault("messages: each twice more, shuffled within 1,000", "", twice)
+        .harmless_fault(
+            "messages: the whole history twice more, shuffled within 1,000",
+            "",
+            twice,
+        )
         .await?;
 
     let republished = republish(&cluster, &[]);

@@ -27,7 +27,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     links.chain([commit]).collect()
 }
 
-async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
+/// What a network does, and for how long, in an order of chance.
+pub(super) fn disturbances(random: &mut fastrand::Rng) -> [(&'static str, Traffic, Duration); 6] {
     let mut kinds = [
         ("network: refused", Traffic::Refuse, DISTURBED),
         ("network: reset", Traffic::Reset, DISTURBED),
@@ -48,9 +49,13 @@ async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
         ),
         ("network: 20 KB/s", Traffic::Throttle(20_000), DISTURBED),
     ];
-    stage.random.shuffle(&mut kinds);
+    random.shuffle(&mut kinds);
+    kinds
+}
+
+async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
-    for (kind, traffic, duration) in kinds {
+    for (kind, traffic, duration) in disturbances(&mut stage.random) {
         let disturbed = async {
             cluster.link(link)?.set(traffic);
             for service in talks_at_start_only(link) {

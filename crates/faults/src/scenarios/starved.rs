@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::Service;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
@@ -39,11 +38,7 @@ async fn starved(stage: &mut Stage) -> anyhow::Result<()> {
 /// Clients that only connect take what is left of the descriptors.
 async fn few_files(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
-    for service in [
-        Service::BtcPrice,
-        Service::CreateBuyOrder,
-        Service::FetchBuyOrders,
-    ] {
+    for service in stage.services() {
         let address = cluster.url(service).trim_start_matches("http://").to_owned();
         let limited = async {
             cluster.limit_open_files(service, OPEN_FILES)?;

@@ -1,0 +1,152 @@
+//! The way of orders from the exchange to their queue, led through a test.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Consumer};
+
+use super::Cluster;
+use super::messages::{Broker, ROUTING_KEY, publish_all};
+
+/// Reaches a queue by its own name.
+const DEFAULT_EXCHANGE: &str = "";
+
+/// A message on its way, as it was published.
+#[derive(Debug, Clone)]
+pub struct Diverted {
+    properties: BasicProperties,
+    body: Vec<u8>,
+}
+
+/// While there is one, published orders come to the test alone, which has to [deliver](Self::deliver) them.
+pub struct Detour {
+    broker: Broker,
+    exchange: ShortString,
+    queue: ShortString,
+    diverted: Consumer,
+}
+
+impl Cluster {
+    /// Leads the messages that are published from now on through the test instead of into the queue of orders.
+    ///
+    /// # Errors
+    /// When the broker is away.
+    pub async fn divert_orders(&self) -> anyhow::Result<Detour> {
+        let exchange = self.contract.get("Q_EXCHANGE").context("Q_EXCHANGE is missing")?;
+        let exchange = ShortString::try_new(exchange.as_str()).context("too long a name")?;
+        let broker = self.channel().await?;
+        let temporary = QueueDeclareOptions {
+            exclusive: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let named_by_the_broker = ShortString::default();
+        let declared = broker
+            .channel
+            .queue_declare(named_by_the_broker, temporary, FieldTable::default())
+            .await?;
+        let queue = declared.name().clone();
+        // Before the other way is closed: a message that no queue takes would come back to its publisher.
+        bind(&broker.channel, &queue, &exchange).await?;
+        let without_acknowledgement = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let diverted = broker
+            .channel
+            .basic_consume(
+                queue.clone(),
+                ShortString::default(),
+                without_acknowledgement,
+                FieldTable::default(),
+            )
+            .await?;
+        unbind(&broker.channel, &ROUTING_KEY.into(), &exchange).await?;
+        Ok(Detour {
+            broker,
+            exchange,
+            queue,
+            diverted,
+        })
+    }
+}
+
+impl Detour {
+    /// The next messages: as many as come within this time, `most` at most.
+    ///
+    /// # Errors
+    /// When the broker goes away.
+    pub async fn take(&mut self, most: usize, within: Duration) -> anyhow::Result<Vec<Diverted>> {
+        let mut taken = Vec::new();
+        let end = tokio::time::Instant::now() + within;
+        while taken.len() < most {
+            let Ok(next) = tokio::time::timeout_at(end, self.diverted.next()).await else {
+                break;
+            };
+            let delivery = next.context("the broker has cancelled the consumer")??;
+            taken.push(Diverted {
+                properties: delivery.properties,
+                body: delivery.data,
+            });
+        }
+        Ok(taken)
+    }
+
+    /// Puts messages into the queue of orders, in this order.
+    ///
+    /// # Errors
+    /// When the broker goes away.
+    pub async fn deliver(&self, messages: &[Diverted]) -> anyhow::Result<()> {
+        let messages = messages
+            .iter()
+            .map(|message| (message.properties.clone(), message.body.as_slice()));
+        publish_all(&self.broker.channel, &DEFAULT_EXCHANGE.into(), messages).await
+    }
+
+    /// Opens the straight way again. What is still on the detour is delivered once more or for the first time.
+    ///
+    /// # Errors
+    /// When the broker goes away.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        bind(&self.broker.channel, &ROUTING_KEY.into(), &self.exchange).await?;
+        unbind(&self.broker.channel, &self.queue, &self.exchange).await?;
+        loop {
+            // Deliveries that were on the way when the queue was unbound arrive before a second is over.
+            let rest = self.take(usize::MAX, Duration::from_secs(1)).await?;
+            if rest.is_empty() {
+                break;
+            }
+            self.deliver(&rest).await?;
+        }
+        self.broker.close().await
+    }
+}
+
+async fn bind(channel: &Channel, queue: &ShortString, exchange: &ShortString) -> anyhow::Result<()> {
+    let options = QueueBindOptions::default();
+    channel
+        .queue_bind(
+            queue.clone(),
+            exchange.clone(),
+            ROUTING_KEY.into(),
+            options,
+            FieldTable::default(),
+        )
+        .await?;
+    Ok(())
+}
+
+async fn unbind(channel: &Channel, queue: &ShortString, exchange: &ShortString) -> anyhow::Result<()> {
+    channel
+        .queue_unbind(
+            queue.clone(),
+            exchange.clone(),
+            ROUTING_KEY.into(),
+            FieldTable::default(),
+        )
+        .await?;
+    Ok(())
+}
