@@ -182,9 +182,16 @@ async fn out_of_file_descriptors_it_refuses_and_then_recovers() -> anyhow::Resul
     );
 
     drop(too_many);
-    wait_until("orders are accepted again, and relayed", LIMIT, async || {
+    wait_until("orders are accepted again", LIMIT, async || {
         let answer = buy(&cluster, "USD", "0.01", &new_key()).await?;
-        Ok(answer.status == 200 && count(&cluster, "outbox").await? == 0)
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(true)
+    })
+    .await?;
+    wait_until("what was accepted is relayed", LIMIT, async || {
+        let waiting = count(&cluster, "outbox").await?;
+        ensure!(waiting == 0, "{waiting} events in the outbox");
+        Ok(true)
     })
     .await?;
     try_join_all((0..20).map(|_| is_served(&cluster))).await?;
