@@ -3,6 +3,7 @@
 
 mod admin;
 mod command_line;
+mod open_files;
 
 pub use admin::{Outcome, administer, print};
 pub use command_line::{Arguments, NoArguments, obey};
@@ -132,6 +133,7 @@ where
     let filter = env.optional("RUST_LOG");
     let log = logging::start(name, &log_endpoint, filter.as_deref(), Outlet::Stdout);
 
+    open_files::raise_limit();
     metrics::start(name);
 
     let exit_code = match env.finish(config) {

@@ -59,10 +59,8 @@ async fn is_served(cluster: &Cluster) -> anyhow::Result<()> {
 #[tokio::test]
 async fn two_thousand_idle_connections_disturb_nobody() -> anyhow::Result<()> {
     let cluster = order_desk().await?;
-    let service = cluster.pid(Service::CreateBuyOrder).context("no process")?;
-    for process in [service, std::process::id()] {
-        limit_files(process, 8192)?;
-    }
+    // The service sees to its own limit.
+    limit_files(std::process::id(), 8192)?;
     let idle = connect_often(&cluster, 2000).await?;
     for _ in 0..20 {
         is_served(&cluster).await?;
