@@ -5,14 +5,12 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Error, Session, link, topology, within};
+use super::{Backoff, Error, Session, link, session, topology, within};
 use crate::endpoints;
 use crate::logging::chain;
 
@@ -102,16 +100,8 @@ impl Consumer {
             .channel
             .basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
         within(LIMIT, "end a consumer", cancel).await?;
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::durable()
-        };
-        let ask = self
-            .channel
-            .queue_declare(self.deliveries.queue(), options, FieldTable::default());
-        within(LIMIT, "ask for a queue", ask).await?;
-        let close = self.channel.close(200, topology::short("done"));
-        within(LIMIT, "close a channel", close).await
+        session::depth(&self.channel, self.deliveries.queue()).await?;
+        session::close(&self.channel).await
     }
 
     async fn ack(&self, delivery: &Delivery, options: BasicAckOptions) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_compat::CompatExt as _;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus, ExchangeKind};
 use socket2::{SockRef, Socket};
@@ -92,17 +92,9 @@ impl Session {
     /// When the connection fails, the queue is away, or the broker hangs.
     pub async fn depth(&self, queue_name: &str) -> Result<Depth, Error> {
         let channel = self.channel().await?;
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::durable()
-        };
-        let declare = channel.queue_declare(topology::short(queue_name), options, FieldTable::default());
-        let queue = within(CONNECT_LIMIT, "ask for the depth of a queue", declare).await?;
+        let depth = depth(&channel, topology::short(queue_name)).await?;
         close(&channel).await?;
-        Ok(Depth {
-            ready: queue.message_count(),
-            consumers: queue.consumer_count(),
-        })
+        Ok(depth)
     }
 
     /// Whether there is an exchange of this name: publishing to none would end the channel.
@@ -165,8 +157,22 @@ async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Co
     Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
 }
 
+/// The depth of a queue, asked for on this channel.
+pub(super) async fn depth(channel: &Channel, queue_name: ShortString) -> Result<Depth, Error> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::durable()
+    };
+    let declare = channel.queue_declare(queue_name, options, FieldTable::default());
+    let queue = within(CONNECT_LIMIT, "ask for the depth of a queue", declare).await?;
+    Ok(Depth {
+        ready: queue.message_count(),
+        consumers: queue.consumer_count(),
+    })
+}
+
 /// A channel that is dropped is closed as well, but in its own time, and a goodbye of the connection meanwhile is reported as an error.
-async fn close(channel: &Channel) -> Result<(), Error> {
+pub(super) async fn close(channel: &Channel) -> Result<(), Error> {
     within(
         CONNECT_LIMIT,
         "close a channel",
