@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer};
 
@@ -14,11 +15,22 @@ use super::messages::{Broker, ROUTING_KEY, publish_all};
 /// Reaches a queue by its own name.
 const DEFAULT_EXCHANGE: &str = "";
 
+const CANCELLED: &str = "the broker has ended the detour";
+
 /// A message on its way, as it was published.
 #[derive(Debug, Clone)]
 pub struct Diverted {
     properties: BasicProperties,
     body: Vec<u8>,
+}
+
+impl From<Delivery> for Diverted {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            properties: delivery.properties,
+            body: delivery.data,
+        }
+    }
 }
 
 /// While there is one, published orders come to the test alone, which has to [deliver](Self::deliver) them.
@@ -86,11 +98,7 @@ impl Detour {
             let Ok(next) = tokio::time::timeout_at(end, self.diverted.next()).await else {
                 break;
             };
-            let delivery = next.context("the broker has cancelled the consumer")??;
-            taken.push(Diverted {
-                properties: delivery.properties,
-                body: delivery.data,
-            });
+            taken.push(next.context(CANCELLED)??.into());
         }
         Ok(taken)
     }
@@ -113,14 +121,28 @@ impl Detour {
     pub async fn end(mut self) -> anyhow::Result<()> {
         bind(&self.broker.channel, &ROUTING_KEY.into(), &self.exchange).await?;
         unbind(&self.broker.channel, &self.queue, &self.exchange).await?;
+        // Behind everything that came this way, and told from it by its exchange.
+        let last = self
+            .broker
+            .channel
+            .basic_publish(
+                DEFAULT_EXCHANGE.into(),
+                self.queue.clone(),
+                BasicPublishOptions::default(),
+                b"last",
+                BasicProperties::default(),
+            )
+            .await?;
+        last.await?;
+        let mut rest = Vec::new();
         loop {
-            // Deliveries that were on the way when the queue was unbound arrive before a second is over.
-            let rest = self.take(usize::MAX, Duration::from_secs(1)).await?;
-            if rest.is_empty() {
+            let delivery = self.diverted.next().await.context(CANCELLED)??;
+            if delivery.exchange.as_str() == DEFAULT_EXCHANGE {
                 break;
             }
-            self.deliver(&rest).await?;
+            rest.push(Diverted::from(delivery));
         }
+        self.deliver(&rest).await?;
         self.broker.close().await
     }
 }
