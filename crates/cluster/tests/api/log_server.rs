@@ -22,14 +22,24 @@ async fn it_acknowledges_events_and_catches_up_after_its_absence_or_silence() ->
     for traffic in [Traffic::Refuse, Traffic::DropToServer] {
         let url = cluster.url(SERVICE) + "/healthcheck";
         server.set(traffic.clone());
-        let before = server.events();
+        let (before, failures_before) = (server.events(), failures(&cluster));
         for _ in 0..5 {
             cluster.http().get(&url).send().await?.error_for_status()?;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait_until("the service gives up an attempt", LIMIT, async || {
+            Ok(failures(&cluster) > failures_before)
+        })
+        .await?;
         assert_eq!(server.events(), before, "{traffic:?}");
         server.set(Traffic::Pass);
         arrive(before).await?;
     }
     Ok(())
+}
+
+/// How often the service could not hand over its events.
+fn failures(cluster: &Cluster) -> usize {
+    let lines = cluster.logs(SERVICE);
+    let failed = |line: &&serde_json::Value| line["event"] == "failed_to_connect_to_logging";
+    lines.iter().filter(failed).count()
 }
