@@ -1,4 +1,4 @@
-//! What each process uses: memory, open files, threads and tasks have to be back where they were when all is over (I9).
+//! What each process uses: memory, open files, connections, threads and tasks have to be back where they were when all is over (I9).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use crate::violations::{Invariant, Violations};
 /// A service may keep this much more than before: buffers that grew, connections in its pool, of which there are at most ten, and the tasks
 /// that serve them.
 const MORE_BYTES: u64 = 24 * 1024 * 1024;
-const MORE_FILES: u64 = 16;
+const MORE_SOCKETS: u64 = 16;
+const MORE_OTHER_FILES: u64 = 4;
 const MORE_THREADS: u64 = 4;
 const MORE_TASKS: u64 = 16;
 
@@ -81,7 +82,8 @@ impl Census {
                 continue;
             };
             let within = after.vitals.resident_bytes <= before.vitals.resident_bytes + MORE_BYTES
-                && after.vitals.open_files <= before.vitals.open_files + MORE_FILES
+                && after.vitals.sockets <= before.vitals.sockets + MORE_SOCKETS
+                && other_files(&after.vitals) <= other_files(&before.vitals) + MORE_OTHER_FILES
                 && after.vitals.threads <= before.vitals.threads + MORE_THREADS
                 && after.tasks <= before.tasks + MORE_TASKS;
             if !within {
@@ -90,6 +92,11 @@ impl Census {
         }
         excess
     }
+}
+
+/// Open files that are no connections.
+fn other_files(vitals: &Vitals) -> u64 {
+    vitals.open_files - vitals.sockets
 }
 
 /// Tasks of the async runtime, as the service tells at `/metrics`.

@@ -1,6 +1,7 @@
 //! What a process uses, and what it may use.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
@@ -12,8 +13,10 @@ use super::Process;
 pub struct Vitals {
     /// Memory that is resident.
     pub resident_bytes: u64,
-    /// Open files and sockets.
+    /// Open files, sockets included.
     pub open_files: u64,
+    /// Connections, and sockets that listen.
+    pub sockets: u64,
     /// Threads.
     pub threads: u64,
 }
@@ -29,9 +32,15 @@ impl Process {
             let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
             number.with_context(|| format!("{folder}/status has no {name}"))
         };
+        // One that is closed meanwhile can no longer be read.
+        let files: Vec<PathBuf> = fs::read_dir(format!("{folder}/fd"))?
+            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+            .collect();
+        let is_socket = |file: &&PathBuf| file.to_string_lossy().starts_with("socket:");
         Ok(Vitals {
             resident_bytes: number("VmRSS:")? * 1024,
-            open_files: fs::read_dir(format!("{folder}/fd"))?.count() as u64,
+            open_files: files.len() as u64,
+            sockets: files.iter().filter(is_socket).count() as u64,
             threads: number("Threads:")?,
         })
     }

@@ -62,7 +62,8 @@ async fn open_files_are_counted_and_limited() -> anyhow::Result<()> {
     assert!(vitals.open_files < before.open_files + 20, "{vitals:?}");
     cluster.limit_open_files(SERVICE, 1000)?;
     wait_until("all are accepted", LIMIT, async || {
-        Ok(cluster.vitals(SERVICE)?.open_files >= before.open_files + 20)
+        let vitals = cluster.vitals(SERVICE)?;
+        Ok(vitals.open_files >= before.open_files + 20 && vitals.sockets >= before.sockets + 20)
     })
     .await
 }

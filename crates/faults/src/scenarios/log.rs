@@ -40,11 +40,7 @@ async fn disturbed(stage: &mut Stage) -> anyhow::Result<()> {
         ("Fluentd: dies", Traffic::Refuse),
         ("Fluentd: accepts and never reads", Traffic::DropToServer),
     ] {
-        let disturbed = async {
-            log.set(traffic);
-            Stage::last(AWAY).await;
-            arrives(&log).await
-        };
+        let disturbed = disturb(&log, traffic, AWAY);
         stage.harmless_fault(kind, "", disturbed).await?;
     }
     Ok(())
@@ -61,11 +57,7 @@ async fn network_disturbed(stage: &mut Stage) -> anyhow::Result<()> {
         )
         .await?;
     for (kind, traffic, duration) in network::disturbances(&mut stage.random) {
-        let disturbed = async {
-            log.set(traffic);
-            Stage::last(duration).await;
-            arrives(&log).await
-        };
+        let disturbed = disturb(&log, traffic, duration);
         stage.harmless_fault(kind, "to_fluentd", disturbed).await?;
     }
     Ok(())
@@ -81,6 +73,12 @@ async fn log_to(cluster: &Cluster, log: &LogServer) -> anyhow::Result<()> {
         cluster.start_service(service).await?;
     }
     Ok(())
+}
+
+async fn disturb(log: &LogServer, traffic: Traffic, duration: Duration) -> anyhow::Result<()> {
+    log.set(traffic);
+    Stage::last(duration).await;
+    arrives(log).await
 }
 
 /// Nothing is in the way any more, and events arrive again.
