@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL.
 
 mod measure;
+mod pool;
 mod pulse;
 
 use std::time::Duration;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use backon::Retryable as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::endpoints::Database;
 use crate::retry;
+pub use pool::Pool;
 pub(crate) use pulse::Pulse;
 
 /// Connections of one process; a few suffice, as writes and projections go in batches.
@@ -27,17 +29,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// connection would stay open, and the query wait, for as long as TCP tries.
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
-/// Limits that the server keeps for us, because a query that is given up here goes on there.
-const SESSION_LIMITS: [(&str, &str); 3] = [
+/// Limits that the server keeps for us, because a query that is given up here goes on there; and its plans. Each statement has one good plan
+/// for all values, and making it again costs more than following it.
+const SESSION_SETTINGS: [(&str, &str); 4] = [
     ("statement_timeout", "10s"),
     ("lock_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "15s"),
+    ("plan_cache_mode", "force_generic_plan"),
 ];
 
 /// Waits until the database answers, with a growing pause and an event per try, and returns a pool of connections.
 ///
 /// `database` is its name in the events, for example `write_model`.
-pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
+pub async fn connect(endpoint: &Database, database: &'static str) -> Pool {
     let options = options(endpoint);
     let pool = pool(&options);
     measure::show(&pool);
@@ -62,7 +66,7 @@ pub async fn connect(endpoint: &Database, database: &'static str) -> PgPool {
 ///
 /// # Errors
 /// When it does not answer within 5 s.
-pub async fn connect_once(endpoint: &Database, database: &'static str) -> anyhow::Result<PgPool> {
+pub async fn connect_once(endpoint: &Database, database: &'static str) -> anyhow::Result<Pool> {
     let options = options(endpoint);
     let Database { host, port, .. } = endpoint;
     ask(&options)
@@ -78,14 +82,15 @@ fn options(endpoint: &Database) -> PgConnectOptions {
         .database(&endpoint.name)
         .username(&endpoint.user)
         .password(endpoint.password.expose())
-        .options(SESSION_LIMITS)
+        .options(SESSION_SETTINGS)
 }
 
-fn pool(options: &PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
+fn pool(options: &PgConnectOptions) -> Pool {
+    let connections = PgPoolOptions::new()
         .max_connections(MOST_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.clone())
+        .connect_lazy_with(options.clone());
+    Pool::new(connections)
 }
 
 async fn ask(options: &PgConnectOptions) -> sqlx::Result<()> {
@@ -98,14 +103,19 @@ async fn ask(options: &PgConnectOptions) -> sqlx::Result<()> {
 /// # Errors
 /// Those of `work`; [`sqlx::Error::PoolTimedOut`] where no connection can be had, and [`sqlx::Error::Io`] where the server fell silent.
 pub async fn with_connection<T>(
-    pool: &PgPool,
+    pool: &Pool,
     work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> sqlx::Result<T> {
-    let mut connection = measure::acquire(pool).await?;
-    match tokio::time::timeout(ANSWER_LIMIT, work(&mut connection)).await {
-        Ok(outcome) => outcome,
+    let mut held = pool.take().await?;
+    match tokio::time::timeout(ANSWER_LIMIT, work(held.connection())).await {
+        Ok(outcome) => {
+            if outcome.is_ok() {
+                pool.keep(held);
+            }
+            outcome
+        }
         Err(_) => {
-            drop(connection.detach());
+            held.close();
             Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
         }
     }

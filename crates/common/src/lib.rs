@@ -2,7 +2,7 @@
 //!
 //! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`mod@env`], [`endpoints`]),
 //! what it reports ([`logging`], [`metrics`], [`trace`]), how it answers ([`http`]), what it waits for ([`database`], [`migrations`]), what travels on the
-//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), the money and time types that both models
+//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), how requests share a round trip ([`coalesce`]), the money and time types that both models
 //! speak ([`money`], [`timestamp`]), and what they are compared by ([`range_checksum`]).
 
 pub mod service;
@@ -23,6 +23,8 @@ pub mod retry;
 pub mod broker;
 pub mod buy_order_event;
 pub mod trace_context;
+
+pub mod coalesce;
 
 pub mod money;
 pub mod timestamp;

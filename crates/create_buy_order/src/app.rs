@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::batch;
 use crate::config::Config;
+use crate::look_up::LookUp;
 use crate::metrics::{METRICS, watch_standing};
 use crate::outbox;
 use crate::price::Prices;
@@ -39,7 +40,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     lifecycle.spawn("gauges", watch_standing(pool.clone(), lifecycle.stopping()));
     let (orders, writer) = batch::writer(pool.clone(), outbox_grew);
     let state = State {
-        pool,
+        look_up: LookUp::new(pool),
         prices: Prices::new(&config.btc_price)?,
         orders,
     };

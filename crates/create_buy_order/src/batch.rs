@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use common::{database, trace};
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
-use sqlx::PgPool;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -96,7 +95,7 @@ impl Orders {
 /// The writer, to be run as a task of its own, and the handle that feeds it. It ends, with all it was handed written, when the last
 /// handle is gone. `outbox_grew` is notified after each commit of new orders.
 pub fn writer(
-    pool: PgPool,
+    pool: database::Pool,
     outbox_grew: Arc<Notify>,
 ) -> (Orders, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
     let (jobs, mut waiting) = mpsc::channel(MOST_WAITING);
@@ -111,7 +110,7 @@ pub fn writer(
     (Orders { jobs }, write_all)
 }
 
-async fn write(pool: &PgPool, batch: impl Iterator<Item = Job>, outbox_grew: &Notify) {
+async fn write(pool: &database::Pool, batch: impl Iterator<Item = Job>, outbox_grew: &Notify) {
     let (drafts, answers): (Vec<Draft>, Vec<_>) = batch.map(|job| (job.draft, job.answer)).unzip();
     let begun = Instant::now();
     let written = database::with_connection(pool, async |connection| {

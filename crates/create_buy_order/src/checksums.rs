@@ -6,7 +6,6 @@ use common::endpoints::Database;
 use common::env::Env;
 use common::range_checksum::{End, Line};
 use common::service::{Outcome, print};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::history;
@@ -43,7 +42,7 @@ pub async fn run(
     }
 }
 
-async fn print_all(pool: &PgPool, range_size: i64) -> anyhow::Result<()> {
+async fn print_all(pool: &database::Pool, range_size: i64) -> anyhow::Result<()> {
     let now = with_connection(pool, history::end)
         .await
         .context("the write model cannot be read")?;

@@ -15,16 +15,8 @@ use uuid::Uuid;
 
 use crate::order::{Admission, Draft, Order, OrderRequest, Verdict, admit};
 
-/// The order that an equal request made before, if any.
-///
-/// # Errors
-/// When the write model does not answer.
-pub async fn find_order(
-    connection: &mut PgConnection,
-    request: &OrderRequest,
-) -> sqlx::Result<Option<Order>> {
-    Ok(find_orders(connection, &[*request]).await?.remove(&0))
-}
+/// Begins a transaction under the lock that puts the writers in a row, in one round trip.
+const BEGIN_LOCKED: &str = "BEGIN; SELECT FROM buy_order_running_total FOR UPDATE";
 
 /// Writes a batch of drafts in one transaction, and returns a verdict for each, in their order. All of an order, its idempotence key,
 /// the running total and the outbox commit together or not at all.
@@ -35,10 +27,12 @@ pub async fn find_order(
 /// # Errors
 /// When the write model fails. After a failed commit it is not known whether the batch was written; repeating the requests is safe.
 pub async fn write_batch(connection: &mut PgConnection, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
-    let mut transaction = connection.begin().await?;
-    let total = lock_total(&mut transaction).await?;
+    let mut transaction = connection.begin_with(BEGIN_LOCKED).await?;
     let requests: Vec<OrderRequest> = drafts.iter().map(|draft| draft.request).collect();
-    let mut known = find_orders(&mut transaction, &requests).await?;
+    let Book {
+        total,
+        orders: mut known,
+    } = read_book(&mut transaction, &requests).await?;
     let admissions = admit(drafts, total, |place| known.contains_key(&place));
 
     let new: Vec<(usize, &Draft)> = drafts
@@ -67,27 +61,36 @@ pub async fn write_batch(connection: &mut PgConnection, drafts: &[Draft]) -> sql
         .collect()
 }
 
-/// Takes the lock that puts the writers in a row, and reads the sum of all orders' BTC.
-async fn lock_total(connection: &mut PgConnection) -> sqlx::Result<Decimal> {
-    sqlx::query_scalar("SELECT btc_amount FROM buy_order_running_total FOR UPDATE")
-        .fetch_one(connection)
-        .await
+/// What the book says about requests.
+#[derive(Debug)]
+pub struct Book {
+    /// The BTC of all orders.
+    pub total: Decimal,
+    /// The orders that equal requests made before, by the place of the request.
+    pub orders: HashMap<usize, Order>,
 }
 
-/// The orders that these requests made before, by the place of the request.
-async fn find_orders(
-    connection: &mut PgConnection,
-    requests: &[OrderRequest],
-) -> sqlx::Result<HashMap<usize, Order>> {
+/// Reads the total, and the orders that equal requests made before; of no requests, nothing.
+///
+/// # Errors
+/// When the write model does not answer.
+pub async fn read_book(connection: &mut PgConnection, requests: &[OrderRequest]) -> sqlx::Result<Book> {
+    // One descent into each index per request. As a join PostgreSQL may read whole tables instead, which it believes to be small for
+    // as long as it has no statistics (measured: 2.4 ms instead of 0.03 ms with 12,000 orders); a subquery with a limit is no join.
     const STATEMENT: &str = "
-        SELECT asked.place - 1 AS place, o.id, o.external_id, o.created_at, currency.iso3::text AS currency, o.currency_amount, o.btc_rate, o.btc_amount
-          FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
+        SELECT total.btc_amount AS total, asked.place - 1 AS place, asked.currency, found.*
+          FROM buy_order_running_total AS total
+         CROSS JOIN unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
                AS asked (client_id, currency, currency_amount, idempotence_key, place)
-          JOIN currency ON currency.iso3 = asked.currency
-          JOIN buy_order_idempotence_cache AS cache
-            ON (cache.client_id, cache.currency_id, cache.currency_amount, cache.idempotence_key)
-             = (asked.client_id, currency.id, asked.currency_amount, asked.idempotence_key)
-          JOIN buy_order AS o ON o.id = cache.buy_order_id";
+          LEFT JOIN LATERAL (
+               SELECT o.id, o.external_id, o.created_at, o.currency_amount, o.btc_rate, o.btc_amount
+                 FROM buy_order_idempotence_cache AS cache
+                 JOIN buy_order AS o ON o.id = cache.buy_order_id
+                WHERE cache.client_id = asked.client_id
+                  AND cache.currency_id = (SELECT currency.id FROM currency WHERE currency.iso3 = asked.currency)
+                  AND cache.currency_amount = asked.currency_amount
+                  AND cache.idempotence_key = asked.idempotence_key
+                LIMIT 1) AS found ON true";
     let rows = sqlx::query(STATEMENT)
         .bind(
             requests
@@ -115,7 +118,14 @@ async fn find_orders(
         )
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| Ok((place(row)?, order(row)?))).collect()
+    let total = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("total")?;
+    let mut orders = HashMap::new();
+    for row in &rows {
+        if row.try_get::<Option<i64>, _>("id")?.is_some() {
+            orders.insert(place(row)?, order(row)?);
+        }
+    }
+    Ok(Book { total, orders })
 }
 
 /// Inserts the orders with their keys and outbox rows, and adds them to the total; returns the orders by the place of their draft.

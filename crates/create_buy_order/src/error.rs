@@ -1,5 +1,7 @@
 //! Why an order was not accepted, and what the client gets to know.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use common::database;
@@ -21,10 +23,10 @@ pub enum ApiError {
     OverCap,
     /// No rate to compute the BTC with.
     #[error("no recent price is available, try again shortly")]
-    PriceUnavailable(#[source] PriceError),
+    PriceUnavailable(#[source] Arc<PriceError>),
     /// The write model failed while it was read.
     #[error("orders cannot be looked up at the moment, try again shortly")]
-    NotRead(#[source] sqlx::Error),
+    NotRead(#[source] Arc<sqlx::Error>),
     /// The write model failed while it was written.
     #[error("orders cannot be written at the moment, try again shortly with the same idempotence_key")]
     NotWritten(#[source] WriteError),

@@ -3,14 +3,13 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use common::database::with_connection;
+use common::database::{Pool, with_connection};
 use common::metrics::{
     BATCHES, Histogram, IntCounter, IntCounterVec, IntGauge, Known, LATENCIES, counter, counters, gauge,
     histogram, known,
 };
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::db;
@@ -141,7 +140,7 @@ pub struct Standing {
 ///
 /// # Errors
 /// None; the signature is that of a service's task.
-pub async fn watch_standing(pool: PgPool, stopping: CancellationToken) -> anyhow::Result<()> {
+pub async fn watch_standing(pool: Pool, stopping: CancellationToken) -> anyhow::Result<()> {
     let watch = async {
         loop {
             match with_connection(&pool, db::outbox::standing).await {

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::broker::{self, Backoff, Outgoing, Publishing, Verdict};
-use common::database::with_connection;
+use common::database::{Pool, with_connection};
 use common::trace_context::context_of;
 use common::{endpoints, trace};
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
-use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +42,7 @@ enum Interrupted {
 /// # Errors
 /// None so far; the signature is that of a service's task.
 pub async fn relay(
-    pool: PgPool,
+    pool: Pool,
     queue: endpoints::Queue,
     wake: Arc<Notify>,
     stopping: CancellationToken,
@@ -86,7 +85,7 @@ fn report_failure(error: &anyhow::Error) {
 }
 
 struct Relay<'a> {
-    pool: &'a PgPool,
+    pool: &'a Pool,
     exchange: &'a str,
     wake: &'a Notify,
     stopping: &'a CancellationToken,

@@ -1,11 +1,15 @@
 //! The client of `btc_price`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
+use common::coalesce::Coalesced;
 use common::endpoints::Peer;
 use common::http::client::{self, Recipient};
 use common::money::{BtcRate, Currency, MoneyError};
+use opentelemetry::Context;
+use opentelemetry::trace::FutureExt as _;
 use serde::Deserialize;
 
 /// Longer than `btc_price` waits for its provider.
@@ -20,11 +24,14 @@ const RESTART: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 
-/// Asks `btc_price` for rates; cheap to clone.
+type Answer = Result<BtcRate, Arc<PriceError>>;
+
+/// Asks `btc_price` for rates, once for all who want to know at the same time; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Prices {
-    client: reqwest::Client,
-    url: String,
+    usd: Coalesced<Context, Answer>,
+    eur: Coalesced<Context, Answer>,
+    gbp: Coalesced<Context, Answer>,
 }
 
 /// Why there is no price.
@@ -42,6 +49,9 @@ pub enum PriceError {
     /// `btc_price` quoted what cannot be a rate.
     #[error("btc_price quoted the rate {0:?}")]
     NotARate(String, #[source] MoneyError),
+    /// The question came to no end.
+    #[error("asking btc_price was interrupted")]
+    Interrupted,
 }
 
 #[derive(Deserialize)]
@@ -51,22 +61,59 @@ struct Quote {
 }
 
 impl Prices {
-    /// A client of this service.
+    /// A client of this service. Must be called inside the async runtime.
     ///
     /// # Errors
     /// When no HTTP client can be built.
     pub fn new(btc_price: &Peer) -> anyhow::Result<Self> {
-        Ok(Self {
-            client: client::client(TIMEOUT, None)?,
+        let client = Client {
+            http: client::client(TIMEOUT, None)?,
             url: btc_price.url("/buy"),
+        };
+        let coalesced = |currency| {
+            let client = client.clone();
+            Coalesced::new(usize::MAX, move |askers| {
+                let client = client.clone();
+                async move { client.rate_for_all(currency, &askers).await }
+            })
+        };
+        Ok(Self {
+            usd: coalesced(Currency::Usd),
+            eur: coalesced(Currency::Eur),
+            gbp: coalesced(Currency::Gbp),
         })
     }
 
-    /// The market price of one BTC now.
+    /// The market price of one BTC now: `btc_price` is asked after this is called.
     ///
     /// # Errors
     /// [`PriceError`]; the event `btc_price_client_failed` is reported.
-    pub async fn rate(&self, currency: Currency) -> Result<BtcRate, PriceError> {
+    pub async fn rate(&self, currency: Currency) -> Answer {
+        let prices = match currency {
+            Currency::Usd => &self.usd,
+            Currency::Eur => &self.eur,
+            Currency::Gbp => &self.gbp,
+        };
+        let answer = prices.ask(Context::current()).await;
+        answer.unwrap_or_else(|| Err(Arc::new(PriceError::Interrupted)))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Client {
+    /// One answer for all who ask, in the trace of the first: the others' have nothing in common with it but the time.
+    async fn rate_for_all(&self, currency: Currency, askers: &[Context]) -> Vec<Answer> {
+        let first = askers.first().cloned().unwrap_or_default();
+        let asked = self.rate(currency).with_context(first).await;
+        vec![asked.map_err(Arc::new); askers.len()]
+    }
+
+    async fn rate(&self, currency: Currency) -> Result<BtcRate, PriceError> {
         let restarted = |error: &PriceError| matches!(error, PriceError::Unreachable(error) if !error.is_timeout() && !error.is_decode());
         let asked = (|| self.ask(currency)).retry(RESTART).when(restarted).await;
         if asked.is_err() {
@@ -76,7 +123,7 @@ impl Prices {
     }
 
     async fn ask(&self, currency: Currency) -> Result<BtcRate, PriceError> {
-        let request = self.client.get(format!("{}?currency={currency}", self.url));
+        let request = self.http.get(format!("{}?currency={currency}", self.url));
         let response = client::send(request, Recipient::Peer).await?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(PriceError::Refused(response.status()));

@@ -11,7 +11,6 @@ use common::database::{self, with_connection};
 use common::endpoints::{Database, Queue};
 use common::env::Env;
 use common::service::{Outcome, print};
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Notify;
@@ -125,7 +124,7 @@ pub async fn run(config: Config, options: Options, stopping: CancellationToken) 
 
 /// Orders on their way.
 struct History<'a> {
-    pool: &'a PgPool,
+    pool: &'a database::Pool,
     options: Options,
     outbox_grew: &'a Notify,
     /// The first id that is not in the outbox again, once it is known.

@@ -7,19 +7,17 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
-use common::database;
 use common::http::openapi::{Detail, FieldFaults};
 use common::http::{BodyFields, Readiness};
 use common::timestamp::rfc3339_micros;
 use opentelemetry::Context;
 use serde::Serialize;
-use sqlx::PgPool;
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
 use crate::batch::{self, Orders};
-use crate::db;
 use crate::error::ApiError;
+use crate::look_up::LookUp;
 use crate::metrics::METRICS;
 use crate::order::{self, Draft, Order, OrderRequest, Verdict};
 use crate::price::Prices;
@@ -29,8 +27,8 @@ pub use request::BuyOrderRequest;
 /// What the handlers share; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// The write model, for looking up repeats.
-    pub pool: PgPool,
+    /// Where repeats are found.
+    pub look_up: LookUp,
     /// Where rates come from.
     pub prices: Prices,
     /// Where drafts go.
@@ -149,10 +147,8 @@ pub(crate) async fn put_buy_order(
     } = request;
     tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
 
-    let known = database::with_connection(&state.pool, async |connection| {
-        db::find_order(connection, &request).await
-    });
-    let verdict = match known.await.map_err(ApiError::NotRead)? {
+    let known = state.look_up.find(request).await.map_err(ApiError::NotRead)?;
+    let verdict = match known {
         Some(order) => Verdict::Repeated(order),
         None => create(&state, request).await?,
     };

@@ -8,6 +8,7 @@ use common::{database, http, migrations};
 
 use crate::config::Config;
 use crate::metrics::METRICS;
+use crate::reader::Reader;
 use crate::routes;
 
 /// Waits for the read model and its schema, then serves pages.
@@ -24,7 +25,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         "http",
         http::serve(
             listener,
-            routes::router(read_model, readiness),
+            routes::router(Reader::new(read_model), readiness),
             lifecycle.stopping(),
         ),
     );

@@ -1,5 +1,7 @@
 //! How a request fails.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use common::database;
@@ -16,7 +18,7 @@ pub enum ApiError {
     UnknownReference,
     /// The read model did not give the rows.
     #[error("the orders cannot be read at the moment, try again shortly")]
-    ReadModel(#[from] sqlx::Error),
+    ReadModel(#[from] Arc<sqlx::Error>),
 }
 
 impl IntoResponse for ApiError {
@@ -38,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_database_that_is_away_is_503_and_a_fault_of_ours_500() {
-        let status = |error: sqlx::Error| ApiError::from(error).into_response().status();
+        let status = |error: sqlx::Error| ApiError::from(Arc::new(error)).into_response().status();
         assert_eq!(status(sqlx::Error::PoolTimedOut), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(
             status(sqlx::Error::ColumnNotFound("id".to_owned())),

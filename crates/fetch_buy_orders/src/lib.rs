@@ -1,7 +1,7 @@
 //! Serves pages of orders from the read model, newest first: `GET /buy_orders`.
 //!
-//! In reading order: [`config`], what the process does ([`app`]), the one endpoint ([`routes`]), the page it answers ([`page`]),
-//! the statements that find its rows ([`db`]), how their failures are answered ([`error`]), and what is counted ([`metrics`]).
+//! In reading order: [`config`], what the process does ([`app`]), the one endpoint ([`routes`]), the page it answers ([`page`]), how
+//! pages are read ([`reader`]) and by which statements ([`db`]), how failures are answered ([`error`]), and what is counted ([`metrics`]).
 
 pub mod config;
 
@@ -10,6 +10,8 @@ pub mod app;
 pub mod routes;
 
 pub mod page;
+
+pub mod reader;
 
 pub mod db;
 pub mod error;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// An order as clients see it. Decimals are texts with all decimals of their column.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BuyOrder {
     /// What clients know the order by.
     #[schema(example = "3b14efb6-041f-4d31-b35a-37c82333af36")]
@@ -31,7 +31,7 @@ pub struct BuyOrder {
 }
 
 /// A page of orders, newest first.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Page {
     /// The orders; none when there are no older ones.
     pub rows: Vec<BuyOrder>,

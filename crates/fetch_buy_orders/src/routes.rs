@@ -5,16 +5,14 @@ use axum::http::HeaderMap;
 use axum::http::header::{HeaderValue, LINK};
 use axum::routing::get;
 use axum::{Json, Router};
-use common::database;
 use common::http::{self, QueryFields, Readiness, field};
-use sqlx::{PgConnection, PgPool};
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 
-use crate::db;
 use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::page::Page;
+use crate::reader::{PageRequest, Reader};
 use common::http::openapi::{Detail, FieldFaults};
 
 /// There is no login yet: every request is the one seeded client's, as in `create_buy_order`.
@@ -22,9 +20,6 @@ const CLIENT_ID: i64 = 1;
 
 const DEFAULT_PAGE_SIZE: u32 = 10;
 const LARGEST_PAGE_SIZE: u32 = 1000;
-
-/// Above every id that an identity column draws: the newest page begins below it.
-const ABOVE_ALL_IDS: i64 = i64::MAX;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -37,10 +32,10 @@ const ABOVE_ALL_IDS: i64 = i64::MAX;
 struct Document;
 
 /// All routes of the service.
-pub fn router(read_model: PgPool, readiness: Readiness) -> Router {
+pub fn router(reader: Reader, readiness: Readiness) -> Router {
     let api = Router::new()
         .route("/buy_orders", get(buy_orders))
-        .with_state(read_model);
+        .with_state(reader);
     http::routes(api, Document::openapi(), readiness)
 }
 
@@ -103,7 +98,7 @@ impl PageQuery {
     )
 )]
 async fn buy_orders(
-    State(read_model): State<PgPool>,
+    State(reader): State<Reader>,
     query: QueryFields,
 ) -> Result<(HeaderMap, Json<Page>), ApiError> {
     let PageQuery {
@@ -116,29 +111,15 @@ async fn buy_orders(
         last_reference = last_reference.map(tracing::field::display),
         page_size,
     );
-    let page = database::with_connection(&read_model, async |connection| {
-        page(connection, CLIENT_ID, last_reference, page_size).await
+    let page = reader.page(PageRequest {
+        client_id: CLIENT_ID,
+        last_reference,
+        page_size,
     });
     let page = page.await?.ok_or(ApiError::UnknownReference)?;
+    METRICS.served(page.rows.len());
     let link = page
         .next(page_size)
         .and_then(|link| HeaderValue::try_from(link).ok());
     Ok((link.map(|link| (LINK, link)).into_iter().collect(), Json(page)))
-}
-
-/// Nothing when the client has no such order.
-async fn page(
-    connection: &mut PgConnection,
-    client_id: i64,
-    last_reference: Option<Uuid>,
-    page_size: u32,
-) -> sqlx::Result<Option<Page>> {
-    let below = match last_reference {
-        None => Some(ABOVE_ALL_IDS),
-        Some(reference) => db::position(connection, client_id, reference).await?,
-    };
-    let Some(below) = below else { return Ok(None) };
-    let rows = db::page(connection, client_id, below, page_size).await?;
-    METRICS.served(rows.len());
-    Ok(Some(Page::of(rows)))
 }

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use common::buy_order_event::BuyOrderCreated;
-use common::database::with_connection;
+use common::database::{Pool, with_connection};
 use common::range_checksum::{self, RangeChecksum};
 use rust_decimal::Decimal;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ type StoredRow = (
 );
 
 /// Writes the orders of these messages, those that are not there yet, and says for each what became of it, in their order.
-pub async fn apply(pool: &PgPool, messages: &[Message<'_>]) -> Vec<Outcome> {
+pub async fn apply(pool: &Pool, messages: &[Message<'_>]) -> Vec<Outcome> {
     let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
     match in_time(pool, &orders).await {
         Ok(outcomes) => outcomes,
@@ -35,7 +35,7 @@ pub async fn apply(pool: &PgPool, messages: &[Message<'_>]) -> Vec<Outcome> {
     }
 }
 
-async fn one_by_one(pool: &PgPool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
+async fn one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(orders.len());
     for order in orders {
         outcomes.push(match in_time(pool, std::slice::from_ref(order)).await {
@@ -78,7 +78,7 @@ fn is_fault_of_a_row(error: &sqlx::Error) -> bool {
     }
 }
 
-async fn in_time(pool: &PgPool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Outcome>> {
+async fn in_time(pool: &Pool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Outcome>> {
     with_connection(pool, async |connection| {
         insert_and_compare(connection, orders).await
     })

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use common::broker::{self, Backoff, Listening, Outgoing, Publishing, Verdict};
+use common::database::Pool;
 use common::{endpoints, trace};
 use lapin::message::Delivery;
 use opentelemetry::Context;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::db;
@@ -27,7 +27,7 @@ const CONFIRMED_AFTER_STOP: Duration = Duration::from_secs(2);
 
 /// Projects until it is told to stop; outages of broker or database only delay it.
 pub struct Projector {
-    pool: PgPool,
+    pool: Pool,
     queue: endpoints::Queue,
     backoff: Backoff,
     dead_letters: Option<Publishing>,
@@ -37,7 +37,7 @@ pub struct Projector {
 impl Projector {
     /// A projector into the database of `pool`.
     #[must_use]
-    pub fn new(pool: PgPool, queue: endpoints::Queue, stopping: CancellationToken) -> Self {
+    pub fn new(pool: Pool, queue: endpoints::Queue, stopping: CancellationToken) -> Self {
         let backoff = Backoff::starting_at(queue.connect_retry);
         Self {
             pool,

@@ -8,7 +8,6 @@ use common::endpoints::Database;
 use common::env::Env;
 use common::range_checksum::{End, Line, RangeChecksum};
 use common::service::{Outcome, print};
-use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +53,7 @@ struct Difference {
     read_model: RangeChecksum,
 }
 
-async fn compare(pool: &PgPool, patience: Duration) -> anyhow::Result<Outcome> {
+async fn compare(pool: &database::Pool, patience: Duration) -> anyhow::Result<Outcome> {
     let Comparison {
         first_id,
         end,
@@ -86,7 +85,7 @@ struct Comparison {
 }
 
 /// Reads the checksums of the write model from standard input, and compares each as it comes.
-async fn read_checksums(pool: &PgPool) -> anyhow::Result<Comparison> {
+async fn read_checksums(pool: &database::Pool) -> anyhow::Result<Comparison> {
     let mut lines = BufReader::new(stdin()).lines();
     let (mut first_id, mut next_id) = (None, None);
     let (mut ranges, mut orders) = (0, 0);
@@ -128,7 +127,7 @@ async fn read_checksums(pool: &PgPool) -> anyhow::Result<Comparison> {
     bail!("the checksums end too early, after {ranges} ranges: did `create_buy_order checksums` fail?")
 }
 
-async fn difference(pool: &PgPool, write_model: RangeChecksum) -> anyhow::Result<Option<Difference>> {
+async fn difference(pool: &database::Pool, write_model: RangeChecksum) -> anyhow::Result<Option<Difference>> {
     let (from_id, to_id) = (write_model.from_id, write_model.to_id);
     let read_model = with_connection(pool, async |connection| {
         db::checksum(connection, from_id, to_id).await
@@ -143,7 +142,7 @@ async fn difference(pool: &PgPool, write_model: RangeChecksum) -> anyhow::Result
 
 /// Looks at each once more, as long as there is time.
 async fn still_different(
-    pool: &PgPool,
+    pool: &database::Pool,
     differences: Vec<Difference>,
     deadline: Instant,
 ) -> anyhow::Result<Vec<Difference>> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 
+use super::Pool;
 use crate::metrics::{GaugeVec, HistogramVec, IntCounterVec, LATENCIES, counters, histograms, read_gauges};
 
 static WAITS: LazyLock<Waits> = LazyLock::new(|| Waits {
@@ -27,7 +28,7 @@ struct Waits {
     timeouts: IntCounterVec,
 }
 
-static POOLS: Mutex<Vec<PgPool>> = Mutex::new(Vec::new());
+static POOLS: Mutex<Vec<Pool>> = Mutex::new(Vec::new());
 
 static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
     read_gauges(
@@ -43,24 +44,28 @@ static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
 });
 
 /// Shows the connections of a pool from now on.
-pub(super) fn show(pool: &PgPool) {
-    WAITS.timeouts.with_label_values(&[name(pool).as_str()]);
+pub(super) fn show(pool: &Pool) {
+    WAITS
+        .timeouts
+        .with_label_values(&[name(pool.connections()).as_str()]);
     pools().push(pool.clone());
     LazyLock::force(&CONNECTIONS);
 }
 
-fn pools() -> MutexGuard<'static, Vec<PgPool>> {
+fn pools() -> MutexGuard<'static, Vec<Pool>> {
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read(pool: &PgPool, connections: &GaugeVec) {
-    let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-    // The two are read one after the other.
-    let in_use = pool.size().saturating_sub(idle);
-    let most = pool.options().get_max_connections();
+fn read(pool: &Pool, gauges: &GaugeVec) {
+    let connections = pool.connections();
+    let idle = connections.num_idle().saturating_add(pool.in_hand());
+    let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+    // They are read one after the other.
+    let in_use = connections.size().saturating_sub(idle);
+    let most = connections.options().get_max_connections();
     for (state, count) in [("idle", idle), ("in_use", in_use), ("max", most)] {
-        connections
-            .with_label_values(&[name(pool).as_str(), state])
+        gauges
+            .with_label_values(&[name(connections).as_str(), state])
             .set(count.into());
     }
 }

@@ -51,7 +51,8 @@ type ClaimedRow = (
 /// # Errors
 /// When the database is away, or holds an order that no event can be made of.
 pub async fn claim(connection: &mut PgConnection, most: i64, lease: Duration) -> sqlx::Result<Vec<Claimed>> {
-    // Relays that come at the same time skip each other's rows instead of queueing for them.
+    // Relays that come at the same time skip each other's rows instead of queueing for them. The orders are looked up one by one: joined,
+    // the whole table may be read for them, for as long as PostgreSQL has no statistics of it.
     let rows: Vec<ClaimedRow> = sqlx::query_as(
         "WITH free AS (
              SELECT id
@@ -67,11 +68,16 @@ pub async fn claim(connection: &mut PgConnection, most: i64, lease: Duration) ->
              WHERE outbox.id = free.id
              RETURNING outbox.id, outbox.buy_order_id, outbox.traceparent, outbox.claimed_until
          )
-         SELECT claimed.id, claimed.traceparent, claimed.claimed_until, buy_order.id, buy_order.client_id, buy_order.external_id, buy_order.created_at,
-                buy_order.currency_id, currency.iso3, buy_order.currency_amount, buy_order.btc_rate, buy_order.btc_amount
+         SELECT claimed.id, claimed.traceparent, claimed.claimed_until, made.*
          FROM claimed
-         JOIN buy_order ON buy_order.id = claimed.buy_order_id
-         JOIN currency ON currency.id = buy_order.currency_id
+         CROSS JOIN LATERAL (
+             SELECT buy_order.id, buy_order.client_id, buy_order.external_id, buy_order.created_at,
+                    buy_order.currency_id, currency.iso3, buy_order.currency_amount, buy_order.btc_rate, buy_order.btc_amount
+             FROM buy_order
+             JOIN currency ON currency.id = buy_order.currency_id
+             WHERE buy_order.id = claimed.buy_order_id
+             LIMIT 1
+         ) AS made
          ORDER BY claimed.id",
     )
     .bind(most)

@@ -3,8 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::database::with_connection;
-use sqlx::PgPool;
+use common::database::{Pool, with_connection};
 use time::OffsetDateTime;
 
 use crate::db::outbox::{self, Claimed};
@@ -68,7 +67,7 @@ impl Lease {
     ///
     /// # Errors
     /// When the database is away: the term stays as it was.
-    pub(super) async fn renew(&self, pool: &PgPool) -> sqlx::Result<()> {
+    pub(super) async fn renew(&self, pool: &Pool) -> sqlx::Result<()> {
         let old = self.until();
         let asked_at = Instant::now();
         let renewed = with_connection(pool, async |connection| {

@@ -1,0 +1,147 @@
+//! Questions that come while one is being answered are asked together next: at a low load each is asked at once and alone, at a high one
+//! many share a round trip. An answer is never older than the question.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Questions that wait to be taken; who comes then waits to wait.
+const MOST_WAITING: usize = 2_000;
+
+/// Round trips take a millisecond or so. One that takes longer than this holds up nobody: those who came after it are asked for beside it.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+type Waiting<Q, A> = (Q, oneshot::Sender<A>);
+
+/// Takes questions; cheap to clone.
+#[derive(Debug)]
+pub struct Coalesced<Q, A> {
+    questions: mpsc::Sender<Waiting<Q, A>>,
+}
+
+impl<Q, A> Clone for Coalesced<Q, A> {
+    fn clone(&self) -> Self {
+        Self {
+            questions: self.questions.clone(),
+        }
+    }
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Coalesced<Q, A> {
+    /// Has questions answered by `ask`, which is given `most_together` at most, and answers each of them, in their order. Must be called
+    /// inside the async runtime; the task that asks ends with the last clone.
+    pub fn new<F>(most_together: usize, ask: impl Fn(Vec<Q>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Vec<A>> + Send + 'static,
+    {
+        let (questions, waiting) = mpsc::channel(MOST_WAITING);
+        tokio::spawn(answer_all(waiting, most_together, ask));
+        Self { questions }
+    }
+
+    /// The answer to a question; nothing where asking came to no end.
+    pub async fn ask(&self, question: Q) -> Option<A> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send((question, answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+async fn answer_all<Q, A, F>(
+    mut waiting: mpsc::Receiver<Waiting<Q, A>>,
+    most_together: usize,
+    ask: impl Fn(Vec<Q>) -> F,
+) where
+    A: Send + 'static,
+    F: Future<Output = Vec<A>> + Send + 'static,
+{
+    let mut taken = Vec::new();
+    while waiting.recv_many(&mut taken, most_together).await > 0 {
+        let (questions, askers): (Vec<Q>, Vec<oneshot::Sender<A>>) = taken.drain(..).unzip();
+        let asked = ask(questions);
+        let round_trip = tokio::spawn(async move {
+            for (asker, answer) in askers.into_iter().zip(asked.await) {
+                // Who asked may have hung up.
+                let _ = asker.send(answer);
+            }
+        });
+        // Where it panics its askers get no answer, and the next are asked for all the same.
+        let _ = timeout(PATIENCE, round_trip).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Answers each question with the number of the round trip, as soon as it has a permit for that.
+    fn numbered(permits: &Arc<Semaphore>) -> Coalesced<u32, (u32, usize)> {
+        let round_trips = AtomicUsize::new(0);
+        let permits = Arc::clone(permits);
+        Coalesced::new(10, move |questions: Vec<u32>| {
+            let round_trip = round_trips.fetch_add(1, Ordering::Relaxed);
+            let permits = Arc::clone(&permits);
+            async move {
+                if let Ok(permit) = permits.acquire().await {
+                    permit.forget();
+                }
+                questions
+                    .into_iter()
+                    .map(|question| (question, round_trip))
+                    .collect()
+            }
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_come_meanwhile_are_asked_for_together_and_each_gets_its_answer() {
+        let permits = Arc::new(Semaphore::new(0));
+        let asked = numbered(&permits);
+        let first = tokio::spawn({
+            let asked = asked.clone();
+            async move { asked.ask(0).await }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let others = tokio::spawn(async move { join_all((1..4).map(|question| asked.ask(question))).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        permits.add_permits(2);
+        assert_eq!(first.await.ok(), Some(Some((0, 0))));
+        let answers = others.await.unwrap_or_default();
+        assert_eq!(answers, [Some((1, 1)), Some((2, 1)), Some((3, 1))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_holds_up_nobody() {
+        let permits = Arc::new(Semaphore::new(0));
+        let asked = numbered(&permits);
+        let hanging = tokio::spawn({
+            let asked = asked.clone();
+            async move { asked.ask(0).await }
+        });
+        tokio::time::sleep(PATIENCE + Duration::from_millis(1)).await;
+        let next = tokio::spawn(async move { asked.ask(1).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        permits.add_permits(2);
+        // Semaphores are fair: the one that hung is served first, and both are served.
+        assert_eq!(hanging.await.ok(), Some(Some((0, 0))));
+        assert_eq!(next.await.ok(), Some(Some((1, 1))));
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_the_next_are_answered() {
+        let asked = Coalesced::new(10, async |questions: Vec<u32>| {
+            assert!(!questions.contains(&0), "as it should be");
+            questions
+        });
+        assert_eq!(asked.ask(0).await, None);
+        assert_eq!(asked.ask(1).await, Some(1));
+    }
+}
