@@ -35,7 +35,7 @@ use crate::databases::{Territory, database_variables};
 use crate::http_client::http_client;
 use crate::ports::Lease;
 use crate::prices::PriceSimulator;
-use crate::process::locked;
+use crate::process::{Output, locked};
 use crate::servers::{Addresses, BrokerAddress, Servers};
 use crate::service::Service;
 use crate::shared;
@@ -56,6 +56,7 @@ pub struct Cluster {
     contract: BTreeMap<String, String>,
     overrides: Mutex<Vec<(Service, String, String)>>,
     clocks: Mutex<BTreeMap<Service, BTreeMap<String, String>>>,
+    brief_output: bool,
 }
 
 impl Cluster {
@@ -65,7 +66,7 @@ impl Cluster {
     /// When a binary is missing or a part does not become healthy; the message holds its last log lines.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let own_servers = if options.own_servers {
-            Some(Servers::start(options.write_model_disk_bytes).await?)
+            Some(Servers::start(&options).await?)
         } else {
             None
         };
@@ -88,6 +89,7 @@ impl Cluster {
             read_model: pool(&territory.addresses.read_model),
             links: links::start(&options.links, &contract)?,
             contract,
+            brief_output: options.brief_output,
             services: Mutex::default(),
             extras: Mutex::default(),
             overrides: Mutex::new(options.env),
@@ -98,7 +100,7 @@ impl Cluster {
             own_servers,
         };
         for (service, lease) in leases {
-            let replica = Arc::new(Replica::new(service, lease)?);
+            let replica = Arc::new(Replica::new(service, lease, cluster.new_output()));
             locked(&cluster.services).insert(service, replica);
         }
         for service in &options.services {
@@ -224,7 +226,7 @@ impl Cluster {
     /// # Errors
     /// When it does not become healthy.
     pub async fn start_extra(&self, service: Service) -> anyhow::Result<String> {
-        let replica = Arc::new(Replica::new(service, Lease::take()?)?);
+        let replica = Arc::new(Replica::new(service, Lease::take()?, self.new_output()));
         replica.start(self.environment_at(service, replica.port()))?;
         locked(&self.extras).push(Arc::clone(&replica));
         replica.healthy(&self.http).await?;
@@ -269,6 +271,12 @@ impl Cluster {
         Some(self.replica(service).ok()?.process().ok()?.pid())
     }
 
+    /// The process id of an extra process, by its URL.
+    #[must_use]
+    pub fn pid_extra(&self, url: &str) -> Option<u32> {
+        Some(self.extra(url).ok()?.process().ok()?.pid())
+    }
+
     /// The events that a service wrote to stdout so far, over all its runs.
     #[must_use]
     pub fn logs(&self, service: Service) -> Vec<serde_json::Value> {
@@ -295,6 +303,14 @@ impl Cluster {
         started
             .map(|(service, replica)| format!("{}:\n{}", service.name(), replica.tail()))
             .collect()
+    }
+
+    fn new_output(&self) -> Output {
+        if self.brief_output {
+            Output::brief()
+        } else {
+            Output::in_memory()
+        }
     }
 
     fn replica(&self, service: Service) -> anyhow::Result<Arc<Replica>> {

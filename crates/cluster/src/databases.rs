@@ -49,6 +49,15 @@ impl Territory {
         )?;
         Ok(territory)
     }
+
+    /// Makes another database like that of the write model: migrated, empty, and used by no service. It is deleted with its server.
+    pub(crate) async fn another_write_model(&self) -> anyhow::Result<DatabaseAddress> {
+        let template = template(&self.addresses).await?;
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let database = self.addresses.write_model.named(&name);
+        create_database(&database, Some(&template)).await?;
+        Ok(database)
+    }
 }
 
 impl Drop for Territory {

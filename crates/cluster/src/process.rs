@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const KEPT_BESIDE_FILE: usize = 200;
 /// Of a program in a test.
 const KEPT_IN_MEMORY: usize = 500_000;
+/// Bytes of a program whose output is brief: as much as a pipe holds, so that one read empties it.
+const KEPT_OF_BRIEF: usize = 65_536;
 
 /// What to run, as whom, and how to end it.
 #[derive(Debug, Clone)]
@@ -280,12 +282,17 @@ impl Drop for Process {
     }
 }
 
-/// The lines that a program wrote, over all its runs.
+/// What a program wrote, over all its runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Output(Arc<Mutex<Lines>>);
+pub(crate) enum Output {
+    /// Line by line.
+    Lines(Arc<Mutex<Lines>>),
+    /// The end of it, as it came.
+    Brief(Arc<Mutex<Vec<u8>>>),
+}
 
 #[derive(Debug, Default)]
-struct Lines {
+pub(crate) struct Lines {
     kept: VecDeque<String>,
     file: Option<File>,
 }
@@ -293,62 +300,91 @@ struct Lines {
 impl Output {
     /// Kept in memory only.
     pub(crate) fn in_memory() -> Self {
-        Self(Arc::default())
+        Self::Lines(Arc::default())
     }
 
     /// Appended to a file; only the last ones are kept in memory.
     pub(crate) fn to_file(path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.with_context(|| format!("could not open {}", path.display()))?;
-        Ok(Self(Arc::new(Mutex::new(Lines {
+        Ok(Self::Lines(Arc::new(Mutex::new(Lines {
             kept: VecDeque::new(),
             file: Some(file),
         }))))
     }
 
-    /// All lines so far.
+    /// Read in large pieces, of which only the last are kept.
+    pub(crate) fn brief() -> Self {
+        Self::Brief(Arc::default())
+    }
+
+    /// All lines so far, as far as they are kept.
     pub(crate) fn lines(&self) -> Vec<String> {
-        locked(&self.0).kept.iter().cloned().collect()
+        self.last_lines(usize::MAX)
+    }
+
+    fn last_lines(&self, most: usize) -> Vec<String> {
+        match self {
+            Self::Lines(lines) => {
+                let lines = locked(lines);
+                let from = lines.kept.len().saturating_sub(most);
+                lines.kept.iter().skip(from).cloned().collect()
+            }
+            Self::Brief(end) => {
+                let end = String::from_utf8_lossy(&locked(end)).into_owned();
+                let lines: Vec<String> = end.lines().map(str::to_owned).collect();
+                let from = lines.len().saturating_sub(most);
+                lines.into_iter().skip(from).collect()
+            }
+        }
     }
 
     /// The last lines, indented for a message.
     pub(crate) fn tail(&self) -> String {
-        let lines = locked(&self.0);
-        let from = lines.kept.len().saturating_sub(15);
-        lines
-            .kept
-            .iter()
-            .skip(from)
-            .map(|line| format!("    {line}\n"))
-            .collect()
+        let lines = self.last_lines(15);
+        lines.iter().map(|line| format!("    {line}\n")).collect()
     }
+}
 
-    fn add(&self, line: String) {
-        let mut lines = locked(&self.0);
-        if let Some(file) = &mut lines.file {
+impl Lines {
+    fn add(&mut self, line: String) {
+        if let Some(file) = &mut self.file {
             // A full disk must not take the cluster down.
             let _ = writeln!(file, "{line}");
         }
-        let limit = if lines.file.is_some() {
+        let limit = if self.file.is_some() {
             KEPT_BESIDE_FILE
         } else {
             KEPT_IN_MEMORY
         };
-        if lines.kept.len() >= limit {
-            lines.kept.pop_front();
+        if self.kept.len() >= limit {
+            self.kept.pop_front();
         }
-        lines.kept.push_back(line);
+        self.kept.push_back(line);
     }
 }
 
 fn keep(stream: Option<impl Read + Send + 'static>, output: &Output) {
     let Some(stream) = stream else { return };
     let output = output.clone();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            output.add(String::from_utf8_lossy(&line).into_owned());
+    std::thread::spawn(move || match output {
+        Output::Lines(lines) => {
+            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                locked(&lines).add(String::from_utf8_lossy(&line).into_owned());
+            }
         }
+        Output::Brief(end) => keep_end(stream, &end),
     });
+}
+
+fn keep_end(mut stream: impl Read, end: &Mutex<Vec<u8>>) {
+    let mut piece = vec![0; KEPT_OF_BRIEF];
+    while let Ok(length @ 1..) = stream.read(&mut piece) {
+        let mut end = locked(end);
+        end.extend(piece.iter().take(length));
+        let excess = end.len().saturating_sub(KEPT_OF_BRIEF);
+        end.drain(..excess);
+    }
 }
 
 /// The parent-death signal fires when the *thread* that started a child ends, and tests run on threads that come and go:

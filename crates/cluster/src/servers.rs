@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Options;
 use crate::ports::Lease;
 use crate::process::Output;
 
-pub(crate) use postgres::{Durability, Postgres};
+pub(crate) use postgres::{Durability, Postgres, Setup};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
 pub(crate) use small_disk::SmallDisk;
 use temporary::TemporaryFolder;
@@ -136,7 +137,7 @@ pub struct Addresses {
     pub broker: BrokerAddress,
 }
 
-/// Servers for tests: quick rather than durable, in a temporary folder that is deleted with them.
+/// Servers for tests and benchmarks, in a temporary folder that is deleted with them: quick rather than durable, unless asked to be durable.
 #[derive(Debug)]
 pub struct Servers {
     pub(crate) write_model: Postgres,
@@ -154,24 +155,32 @@ impl Servers {
     /// # Errors
     /// When a server is not installed or does not start.
     pub async fn start_temporary() -> anyhow::Result<Self> {
-        Self::start(None).await
+        Self::start(&Options::default()).await
     }
 
-    /// Starts a set of servers whose write model has a disk of this size, if one is given.
-    pub(crate) async fn start(write_model_disk_bytes: Option<u64>) -> anyhow::Result<Self> {
+    /// Starts a set of servers as `options` say.
+    pub(crate) async fn start(options: &Options) -> anyhow::Result<Self> {
+        let setup = Setup {
+            durability: if options.durable {
+                Durability::WhileItRuns
+            } else {
+                Durability::None
+            },
+            settings: &options.database_settings,
+        };
         let folder = TemporaryFolder::create()?;
         let read_model_folder = folder.path().join("read_model");
         let mut write_model_folder = folder.path().join("write_model");
         let mut write_model_disk = None;
-        if let Some(bytes) = write_model_disk_bytes {
+        if let Some(bytes) = options.write_model_disk_bytes {
             let disk = SmallDisk::mount(&write_model_folder, bytes).await?;
             disk.folder().clone_into(&mut write_model_folder);
             write_model_disk = Some(disk);
         }
         let (write_model, read_model, rabbitmq) = tokio::try_join!(
-            database(&write_model_folder, "write_model"),
-            database(&read_model_folder, "read_model"),
-            broker(folder.path()),
+            database(&write_model_folder, "write_model", setup),
+            database(&read_model_folder, "read_model", setup),
+            broker(folder.path(), setup.durability),
         )?;
         if write_model_disk.is_some() {
             write_model.keep_log_small().await?;
@@ -196,7 +205,7 @@ impl Servers {
     }
 }
 
-async fn database(folder: &Path, model: &str) -> anyhow::Result<Postgres> {
+async fn database(folder: &Path, model: &str, setup: Setup<'_>) -> anyhow::Result<Postgres> {
     let lease = Lease::take()?;
     let address = DatabaseAddress {
         host: "127.0.0.1".to_owned(),
@@ -205,24 +214,18 @@ async fn database(folder: &Path, model: &str) -> anyhow::Result<Postgres> {
         password: format!("{model}_password"),
         name: model.to_owned(),
     };
-    Postgres::start(
-        folder,
-        address,
-        Durability::None,
-        Output::in_memory(),
-        Some(lease),
-    )
-    .await
-    .with_context(|| format!("the PostgreSQL instance of the {model} did not start"))
+    Postgres::start(folder, address, setup, Output::in_memory(), Some(lease))
+        .await
+        .with_context(|| format!("the PostgreSQL instance of the {model} did not start"))
 }
 
-async fn broker(folder: &Path) -> anyhow::Result<RabbitMq> {
+async fn broker(folder: &Path, durability: Durability) -> anyhow::Result<RabbitMq> {
     let ports = RabbitMqPorts::free()?;
     RabbitMq::start(
         &folder.join("queue"),
         ports,
         ("pydist", "pydist_password"),
-        Durability::None,
+        durability,
         Output::in_memory(),
     )
     .await

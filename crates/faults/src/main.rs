@@ -82,7 +82,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let section = section(&rows, arguments.seed..seed, began.elapsed());
     println!("\n{section}");
     if let Some(page) = &arguments.report {
-        report::write(page, &section)?;
+        cluster::write_report(page, "./test.sh faults --report", &section)?;
     }
     for command in &failed {
         println!("FAILED; to repeat it: {command}");

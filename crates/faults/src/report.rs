@@ -2,17 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::Duration;
-
-use anyhow::{Context as _, bail};
 
 use crate::audit::Damage;
 use crate::ledger::{Entry, Outcome};
 use crate::stage::Fault;
-
-const BEGIN: &str = "<!-- begin: written by ./test.sh faults --report -->";
-const END: &str = "<!-- end -->";
 
 /// What happened while faults of one kind were at work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,21 +160,6 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Puts `section` between the marks of a page, in place of what stood there.
-///
-/// # Errors
-/// When the page cannot be read or written, or has no marks.
-pub fn write(page: &Path, section: &str) -> anyhow::Result<()> {
-    let context = || page.display().to_string();
-    let text = std::fs::read_to_string(page).with_context(context)?;
-    let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
-        bail!("{} has no marks to write between", page.display());
-    };
-    let begin = begin + BEGIN.len();
-    let replaced = format!("{}\n\n{section}\n{}", &text[..begin], &text[end..]);
-    std::fs::write(page, replaced).with_context(context)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,18 +190,5 @@ mod tests {
             summary,
             expected.map(|(number, kind, requests)| (number, kind.to_owned(), requests))
         );
-    }
-
-    #[test]
-    fn a_section_is_replaced_between_its_marks() -> anyhow::Result<()> {
-        let page = std::env::temp_dir().join(format!("report-{}.md", std::process::id()));
-        std::fs::write(&page, format!("before\n{BEGIN}\nold\n{END}\nafter\n"))?;
-        write(&page, "new\n")?;
-        assert_eq!(
-            std::fs::read_to_string(&page)?,
-            format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n")
-        );
-        std::fs::remove_file(&page)?;
-        Ok(())
     }
 }

@@ -13,6 +13,13 @@ pub struct Options {
     /// PostgreSQL and RabbitMQ processes of this cluster's own, for tests that stop or kill them. Starting them takes
     /// seconds; by default the servers are shared, and only databases and virtual host are private.
     pub own_servers: bool,
+    /// Whether own servers are as durable as in production, for benchmarks: what tests do not need costs most of an order.
+    pub durable: bool,
+    /// Parameters of both PostgreSQL instances, with their values (own servers only).
+    pub database_settings: Vec<(String, String)>,
+    /// Whether only the end of what services write is kept. Their output is read as a collector would, and not split into lines: for
+    /// benchmarks, whose services write gigabytes.
+    pub brief_output: bool,
     /// The size of a disk that holds the data of the write model's PostgreSQL and nothing else, for tests that fill it (own servers only).
     /// It is memory, and needs root. 160 MiB is little: the databases of a test and a log of up to 64 MB or so have to fit.
     pub write_model_disk_bytes: Option<u64>,
@@ -29,6 +36,9 @@ impl Default for Options {
         Self {
             services: Service::ALL.to_vec(),
             own_servers: false,
+            durable: false,
+            database_settings: Vec::new(),
+            brief_output: false,
             write_model_disk_bytes: None,
             migrated: true,
             env: Vec::new(),
@@ -65,6 +75,27 @@ impl Options {
     #[must_use]
     pub fn with_own_servers(mut self) -> Self {
         self.own_servers = true;
+        self
+    }
+
+    /// With own servers that are as durable as in production: see [`Options::durable`].
+    #[must_use]
+    pub fn with_durable_servers(mut self) -> Self {
+        self.durable = true;
+        self.with_own_servers()
+    }
+
+    /// With own servers, and a parameter of both PostgreSQL instances.
+    #[must_use]
+    pub fn with_database_setting(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.database_settings.push((name.to_owned(), value.into()));
+        self.with_own_servers()
+    }
+
+    /// With only the end of the services' output kept: see [`Options::brief_output`].
+    #[must_use]
+    pub fn with_brief_output(mut self) -> Self {
+        self.brief_output = true;
         self
     }
 

@@ -28,10 +28,9 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// A process that is still to be started, with its output kept in memory.
-    pub(crate) fn new(service: Service, lease: Lease) -> anyhow::Result<Self> {
-        let port = lease.port();
-        Ok(Self::build(service, port, Some(lease), Output::in_memory()))
+    /// A process that is still to be started.
+    pub(crate) fn new(service: Service, lease: Lease, output: Output) -> Self {
+        Self::build(service, lease.port(), Some(lease), output)
     }
 
     /// A process that is still to be started, on a port that was chosen, with its output in a file.

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 
 use super::Cluster;
-use crate::servers::Servers;
+use crate::servers::{DatabaseAddress, Servers};
 
 /// A server of a cluster with own servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,15 @@ impl Cluster {
         }
     }
 
+    /// Makes another write model on the same server: migrated, empty, and used by no service (own servers only, with which it ends).
+    ///
+    /// # Errors
+    /// When the servers are shared, or do not answer.
+    pub async fn another_write_model(&self) -> anyhow::Result<DatabaseAddress> {
+        self.servers()?;
+        self.territory.another_write_model().await
+    }
+
     /// Freezes a server's main process by SIGSTOP (own servers only).
     ///
     /// # Errors
@@ -89,6 +98,17 @@ impl Cluster {
     /// When the servers are shared, or it does not run.
     pub fn resume_server(&self, server: Server) -> anyhow::Result<()> {
         self.signal_server(server, Signal::CONT)
+    }
+
+    /// The id of a server's main process (own servers only), when it runs.
+    #[must_use]
+    pub fn server_pid(&self, server: Server) -> Option<u32> {
+        let servers = self.own_servers.as_ref()?;
+        match server {
+            Server::WriteModel => servers.write_model.pid(),
+            Server::ReadModel => servers.read_model.pid(),
+            Server::Broker => servers.rabbitmq.pids().first().copied(),
+        }
     }
 
     /// [`Cluster::stop_server`] of the broker.

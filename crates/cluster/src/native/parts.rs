@@ -15,7 +15,7 @@ use crate::databases::create_vhost;
 use crate::http_client::http_client;
 use crate::prices::PriceSimulator;
 use crate::process::Output;
-use crate::servers::{DatabaseAddress, Durability, Postgres, RabbitMq, RabbitMqPorts};
+use crate::servers::{DatabaseAddress, Durability, Postgres, RabbitMq, RabbitMqPorts, Setup};
 use crate::service::Service;
 
 /// Everything that runs. Dropping it stops the services, then the servers, in order.
@@ -181,5 +181,9 @@ async fn database(
         name: contract.get(&format!("{prefix}_POSTGRES_DB"))?.to_owned(),
     };
     let log = Output::to_file(&folder.new_log(model))?;
-    Postgres::start(&data.join(model), address, Durability::Full, log, None).await
+    let setup = Setup {
+        durability: Durability::Full,
+        settings: &[],
+    };
+    Postgres::start(&data.join(model), address, setup, log, None).await
 }

@@ -28,8 +28,18 @@ const FROM: &str = "/";
 pub(crate) enum Durability {
     /// As in production.
     Full,
+    /// As in production while it runs, for benchmarks; the data is deleted at the end, so it need not end in order.
+    WhileItRuns,
     /// For tests: the data is deleted at the end anyway.
     None,
+}
+
+/// How an instance is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    pub(crate) durability: Durability,
+    /// Parameters by name, with their values; they win over our own.
+    pub(crate) settings: &'a [(String, String)],
 }
 
 /// An instance that can be stopped, killed and started again on the same port.
@@ -48,7 +58,7 @@ impl Postgres {
     pub(crate) async fn start(
         folder: &Path,
         address: DatabaseAddress,
-        durability: Durability,
+        setup: Setup<'_>,
         output: Output,
         lease: Option<Lease>,
     ) -> anyhow::Result<Self> {
@@ -60,7 +70,7 @@ impl Postgres {
             initialise(&binaries, folder, &address, account.as_ref()).await?;
         }
         let server = Self {
-            program: program(&binaries, folder, &address, durability, account),
+            program: program(&binaries, folder, &address, setup, account),
             output,
             data,
             address,
@@ -267,7 +277,10 @@ fn program(
     binaries: &Path,
     folder: &Path,
     address: &DatabaseAddress,
-    durability: Durability,
+    Setup {
+        durability,
+        settings: own,
+    }: Setup<'_>,
     account: Option<Account>,
 ) -> Program {
     let mut settings = vec![
@@ -285,6 +298,8 @@ fn program(
         // synchronous_commit off a kill would lose commits, too.
         settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
     }
+    // Of a parameter that is given twice, PostgreSQL takes the last value.
+    settings.extend(own.iter().map(|(name, value)| format!("{name}={value}")));
     let mut program = Program::new("PostgreSQL", binaries.join("postgres"))
         .arguments(["-D".into(), folder.join("data").into_os_string()])
         .arguments(settings.iter().flat_map(|setting| ["-c", setting]));
