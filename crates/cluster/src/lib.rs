@@ -49,7 +49,7 @@ pub use prices::{Behaviour, PriceSimulator, Rates};
 pub use process::Vitals;
 pub use proxy::{TcpProxy, Traffic};
 pub use report_page::write_report;
-pub use servers::{Addresses, BrokerAddress, DatabaseAddress, Servers};
+pub use servers::{Addresses, BrokerAddress, DatabaseAddress, Servers, postgres_binaries};
 pub use service::Service;
 pub use shared::SERVERS_VARIABLE;
 pub use wait::wait_until;

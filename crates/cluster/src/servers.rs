@@ -16,6 +16,7 @@ use crate::cluster::Options;
 use crate::ports::Lease;
 use crate::process::Output;
 
+pub use postgres::postgres_binaries;
 pub(crate) use postgres::{Durability, Postgres, Setup};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
 pub(crate) use small_disk::SmallDisk;

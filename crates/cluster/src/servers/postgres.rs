@@ -62,7 +62,7 @@ impl Postgres {
         output: Output,
         lease: Option<Lease>,
     ) -> anyhow::Result<Self> {
-        let binaries = binaries()?;
+        let binaries = postgres_binaries()?;
         let account = Account::for_server("postgres")?;
         private_directory(folder, account.as_ref())?;
         let data = folder.join("data");
@@ -247,8 +247,11 @@ fn refuses_credentials(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| code == "28P01")
 }
 
-/// The folder with `initdb` and `postgres`: of Debian's newest version, else of the search path.
-pub(crate) fn binaries() -> anyhow::Result<PathBuf> {
+/// The folder with `initdb`, `postgres` and its tools: of Debian's newest version, else of the search path.
+///
+/// # Errors
+/// When PostgreSQL is not installed.
+pub fn postgres_binaries() -> anyhow::Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

@@ -1,0 +1,188 @@
+//! What was measured.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// One figure, beside what it is held against.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figure {
+    /// Of which measurement.
+    pub group: &'static str,
+    /// What of it.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// Of what, for example `/s`; empty for a count.
+    pub unit: &'static str,
+    /// What it is held against, measured in the same run.
+    pub against: Option<Against>,
+    /// `value` as a part of what it is held against.
+    pub ratio: Option<f64>,
+}
+
+/// What a figure is held against, in the same unit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Against {
+    /// What it is.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+}
+
+/// All figures of a run, in the order in which they were measured.
+#[derive(Debug, Default, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Figures(Vec<Figure>);
+
+impl Figures {
+    /// Adds a figure that stands by itself.
+    pub fn add(&mut self, group: &'static str, name: impl Into<String>, value: f64, unit: &'static str) {
+        self.push(group, name.into(), value, unit, None);
+    }
+
+    /// Adds a figure and what it is held against.
+    pub fn add_against(
+        &mut self,
+        group: &'static str,
+        name: impl Into<String>,
+        (value, unit): (f64, &'static str),
+        (other, other_value): (impl Into<String>, f64),
+    ) {
+        let against = Against {
+            name: other.into(),
+            value: other_value,
+        };
+        self.push(group, name.into(), value, unit, Some(against));
+    }
+
+    fn push(
+        &mut self,
+        group: &'static str,
+        name: String,
+        value: f64,
+        unit: &'static str,
+        against: Option<Against>,
+    ) {
+        let ratio = against
+            .as_ref()
+            .map(|against| value / against.value)
+            .filter(|ratio| ratio.is_finite());
+        let figure = Figure {
+            group,
+            name,
+            value,
+            unit,
+            against,
+            ratio,
+        };
+        self.0.push(figure);
+    }
+
+    /// The figures, in their order.
+    #[must_use]
+    pub fn all(&self) -> &[Figure] {
+        &self.0
+    }
+
+    /// The figure of this group and name.
+    #[must_use]
+    pub fn get(&self, group: &str, name: &str) -> Option<&Figure> {
+        self.0
+            .iter()
+            .find(|figure| figure.group == group && figure.name == name)
+    }
+
+    /// The table in Markdown.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::from("| | measurement | figure | against | ratio |\n|---|---|---|---|---|\n");
+        for figure in &self.0 {
+            let Figure {
+                group,
+                name,
+                value,
+                unit,
+                against,
+                ratio,
+            } = figure;
+            let against = against.as_ref().map_or_else(String::new, |against| {
+                format!("{}: {}", against.name, with_unit(against.value, unit))
+            });
+            let ratio = ratio.map_or_else(String::new, rounded);
+            let figure = with_unit(*value, unit);
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "| {group} | {name} | {figure} | {against} | {ratio} |");
+        }
+        text
+    }
+}
+
+/// A figure with its unit, as people read it.
+#[must_use]
+pub fn with_unit(value: f64, unit: &str) -> String {
+    let space = if unit.is_empty() || unit.starts_with('/') {
+        ""
+    } else {
+        " "
+    };
+    format!("{}{space}{unit}", rounded(value))
+}
+
+/// Three digits or so; whole numbers in full, by thousands.
+fn rounded(value: f64) -> String {
+    let decimals = match value.abs() {
+        magnitude if magnitude >= 100.0 || magnitude.fract() == 0.0 => 0,
+        magnitude if magnitude >= 10.0 => 1,
+        magnitude if magnitude >= 0.1 => 2,
+        _ => 4,
+    };
+    let text = format!("{value:.decimals$}");
+    let (whole, fraction) = text
+        .split_once('.')
+        .map_or((text.as_str(), None), |(whole, fraction)| (whole, Some(fraction)));
+    let mut grouped = String::new();
+    for (place, digit) in whole.chars().enumerate() {
+        let left = whole.len() - place;
+        if place > 0 && left.is_multiple_of(3) && !grouped.ends_with('-') {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    fraction.map_or(grouped.clone(), |fraction| format!("{grouped}.{fraction}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_shown_with_what_it_is_held_against() {
+        let mut figures = Figures::default();
+        figures.add_against("orders", "64 connections", (12_345.6, "/s"), ("pgbench", 2_000.0));
+        figures.add("orders", "failed", 0.0, "");
+        let table = figures.table();
+        let rows: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(
+            rows,
+            [
+                "| orders | 64 connections | 12,346/s | pgbench: 2,000/s | 6.17 |",
+                "| orders | failed | 0 |  |  |",
+            ]
+        );
+        assert!(
+            figures
+                .get("orders", "failed")
+                .is_some_and(|figure| figure.ratio.is_none())
+        );
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_what_can_be_told() {
+        let texts = [1_234_567.8, 100.4, 99.96, 1.005, 0.012_34, 3.0, -1234.5].map(rounded);
+        assert_eq!(
+            texts,
+            ["1,234,568", "100", "100.0", "1.00", "0.0123", "3", "-1,234"]
+        );
+    }
+}

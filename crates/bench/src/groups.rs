@@ -1,0 +1,47 @@
+//! What is measured. A group is a module with an `async fn measure(&mut Bench) -> anyhow::Result<()>`, and a line in [`ALL`].
+
+mod orders;
+mod pages;
+mod quotes;
+mod repeats;
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::bench::Bench;
+
+type Measure = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, anyhow::Result<()>>;
+
+/// Measurements that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// What `--only` is given, and what its figures are filed under.
+    pub name: &'static str,
+    /// What is measured.
+    pub about: &'static str,
+    /// Measures it: the figures go into the bench. An error means that a measurement could not be made.
+    pub measure: Measure,
+}
+
+/// All groups, in their order. Those that share the cluster come first.
+pub const ALL: &[Group] = &[
+    Group {
+        name: orders::NAME,
+        about: "orders accepted a second, and their latency, beside pgbench with one order per transaction",
+        measure: |bench| Box::pin(orders::measure(bench)),
+    },
+    Group {
+        name: repeats::NAME,
+        about: "repeats answered a second, beside pgbench with the look-up alone",
+        measure: |bench| Box::pin(repeats::measure(bench)),
+    },
+    Group {
+        name: pages::NAME,
+        about: "pages a second, beside pgbench with the same SELECT, and beside a handler that answers a constant",
+        measure: |bench| Box::pin(pages::measure(bench)),
+    },
+    Group {
+        name: quotes::NAME,
+        about: "quotes a second with a warm cache, and how often Coinbase was asked",
+        measure: |bench| Box::pin(quotes::measure(bench)),
+    },
+];

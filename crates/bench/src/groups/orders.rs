@@ -1,0 +1,98 @@
+//! Orders accepted: as many as come back, beside the same rows written by `pgbench`, one order per transaction.
+
+use cluster::{Cluster, DatabaseAddress, Service};
+
+use crate::bench::{Bench, quiet};
+use crate::pgbench::{self, Work};
+use crate::wrk::{Ask, Load};
+
+pub(super) const NAME: &str = "orders";
+
+const CONNECTIONS: [u32; 4] = [1, 16, 64, 256];
+/// Those that the targets name, and the clients of `pgbench` that they are held against besides as many as connections.
+const TARGET: (u32, u32) = (64, 32);
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    // Not the one that the service uses, so that nobody relays what pgbench writes.
+    let bare = cluster.another_write_model().await?;
+    warm_up(bench, &cluster).await?;
+    let mut failed = 0;
+    for connections in CONNECTIONS {
+        failed += beside_pgbench(bench, &cluster, &bare, connections).await?;
+    }
+    bench.figures.add(NAME, "failed", f64::from(failed), "");
+    Ok(())
+}
+
+/// Pools are filled and the price is known.
+async fn warm_up(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
+    let load = load(bench, 64);
+    let url = cluster.url(Service::CreateBuyOrder);
+    bench.load("orders, warm-up", &url, load).await?;
+    quiet(cluster).await
+}
+
+fn load(bench: &Bench, connections: u32) -> Load {
+    Load {
+        ask: Ask::NewOrders,
+        connections,
+        duration: bench.duration(),
+        rate: None,
+    }
+}
+
+/// How many requests failed.
+async fn beside_pgbench(
+    bench: &mut Bench,
+    cluster: &Cluster,
+    bare: &DatabaseAddress,
+    connections: u32,
+) -> anyhow::Result<u32> {
+    let name = if connections == 1 {
+        "1 connection".to_owned()
+    } else {
+        format!("{connections} connections")
+    };
+    let load = load(bench, connections);
+    let url = cluster.url(Service::CreateBuyOrder);
+    let ours = bench.load(&format!("orders, {name}"), &url, load).await?;
+    quiet(cluster).await?;
+    let theirs = pgbench::run(
+        bench.folder(),
+        bare,
+        Work::OneOrder,
+        connections,
+        bench.duration(),
+    )
+    .await?;
+
+    let figures = &mut bench.figures;
+    let other = format!("`pgbench`, {connections} clients");
+    let (rate, other_rate) = (ours.per_second(), theirs.per_second);
+    figures.add_against(NAME, name.clone(), (rate, "/s"), (&other, other_rate));
+    for (what, ours_us, theirs_us) in [
+        ("p50", ours.p50_us, theirs.p50_us),
+        ("p99", ours.p99_us, theirs.p99_us),
+        ("p99.9", ours.p999_us, theirs.p999_us),
+    ] {
+        let latency = (ours_us / 1000.0, "ms");
+        figures.add_against(
+            NAME,
+            format!("{name}, {what}"),
+            latency,
+            (&other, theirs_us / 1000.0),
+        );
+    }
+    if connections == TARGET.0 {
+        let clients = TARGET.1;
+        let theirs = pgbench::run(bench.folder(), bare, Work::OneOrder, clients, bench.duration()).await?;
+        bench.figures.add_against(
+            NAME,
+            format!("{name} beside {clients} clients"),
+            (rate, "/s"),
+            (format!("`pgbench`, {clients} clients"), theirs.per_second),
+        );
+    }
+    Ok(u32::try_from(ours.errors.total())?)
+}

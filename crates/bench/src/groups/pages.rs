@@ -1,0 +1,87 @@
+//! Pages served: beside the same SELECT by `pgbench`, and beside a handler that answers a page without reading it from anywhere.
+
+use cluster::{Cluster, Service};
+
+use crate::bench::{Bench, quiet};
+use crate::constant::Constant;
+use crate::pgbench::{self, Work};
+use crate::wrk::{Ask, Load};
+
+pub(super) const NAME: &str = "pages";
+
+const CONNECTIONS: u32 = 64;
+const PAGE_SIZES: [u32; 2] = [10, 100];
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    let orders = if bench.quick { 5_000 } else { 20_000 };
+    fill(bench, &cluster, orders).await?;
+    for page_size in PAGE_SIZES {
+        beside_others(bench, &cluster, page_size).await?;
+    }
+    Ok(())
+}
+
+/// Has orders placed until the read model holds so many.
+async fn fill(bench: &mut Bench, cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
+    let url = cluster.url(Service::CreateBuyOrder);
+    let load = Load {
+        ask: Ask::NewOrders,
+        connections: CONNECTIONS,
+        duration: bench.duration(),
+        rate: None,
+    };
+    let count = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM buy_order_read_model");
+    while count().fetch_one(cluster.read_model()).await? < orders && bench.failures().is_empty() {
+        bench.load("orders for pages", &url, load).await?;
+        quiet(cluster).await?;
+    }
+    // As autovacuum would have done by itself in a minute.
+    sqlx::query("VACUUM (ANALYZE) buy_order_read_model")
+        .execute(cluster.read_model())
+        .await?;
+    Ok(())
+}
+
+async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> anyhow::Result<()> {
+    let url = format!(
+        "{}/buy_orders?page_size={page_size}",
+        cluster.url(Service::FetchBuyOrders)
+    );
+    let load = Load {
+        ask: Ask::Get,
+        connections: CONNECTIONS,
+        duration: bench.duration(),
+        rate: None,
+    };
+    let name = format!("{page_size} rows");
+    let ours = bench.load(&format!("pages, {name}"), &url, load).await?;
+    let (database, work) = (&cluster.addresses().read_model, Work::Page { page_size });
+    let theirs = pgbench::run(bench.folder(), database, work, CONNECTIONS, bench.duration()).await?;
+    let constant = Constant::start(bench.folder(), cluster.http().get(&url)).await?;
+    let unread = bench
+        .load(&format!("a constant page, {name}"), constant.url(), load)
+        .await?;
+    drop(constant);
+
+    let figures = &mut bench.figures;
+    let pgbench = format!("`pgbench`, the same SELECT, {CONNECTIONS} clients");
+    let handler = "a handler that answers a constant";
+    let rate = (ours.per_second(), "/s");
+    figures.add_against(NAME, name.clone(), rate, (&pgbench, theirs.per_second));
+    let beside = format!("{name} beside a constant");
+    figures.add_against(NAME, beside, rate, (handler, unread.per_second()));
+    for (what, ours_us, theirs_us) in [
+        ("p50", ours.p50_us, theirs.p50_us),
+        ("p99", ours.p99_us, theirs.p99_us),
+    ] {
+        let latency = (ours_us / 1000.0, "ms");
+        figures.add_against(
+            NAME,
+            format!("{name}, {what}"),
+            latency,
+            (&pgbench, theirs_us / 1000.0),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Repeats answered: requests whose order is in the book, beside the look-up alone.
+
+use anyhow::{Context as _, ensure};
+use cluster::{Cluster, Service};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::bench::{Bench, quiet};
+use crate::pgbench::{self, Work};
+use crate::wrk::{Ask, Load, repeated_key};
+
+pub(super) const NAME: &str = "repeats";
+
+const CONNECTIONS: u32 = 64;
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    let keys = if bench.quick { 500 } else { 10_000 };
+    let (run, ..) = uuid::Uuid::new_v4().as_fields();
+    place(&cluster, run, keys).await?;
+    quiet(&cluster).await?;
+    let orders = count(&cluster).await?;
+
+    let load = Load {
+        ask: Ask::Repeats { run, keys },
+        connections: CONNECTIONS,
+        duration: bench.duration(),
+        rate: None,
+    };
+    let url = cluster.url(Service::CreateBuyOrder);
+    let ours = bench.load(NAME, &url, load).await?;
+    ensure!(count(&cluster).await? == orders, "repeats made new orders");
+    let database = &cluster.addresses().write_model;
+    let work = Work::LookUp { run, keys };
+    let theirs = pgbench::run(bench.folder(), database, work, CONNECTIONS, bench.duration()).await?;
+
+    let name = format!("{CONNECTIONS} connections");
+    let other = format!("`pgbench`, the look-up alone, {CONNECTIONS} clients");
+    let figures = &mut bench.figures;
+    let rate = (ours.per_second(), "/s");
+    figures.add_against(NAME, name.clone(), rate, (&other, theirs.per_second));
+    for (what, ours_us, theirs_us) in [
+        ("p50", ours.p50_us, theirs.p50_us),
+        ("p99", ours.p99_us, theirs.p99_us),
+    ] {
+        let latency = (ours_us / 1000.0, "ms");
+        figures.add_against(
+            NAME,
+            format!("{name}, {what}"),
+            latency,
+            (&other, theirs_us / 1000.0),
+        );
+    }
+    Ok(())
+}
+
+/// Places the orders that are then repeated.
+async fn place(cluster: &Cluster, run: u32, keys: u32) -> anyhow::Result<()> {
+    let (http, url) = (
+        cluster.http(),
+        cluster.url(Service::CreateBuyOrder) + "/buy_order",
+    );
+    stream::iter(0..keys)
+        .map(|number| {
+            let key = repeated_key(run, number);
+            let order = serde_json::json!({"currency": "USD", "amount": "0.01", "idempotence_key": key});
+            let request = http.put(&url).json(&order);
+            async move {
+                request.send().await?.error_for_status()?;
+                anyhow::Ok(())
+            }
+        })
+        .buffer_unordered(usize::try_from(CONNECTIONS)?)
+        .try_collect::<()>()
+        .await
+        .context("could not place the orders that are to be repeated")
+}
+
+async fn count(cluster: &Cluster) -> anyhow::Result<i64> {
+    let count = sqlx::query_scalar("SELECT count(*) FROM buy_order");
+    Ok(count.fetch_one(cluster.write_model()).await?)
+}

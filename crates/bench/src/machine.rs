@@ -1,0 +1,98 @@
+//! Where the figures were measured.
+
+use std::fs;
+
+use cluster::postgres_binaries;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::command;
+
+/// The machine, and what ran on it. What could not be told is empty.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    /// Model of the processor.
+    pub cpu: String,
+    /// Processors that may be used.
+    pub cores: usize,
+    /// Of memory.
+    pub memory_mb: u64,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Version of PostgreSQL.
+    pub postgresql: String,
+    /// Version of RabbitMQ.
+    pub rabbitmq: String,
+    /// Version of the compiler.
+    pub rustc: String,
+    /// The commit that is checked out, with `-dirty` where files differ.
+    pub commit: String,
+    /// When.
+    pub date: String,
+}
+
+impl Machine {
+    /// This one, now.
+    #[must_use]
+    pub fn this() -> Self {
+        let line = |program: &str, arguments: &[&str]| {
+            let output = command::output(program, arguments, &[]).unwrap_or_default();
+            output.lines().next().unwrap_or_default().trim().to_owned()
+        };
+        let postgres = postgres_binaries().map(|folder| folder.join("postgres").display().to_string());
+        let memory_kb = value("/proc/meminfo", "MemTotal:");
+        let memory_kb = memory_kb
+            .split_whitespace()
+            .next()
+            .and_then(|number| number.parse::<u64>().ok());
+        Self {
+            cpu: value("/proc/cpuinfo", "model name")
+                .trim_start_matches([':', ' ', '\t'])
+                .to_owned(),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_mb: memory_kb.unwrap_or_default() / 1024,
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            postgresql: postgres
+                .map(|program| line(&program, &["--version"]))
+                .unwrap_or_default(),
+            rabbitmq: line(
+                "dpkg-query",
+                &["--show", "--showformat=${Version}", "rabbitmq-server"],
+            ),
+            rustc: line("rustc", &["--version"]),
+            commit: line("git", &["describe", "--always", "--dirty", "--abbrev=10"]),
+            date: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+        }
+    }
+
+    /// In a sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self {
+            cpu,
+            cores,
+            memory_mb,
+            kernel,
+            postgresql,
+            rabbitmq,
+            rustc,
+            commit,
+            date,
+        } = self;
+        format!(
+            "{cores} cores ({cpu}), {memory_mb} MB, Linux {kernel}, {postgresql}, RabbitMQ {rabbitmq}, {rustc}; commit {commit}, {date}. \
+             The load is made on the same machine."
+        )
+    }
+}
+
+/// What follows a name at the beginning of a line.
+fn value(file: &str, name: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    value.unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,195 @@
+//! The same work by the bare server: PostgreSQL's own `pgbench`, over the same kind of connection.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cluster::{DatabaseAddress, postgres_binaries};
+use fetch_buy_orders::db::PAGE;
+use tokio::task::spawn_blocking;
+
+use crate::command;
+
+/// Of the transactions, the share whose latency is written down: enough for percentiles of thousands a second, and cheap.
+const SAMPLED: f64 = 0.2;
+
+/// What each transaction does.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Writes an order with all its rows.
+    OneOrder,
+    /// Looks up one of these orders by its key: see [`crate::wrk::repeated_key`].
+    LookUp {
+        /// Which orders.
+        run: u32,
+        /// How many of them.
+        keys: u32,
+    },
+    /// Reads the newest page.
+    Page {
+        /// Its rows.
+        page_size: u32,
+    },
+}
+
+impl Work {
+    fn script(&self) -> String {
+        match self {
+            Self::OneOrder => include_str!("pgbench/one_order.sql").to_owned(),
+            Self::LookUp { .. } => include_str!("pgbench/look_up.sql").to_owned(),
+            Self::Page { .. } => {
+                let statement = PAGE
+                    .replace("$1", ":client_id")
+                    .replace("$2", ":below")
+                    .replace("$3", ":page_size");
+                format!("{statement};\n")
+            }
+        }
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::OneOrder => Vec::new(),
+            Self::LookUp { run, keys } => vec![("run", format!("{run:08x}")), ("keys", keys.to_string())],
+            Self::Page { page_size } => vec![
+                ("client_id", "1".to_owned()),
+                ("below", i64::MAX.to_string()),
+                ("page_size", page_size.to_string()),
+            ],
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Transactions a second, without the time to connect.
+    pub per_second: f64,
+    /// Latency in µs that half of the transactions kept.
+    pub p50_us: f64,
+    /// That 99 % kept.
+    pub p99_us: f64,
+    /// That 99.9 % kept.
+    pub p999_us: f64,
+}
+
+/// Has this many clients do the work, one transaction after the other.
+///
+/// # Errors
+/// When `pgbench` is missing, or a transaction fails.
+pub async fn run(
+    folder: &Path,
+    database: &DatabaseAddress,
+    work: Work,
+    clients: u32,
+    duration: Duration,
+) -> anyhow::Result<Outcome> {
+    let (folder, database) = (folder.join(uuid::Uuid::new_v4().to_string()), database.clone());
+    spawn_blocking(move || run_in(&folder, &database, &work, clients, duration)).await?
+}
+
+fn run_in(
+    folder: &Path,
+    database: &DatabaseAddress,
+    work: &Work,
+    clients: u32,
+    duration: Duration,
+) -> anyhow::Result<Outcome> {
+    fs::create_dir(folder).context("could not make a folder for pgbench")?;
+    let script = folder.join("script.sql");
+    fs::write(&script, work.script()).context("could not write a script of pgbench")?;
+    let mut arguments: Vec<String> = ["--no-vacuum", "--protocol=prepared", "--log"]
+        .map(str::to_owned)
+        .into();
+    arguments.extend([
+        format!("--client={clients}"),
+        format!("--jobs={}", clients.min(2)),
+        format!("--time={}", duration.as_secs().max(1)),
+        format!("--file={}", script.display()),
+        format!("--log-prefix={}", folder.join("log").display()),
+        format!("--sampling-rate={SAMPLED}"),
+        format!("--host={}", database.host),
+        format!("--port={}", database.port),
+        format!("--username={}", database.user),
+    ]);
+    let variables = work.variables();
+    arguments.extend(
+        variables
+            .iter()
+            .map(|(name, value)| format!("--define={name}={value}")),
+    );
+    arguments.push(database.name.clone());
+    let pgbench = postgres_binaries()?.join("pgbench");
+    let output = command::output(&pgbench, &arguments, &[("PGPASSWORD", &database.password)])?;
+    let outcome =
+        read(&output, &latencies(folder)?).with_context(|| format!("pgbench printed:\n{output}"))?;
+    fs::remove_dir_all(folder).context("could not delete the folder of pgbench")?;
+    Ok(outcome)
+}
+
+fn read(output: &str, latencies: &[u32]) -> anyhow::Result<Outcome> {
+    let number = |name: &str| {
+        let line = output.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
+    };
+    let failed = number("number of failed transactions: ").unwrap_or(0.0);
+    ensure!(failed < 1.0, "transactions failed");
+    Ok(Outcome {
+        per_second: number("tps = ").context("no transactions a second")?,
+        p50_us: percentile(latencies, 500)?,
+        p99_us: percentile(latencies, 990)?,
+        p999_us: percentile(latencies, 999)?,
+    })
+}
+
+/// In µs, the smallest first.
+fn latencies(folder: &Path) -> anyhow::Result<Vec<u32>> {
+    let mut latencies = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path: PathBuf = entry?.path();
+        let is_log = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("log"));
+        if is_log {
+            // Client, transaction, latency in µs, and more.
+            let text = fs::read_to_string(path)?;
+            latencies.extend(
+                text.lines()
+                    .filter_map(|line| line.split(' ').nth(2)?.parse::<u32>().ok()),
+            );
+        }
+    }
+    latencies.sort_unstable();
+    Ok(latencies)
+}
+
+/// The value that so many thousandths of all do not pass; of sorted values.
+fn percentile(sorted: &[u32], thousandths: usize) -> anyhow::Result<f64> {
+    let rank = (sorted.len() * thousandths).div_ceil(1000);
+    let value = sorted.get(rank.saturating_sub(1)).context("no latencies")?;
+    Ok(f64::from(*value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_a_value_that_was_measured() -> anyhow::Result<()> {
+        let sorted: Vec<u32> = (1..=1000).collect();
+        let of = |thousandths| percentile(&sorted, thousandths).map(|value| format!("{value}"));
+        assert_eq!([of(500)?, of(990)?, of(999)?], ["500", "990", "999"]);
+        assert_eq!(format!("{}", percentile(&[7], 500)?), "7");
+        assert!(percentile(&[], 500).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn what_pgbench_prints_is_read() -> anyhow::Result<()> {
+        let output = "number of failed transactions: 0 (0.000%)\ntps = 1234.500000 (without initial connection time)\n";
+        assert_eq!(format!("{}", read(output, &[7])?.per_second), "1234.5");
+        assert!(read(&output.replace(": 0 ", ": 2 "), &[7]).is_err());
+        Ok(())
+    }
+}
