@@ -2,7 +2,10 @@
 # Makes sure that the programs of PostgreSQL and RabbitMQ are installed, for private instances of ours. Does nothing where they are; else
 # installs them with apt, as root or by passwordless sudo, or says in one sentence what to install. Starts nothing.
 #
-#   scripts/ensure_servers.sh [--for-tests]    with promtool, too, which checks metrics and alert rules, and libfaketime, which sets a clock wrong
+#   scripts/ensure_servers.sh [--for-tests | --for-bench]
+#
+#   --for-tests    with promtool, too, which checks metrics and alert rules, and libfaketime, which sets a clock wrong
+#   --for-bench    with wrk, too, which makes load; pgbench comes with PostgreSQL
 set -euo pipefail
 
 purpose=${1:-}
@@ -18,9 +21,15 @@ missing_packages() {
     [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null || echo rabbitmq-server
     command -v cc >/dev/null || echo gcc libc6-dev
     command -v setpriv >/dev/null || echo util-linux
-    [ "$purpose" = --for-tests ] || return 0
-    command -v promtool >/dev/null || echo prometheus
-    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || echo libfaketime
+    case "$purpose" in
+    --for-tests)
+        command -v promtool >/dev/null || echo prometheus
+        compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || echo libfaketime
+        ;;
+    --for-bench)
+        command -v wrk >/dev/null || echo wrk
+        ;;
+    esac
 }
 
 # What apt needs root for, as root.

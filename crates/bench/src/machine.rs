@@ -46,6 +46,7 @@ impl Machine {
             .split_whitespace()
             .next()
             .and_then(|number| number.parse::<u64>().ok());
+        let now = OffsetDateTime::now_utc().truncate_to_second();
         Self {
             cpu: value("/proc/cpuinfo", "model name")
                 .trim_start_matches([':', ' ', '\t'])
@@ -57,7 +58,7 @@ impl Machine {
                 .trim()
                 .to_owned(),
             postgresql: postgres
-                .map(|program| line(&program, &["--version"]))
+                .map(|program| line(&program, &["--version"]).replace("postgres (PostgreSQL) ", ""))
                 .unwrap_or_default(),
             rabbitmq: line(
                 "dpkg-query",
@@ -65,7 +66,7 @@ impl Machine {
             ),
             rustc: line("rustc", &["--version"]),
             commit: line("git", &["describe", "--always", "--dirty", "--abbrev=10"]),
-            date: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            date: now.format(&Rfc3339).unwrap_or_default(),
         }
     }
 
@@ -84,7 +85,7 @@ impl Machine {
             date,
         } = self;
         format!(
-            "{cores} cores ({cpu}), {memory_mb} MB, Linux {kernel}, {postgresql}, RabbitMQ {rabbitmq}, {rustc}; commit {commit}, {date}. \
+            "{cores} cores ({cpu}), {memory_mb} MB, Linux {kernel}, PostgreSQL {postgresql}, RabbitMQ {rabbitmq}, {rustc}; commit {commit}, {date}. \
              The load is made on the same machine."
         )
     }

@@ -11,6 +11,7 @@ use bench::constant;
 use bench::groups::{self, Group};
 use bench::report::Report;
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures the cluster under load, beside the bare servers on the same work.
 #[derive(Parser)]
@@ -58,11 +59,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     let chosen = chosen(&arguments.only)?;
     let began = Instant::now();
     let mut bench = Bench::new(arguments.quick)?;
-    for Group { name, about, measure } in chosen {
-        println!("{name}: {about} (at {} s)", began.elapsed().as_secs());
-        if let Err(error) = measure(&mut bench).await {
-            bench.fail(format!("{name}: {error:#}"));
-        }
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        () = measure_all(&mut bench, &chosen, began) => {}
+        // The servers are then stopped, and their data deleted, as at any other end.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminated.recv() => bail!("terminated"),
     }
     if !bench.failures().is_empty() {
         println!("{}", bench.last_lines());
@@ -84,6 +86,15 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn measure_all(bench: &mut Bench, groups: &[Group], began: Instant) {
+    for Group { name, about, measure } in groups {
+        println!("{name}: {about} (at {} s)", began.elapsed().as_secs());
+        if let Err(error) = measure(bench).await {
+            bench.fail(format!("{name}: {error:#}"));
+        }
+    }
 }
 
 /// In their own order, whatever the order of the names.

@@ -11,8 +11,8 @@ use tokio::task::spawn_blocking;
 
 use crate::command;
 
-/// Of the transactions, the share whose latency is written down: enough for percentiles of thousands a second, and cheap.
-const SAMPLED: f64 = 0.2;
+/// Clients that connect within a second, with room: its time runs while they do, though what it reports is without that.
+const CONNECTED_PER_SECOND: u64 = 64;
 
 /// What each transaction does.
 #[derive(Debug, Clone)]
@@ -45,6 +45,15 @@ impl Work {
                     .replace("$3", ":page_size");
                 format!("{statement};\n")
             }
+        }
+    }
+
+    /// The share of the transactions whose latency is written down: all of those that wait for the disk, some of those that are so many that
+    /// writing would cost.
+    fn sampled(&self) -> f64 {
+        match self {
+            Self::OneOrder => 1.0,
+            Self::LookUp { .. } | Self::Page { .. } => 0.2,
         }
     }
 
@@ -99,16 +108,17 @@ fn run_in(
     fs::create_dir(folder).context("could not make a folder for pgbench")?;
     let script = folder.join("script.sql");
     fs::write(&script, work.script()).context("could not write a script of pgbench")?;
+    let seconds = duration.as_secs().max(1) + u64::from(clients) / CONNECTED_PER_SECOND;
     let mut arguments: Vec<String> = ["--no-vacuum", "--protocol=prepared", "--log"]
         .map(str::to_owned)
         .into();
     arguments.extend([
         format!("--client={clients}"),
         format!("--jobs={}", clients.min(2)),
-        format!("--time={}", duration.as_secs().max(1)),
+        format!("--time={seconds}"),
         format!("--file={}", script.display()),
         format!("--log-prefix={}", folder.join("log").display()),
-        format!("--sampling-rate={SAMPLED}"),
+        format!("--sampling-rate={}", work.sampled()),
         format!("--host={}", database.host),
         format!("--port={}", database.port),
         format!("--username={}", database.user),

@@ -55,6 +55,7 @@ pub struct Load {
 pub struct Outcome {
     /// Answers.
     pub requests: u64,
+    bytes: u64,
     duration_us: u64,
     /// Latency in µs that half of the requests kept. Of several generators, as of the slowest; so are the others.
     pub p50_us: f64,
@@ -95,9 +96,16 @@ impl Outcome {
         figure(self.requests) / (figure(self.duration_us) / 1e6)
     }
 
+    /// Size of an answer with its headers.
+    #[must_use]
+    pub fn bytes_each(&self) -> f64 {
+        figure(self.bytes) / figure(self.requests)
+    }
+
     /// Adds what came of another generator at the same time.
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
+        self.bytes += other.bytes;
         self.duration_us = self.duration_us.max(other.duration_us);
         self.p50_us = self.p50_us.max(other.p50_us);
         self.p90_us = self.p90_us.max(other.p90_us);

@@ -415,3 +415,18 @@ fn spawn(command: Command) -> anyhow::Result<Child> {
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_brief_output_the_end_is_kept() {
+        let written: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+        let end = Arc::<Mutex<Vec<u8>>>::default();
+        keep_end(written.as_bytes(), &end);
+        assert_eq!(locked(&end).len(), KEPT_OF_BRIEF);
+        let last = Output::Brief(end).last_lines(2);
+        assert_eq!(last, ["line 19998", "line 19999"]);
+    }
+}

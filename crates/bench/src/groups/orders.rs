@@ -68,7 +68,10 @@ async fn beside_pgbench(
     .await?;
 
     let figures = &mut bench.figures;
-    let other = format!("`pgbench`, {connections} clients");
+    let other = match connections {
+        1 => "`pgbench`, 1 client".to_owned(),
+        clients => format!("`pgbench`, {clients} clients"),
+    };
     let (rate, other_rate) = (ours.per_second(), theirs.per_second);
     figures.add_against(NAME, name.clone(), (rate, "/s"), (&other, other_rate));
     for (what, ours_us, theirs_us) in [

@@ -1,5 +1,6 @@
 //! Pages served: beside the same SELECT by `pgbench`, and beside a handler that answers a page without reading it from anywhere.
 
+use anyhow::ensure;
 use cluster::{Cluster, Service};
 
 use crate::bench::{Bench, quiet};
@@ -63,12 +64,23 @@ async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> 
         .load(&format!("a constant page, {name}"), constant.url(), load)
         .await?;
     drop(constant);
+    let size_ratio = unread.bytes_each() / ours.bytes_each();
+    ensure!(
+        (0.9..1.1).contains(&size_ratio),
+        "the constant is no page: it has {size_ratio} times its size"
+    );
 
     let figures = &mut bench.figures;
     let pgbench = format!("`pgbench`, the same SELECT, {CONNECTIONS} clients");
     let handler = "a handler that answers a constant";
     let rate = (ours.per_second(), "/s");
     figures.add_against(NAME, name.clone(), rate, (&pgbench, theirs.per_second));
+    figures.add(
+        NAME,
+        format!("{name}, size of an answer"),
+        ours.bytes_each(),
+        "bytes",
+    );
     let beside = format!("{name} beside a constant");
     figures.add_against(NAME, beside, rate, (handler, unread.per_second()));
     for (what, ours_us, theirs_us) in [

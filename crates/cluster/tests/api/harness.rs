@@ -147,6 +147,29 @@ async fn own_servers_can_be_stopped_killed_and_started_again_with_their_data() -
 }
 
 #[tokio::test]
+async fn durable_servers_wait_for_the_disk_and_take_parameters() -> anyhow::Result<()> {
+    let options = Options::servers_only()
+        .with_durable_servers()
+        .with_database_setting("work_mem", "7MB")
+        .with_database_setting("shared_buffers", "32MB");
+    let cluster = Cluster::start(options).await?;
+    for pool in [cluster.write_model(), cluster.read_model()] {
+        let settings = "SELECT current_setting(unnest(ARRAY['fsync', 'full_page_writes', 'synchronous_commit', 'work_mem', 'shared_buffers']))";
+        let values: Vec<String> = sqlx::query_scalar(settings).fetch_all(pool).await?;
+        assert_eq!(values, ["on", "on", "on", "7MB", "32MB"]);
+    }
+    for server in [Server::WriteModel, Server::ReadModel, Server::Broker] {
+        assert!(cluster.server_pid(server).is_some(), "{server:?}");
+    }
+    let another = cluster.another_write_model().await?.options();
+    let mut another = sqlx::PgConnection::connect_with(&another).await?;
+    let total = "SELECT btc_amount::text FROM buy_order_running_total";
+    let total: String = sqlx::query_scalar(total).fetch_one(&mut another).await?;
+    assert_eq!(total, "0.00000000");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_simulator_faults_as_it_is_told() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::servers_only()).await?;
     let prices = cluster.prices();
