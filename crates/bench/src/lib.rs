@@ -1,7 +1,7 @@
 //! The benchmarks: `./bench.sh`. They start a cluster of release binaries on servers that are as durable as in production, put load on it, and
 //! hold each figure against what the bare servers do on the same work in the same run, so that ratios hold on a noisy machine.
 //!
-//! In reading order: [`groups`] is what is measured, one module per group; [`bench`] is what they share. [`wrk`] makes the load, [`pgbench`]
+//! In reading order: [`groups`] is what is measured, one module per group; [`mod@bench`] is what they share. [`wrk`] makes the load, [`pgbench`]
 //! does the same work without us, [`constant`] answers without working; [`processes`] tells what it took. [`figures`] collects,
 //! [`targets`] judges, [`machine`] says where it ran, [`report`] writes it down.
 #![allow(
