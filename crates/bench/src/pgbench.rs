@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cluster::{DatabaseAddress, postgres_binaries};
-use fetch_buy_orders::db::PAGE;
 use tokio::task::spawn_blocking;
 
 use crate::command;
@@ -38,13 +37,7 @@ impl Work {
         match self {
             Self::OneOrder => include_str!("pgbench/one_order.sql").to_owned(),
             Self::LookUp { .. } => include_str!("pgbench/look_up.sql").to_owned(),
-            Self::Page { .. } => {
-                let statement = PAGE
-                    .replace("$1", ":client_id")
-                    .replace("$2", ":below")
-                    .replace("$3", ":page_size");
-                format!("{statement};\n")
-            }
+            Self::Page { .. } => include_str!("pgbench/page.sql").to_owned(),
         }
     }
 
@@ -62,7 +55,6 @@ impl Work {
             Self::OneOrder => Vec::new(),
             Self::LookUp { run, keys } => vec![("run", format!("{run:08x}")), ("keys", keys.to_string())],
             Self::Page { page_size } => vec![
-                ("client_id", "1".to_owned()),
                 ("below", i64::MAX.to_string()),
                 ("page_size", page_size.to_string()),
             ],

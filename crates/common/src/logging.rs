@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::endpoints::Logging;
 use crate::metrics;
 use fluent_layer::FluentLayer;
-use json_lines::JsonLines;
+use json_lines::{Gathering, JsonLines};
 
 /// Events of this level and above, except for libraries that report at `info` what only their authors need.
 const DEFAULT_FILTER: &str =
@@ -89,7 +89,7 @@ pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>, ou
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(DEFAULT_FILTER));
     let (lines, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_WAITING)
-        .finish(outlet.writer());
+        .finish(Gathering(outlet.writer()));
     let dropped = lines.error_counter();
     tokio::spawn(report_drops(dropped.clone()));
     let (fluent_layer, fluent) = match &endpoint.host {
