@@ -130,21 +130,25 @@ impl Bench {
     }
 }
 
+/// Stands in the text of each statement of ours that is made while statements are counted.
+pub const OUR_STATEMENT: &str = "/* bench */";
+
 /// Waits until every order is relayed and projected: what is measured next then has the machine for itself.
 ///
 /// # Errors
 /// When it takes longer than a backlog of ours can take.
 pub async fn quiet(cluster: &Cluster) -> anyhow::Result<()> {
     wait_until("every order is projected", QUIET_LIMIT, async || {
-        let relayed: bool = sqlx::query_scalar("SELECT NOT EXISTS (SELECT FROM outbox)")
+        let relayed: bool = sqlx::query_scalar("SELECT /* bench */ NOT EXISTS (SELECT FROM outbox)")
             .fetch_one(cluster.write_model())
             .await?;
-        let accepted: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM buy_order")
+        let accepted: Option<i64> = sqlx::query_scalar("SELECT /* bench */ max(id) FROM buy_order")
             .fetch_one(cluster.write_model())
             .await?;
-        let projected: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM buy_order_read_model")
-            .fetch_one(cluster.read_model())
-            .await?;
+        let projected: Option<i64> =
+            sqlx::query_scalar("SELECT /* bench */ max(id) FROM buy_order_read_model")
+                .fetch_one(cluster.read_model())
+                .await?;
         Ok(relayed && accepted == projected)
     })
     .await

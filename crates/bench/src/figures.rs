@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 /// One figure, beside what it is held against.
@@ -118,6 +119,23 @@ impl Figures {
     }
 }
 
+/// A count as a figure: exact up to 2^53.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "no count of ours is that large")]
+pub fn figure(count: u64) -> f64 {
+    count as f64
+}
+
+/// The value that so many thousandths of all do not pass; of sorted values.
+///
+/// # Errors
+/// When there are none.
+pub fn percentile(sorted: &[u32], thousandths: usize) -> anyhow::Result<f64> {
+    let rank = (sorted.len() * thousandths).div_ceil(1000);
+    let value = sorted.get(rank.saturating_sub(1)).context("no latencies")?;
+    Ok(f64::from(*value))
+}
+
 /// A figure with its unit, as people read it.
 #[must_use]
 pub fn with_unit(value: f64, unit: &str) -> String {
@@ -184,5 +202,15 @@ mod tests {
             texts,
             ["1,234,568", "100", "100.0", "1.00", "0.0123", "3", "-1,234"]
         );
+    }
+
+    #[test]
+    fn a_percentile_is_a_value_that_was_measured() -> anyhow::Result<()> {
+        let sorted: Vec<u32> = (1..=1000).collect();
+        let of = |thousandths| percentile(&sorted, thousandths).map(|value| format!("{value}"));
+        assert_eq!([of(500)?, of(990)?, of(999)?], ["500", "990", "999"]);
+        assert_eq!(format!("{}", percentile(&[7], 500)?), "7");
+        assert!(percentile(&[], 500).is_err());
+        Ok(())
     }
 }

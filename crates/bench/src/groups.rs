@@ -1,7 +1,9 @@
 //! What is measured. A group is a module with an `async fn measure(&mut Bench) -> anyhow::Result<()>`, and a line in [`ALL`].
 
+mod end_to_end;
 mod orders;
 mod pages;
+mod per_order;
 mod quotes;
 mod repeats;
 
@@ -43,5 +45,15 @@ pub const ALL: &[Group] = &[
         name: quotes::NAME,
         about: "quotes a second with a warm cache, and how often Coinbase was asked",
         measure: |bench| Box::pin(quotes::measure(bench)),
+    },
+    Group {
+        name: end_to_end::NAME,
+        about: "orders projected a second and how long after they were accepted, at full speed, at a rate, and after a burst",
+        measure: |bench| Box::pin(end_to_end::measure(bench)),
+    },
+    Group {
+        name: per_order::NAME,
+        about: "what an order takes: processors, WAL, fsyncs, bytes through the broker, statements, events",
+        measure: |bench| Box::pin(per_order::measure(bench)),
     },
 ];

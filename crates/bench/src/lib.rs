@@ -2,7 +2,8 @@
 //! hold each figure against what the bare servers do on the same work in the same run, so that ratios hold on a noisy machine.
 //!
 //! In reading order: [`groups`] is what is measured, one module per group; [`mod@bench`] is what they share. [`wrk`] makes the load, [`pgbench`]
-//! does the same work without us, [`constant`] answers without working; [`processes`] tells what it took. [`figures`] collects,
+//! does the same work without us, [`constant`] answers without working, [`bare_queue`] is the broker alone; [`processes`], [`commits`] and
+//! [`spent`] tell what it took, [`management`] asks the broker. [`figures`] collects,
 //! [`targets`] judges, [`machine`] says where it ran, [`report`] writes it down.
 #![allow(
     clippy::print_stdout,
@@ -15,11 +16,15 @@
 
 pub mod groups;
 
+pub mod bare_queue;
 pub mod bench;
 pub mod command;
+pub mod commits;
 pub mod constant;
+pub mod management;
 pub mod pgbench;
 pub mod processes;
+pub mod spent;
 pub mod wrk;
 
 pub mod figures;

@@ -9,6 +9,7 @@ use cluster::{DatabaseAddress, postgres_binaries};
 use tokio::task::spawn_blocking;
 
 use crate::command;
+use crate::figures::percentile;
 
 /// Clients that connect within a second, with room: its time runs while they do, though what it reports is without that.
 const CONNECTED_PER_SECOND: u64 = 64;
@@ -166,26 +167,9 @@ fn latencies(folder: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(latencies)
 }
 
-/// The value that so many thousandths of all do not pass; of sorted values.
-fn percentile(sorted: &[u32], thousandths: usize) -> anyhow::Result<f64> {
-    let rank = (sorted.len() * thousandths).div_ceil(1000);
-    let value = sorted.get(rank.saturating_sub(1)).context("no latencies")?;
-    Ok(f64::from(*value))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_percentile_is_a_value_that_was_measured() -> anyhow::Result<()> {
-        let sorted: Vec<u32> = (1..=1000).collect();
-        let of = |thousandths| percentile(&sorted, thousandths).map(|value| format!("{value}"));
-        assert_eq!([of(500)?, of(990)?, of(999)?], ["500", "990", "999"]);
-        assert_eq!(format!("{}", percentile(&[7], 500)?), "7");
-        assert!(percentile(&[], 500).is_err());
-        Ok(())
-    }
 
     #[test]
     fn what_pgbench_prints_is_read() -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use crate::command;
+use crate::figures::figure;
 
 const SCRIPT: &str = include_str!("wrk/load.lua");
 
@@ -186,10 +187,4 @@ async fn run_one(script: PathBuf, url: String, load: Load) -> anyhow::Result<Out
     let summary = output.lines().rev().find(|line| line.starts_with('{'));
     let summary = summary.with_context(|| format!("wrk printed no summary:\n{output}"))?;
     serde_json::from_str(summary).with_context(|| format!("wrk printed {summary}"))
-}
-
-/// A count as a figure: exact up to 2^53.
-#[expect(clippy::cast_precision_loss, reason = "no count of ours is that large")]
-fn figure(count: u64) -> f64 {
-    count as f64
 }

@@ -1,0 +1,122 @@
+//! Publish, confirm, consume, and nothing else: what a quorum queue takes and gives on this broker, with the options of the queue of orders.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use cluster::{Cluster, Service};
+use common::broker::topology::BUY_ORDER_QUEUE;
+use common::broker::{Consumer, Outgoing, Publisher, Session, Verdict, WINDOW};
+use common::buy_order_event::BuyOrderCreated;
+use common::endpoints::Queue;
+use common::env::Env;
+use common::trace_context::context_of;
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::figures::figure;
+use crate::management;
+
+/// As many as the projector has in hand.
+const PREFETCH: u16 = 1000;
+const BATCH: usize = 500;
+
+/// What is still in the queue when the last message was confirmed comes within this.
+const DRAINED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Messages a second through a queue of our own, from the first publish until the last acknowledgement: published for so long, [`WINDOW`] at
+/// a time, on one connection, and consumed meanwhile on another.
+///
+/// # Errors
+/// When the broker refuses a message, or one does not arrive.
+pub async fn messages_per_second(cluster: &Cluster, duration: Duration) -> anyhow::Result<f64> {
+    let name = format!("bench.{}", Uuid::new_v4().simple());
+    let options = management::get(cluster, &format!("queues/{{vhost}}/{BUY_ORDER_QUEUE}")).await?;
+    let queue = json!({"durable": true, "arguments": options["arguments"]});
+    management::put(cluster, &format!("queues/{{vhost}}/{name}"), &queue).await?;
+    let measured = through(cluster, &name, duration).await;
+    cluster.delete_queue(&name).await?;
+    measured
+}
+
+async fn through(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<f64> {
+    let mut env = Env::from_pairs(cluster.environment(Service::ReadModelSync)?);
+    let address = Queue::from_env(&mut env);
+    let address = env.finish(address)?;
+    let window = window(name)?;
+
+    let consuming = Session::open(&address, "bench, consumer").await?;
+    let consumer = Consumer::on(&consuming, name, PREFETCH).await?;
+    let publishing = Session::open(&address, "bench, publisher").await?;
+    let publisher = Publisher::on(&publishing).await?;
+    let began = Instant::now();
+    let (published, wanted) = oneshot::channel();
+    // In tasks of their own, as they are in processes of their own in earnest.
+    let publish = tokio::spawn(publish(publisher, window, duration));
+    let consume = tokio::spawn(consume(consumer, wanted));
+    let count = publish.await??;
+    let _ = published.send(count);
+    tokio::time::timeout(DRAINED_WITHIN, consume)
+        .await
+        .context("messages that were confirmed did not arrive")???;
+    let elapsed = began.elapsed();
+    publishing.close().await;
+    consuming.close().await;
+    Ok(figure(count) / elapsed.as_secs_f64())
+}
+
+/// Events as they are in earnest, for our queue.
+fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
+    let message = |id: usize| {
+        let event = BuyOrderCreated {
+            id: i64::try_from(100_000 + id)?,
+            client_id: 1,
+            external_id: Uuid::new_v4(),
+            created_at: OffsetDateTime::now_utc(),
+            currency_id: 1,
+            currency_iso3: "USD".to_owned(),
+            currency_amount: "0.01".parse()?,
+            btc_rate: "48478.88".parse()?,
+            btc_amount: "0.00000021".parse()?,
+        };
+        Ok(Outgoing {
+            routing_key: queue.to_owned(),
+            // The default exchange reaches a queue by its name.
+            ..Outgoing::buy_order_created("", &event, &context_of(None))?
+        })
+    };
+    (0..WINDOW).map(message).collect()
+}
+
+/// How many were published.
+async fn publish(mut publisher: Publisher, window: Vec<Outgoing>, duration: Duration) -> anyhow::Result<u64> {
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed() < duration {
+        let verdicts = publisher.publish_all(&window).await?;
+        let refused = verdicts.iter().find(|verdict| **verdict != Verdict::Confirmed);
+        ensure!(
+            refused.is_none(),
+            "the broker did not take a message: {refused:?}"
+        );
+        count += verdicts.len() as u64;
+    }
+    Ok(count)
+}
+
+/// Until as many have come as were published.
+async fn consume(mut consumer: Consumer, mut wanted: oneshot::Receiver<u64>) -> anyhow::Result<()> {
+    let (mut count, mut published) = (0, None);
+    while published != Some(count) {
+        tokio::select! {
+            all = &mut wanted, if published.is_none() => published = Some(all?),
+            batch = consumer.next_batch(BATCH) => {
+                let batch = batch?;
+                count += batch.len() as u64;
+                let last = batch.last().context("an empty batch")?;
+                consumer.acknowledge_through(last).await?;
+            }
+        }
+    }
+    Ok(consumer.close().await?)
+}

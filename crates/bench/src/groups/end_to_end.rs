@@ -1,0 +1,145 @@
+//! Orders from end to end: accepted, relayed, projected. How many a second, how long after they were accepted, and how soon a burst is
+//! digested; beside one order per transaction by `pgbench`, and beside the broker with nothing around it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cluster::{Cluster, Service};
+
+use crate::bare_queue;
+use crate::bench::{Bench, quiet};
+use crate::commits::{self, Commits, newest, now_us};
+use crate::figures::{figure, percentile};
+use crate::pgbench::{self, Work};
+use crate::wrk::{Ask, Load};
+
+pub(super) const NAME: &str = "end_to_end";
+
+const CONNECTIONS: u32 = 64;
+const BURST_CONNECTIONS: u32 = 256;
+
+/// What the bare servers do.
+struct Bare {
+    pgbench: f64,
+    queue: f64,
+}
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    bench.end_cluster();
+    let (name, value) = commits::PARAMETER;
+    let cluster = Cluster::start(Bench::options().with_database_setting(name, value)).await?;
+    place_orders(bench, &cluster, "warm-up", load(bench.duration(), None)).await?;
+    let bare = bare(bench, &cluster).await?;
+
+    let duration = Duration::from_secs(if bench.quick { 10 } else { 60 });
+    // As many as come back may be more than are projected: what is judged has a rate.
+    for (name, rate) in [("full speed", None), ("sustained", Some(3000))] {
+        let projected = steady(bench, &cluster, name, load(duration, rate)).await?;
+        let other = format!("`pgbench`, {CONNECTIONS} clients");
+        let figures = &mut bench.figures;
+        figures.add_against(NAME, name, (projected, "/s"), (other, bare.pgbench));
+        let (beside, other) = (format!("{name} beside the queue"), "publish, confirm, consume");
+        figures.add_against(NAME, beside, (projected, "/s"), (other, bare.queue));
+    }
+    let projected = steady(bench, &cluster, "500/s", load(duration, Some(500))).await?;
+    bench.figures.add(NAME, "500/s", projected, "/s");
+    burst(bench, &cluster).await
+}
+
+fn load(duration: Duration, rate: Option<u32>) -> Load {
+    Load {
+        ask: Ask::NewOrders,
+        connections: CONNECTIONS,
+        duration,
+        rate,
+    }
+}
+
+async fn bare(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<Bare> {
+    let database = cluster.another_write_model().await?;
+    let (folder, duration) = (bench.folder(), bench.duration());
+    let pgbench = pgbench::run(folder, &database, Work::OneOrder, CONNECTIONS, duration).await?;
+    let queue = bare_queue::messages_per_second(cluster, duration).await?;
+    let figures = &mut bench.figures;
+    figures.add(NAME, "the queue alone: publish, confirm, consume", queue, "/s");
+    Ok(Bare {
+        pgbench: pgbench.per_second,
+        queue,
+    })
+}
+
+/// Orders projected a second while they are placed.
+async fn steady(bench: &mut Bench, cluster: &Cluster, name: &str, load: Load) -> anyhow::Result<f64> {
+    let commits = place_orders(bench, cluster, name, load).await?;
+    let accepted = commits.accepted_per_second(load.duration)?;
+    let lags = commits.lags_us()?;
+    let figures = &mut bench.figures;
+    figures.add(NAME, format!("{name}, accepted"), accepted, "/s");
+    for (what, thousandths) in [("p50", 500), ("p99", 990)] {
+        let lag_ms = percentile(&lags, thousandths)? / 1000.0;
+        figures.add(NAME, format!("{name}, lag {what}"), lag_ms, "ms");
+    }
+    commits.projected_per_second(load.duration)
+}
+
+async fn burst(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
+    let duration = Duration::from_secs(if bench.quick { 3 } else { 10 });
+    let load = Load {
+        connections: BURST_CONNECTIONS,
+        ..load(duration, None)
+    };
+    let from = newest(cluster).await?;
+    let outcome = bench
+        .load("end_to_end, burst", &cluster.url(Service::CreateBuyOrder), load)
+        .await?;
+    quiet(cluster).await?;
+    let quiet_us = now_us(cluster).await?;
+    let commits = all_projected(bench, cluster, "burst", from, outcome.requests).await?;
+
+    let behind = u64::try_from(commits.behind_at_the_end()?)?;
+    let drained_us = u64::try_from(quiet_us - commits.last_us()?).context("the clock was set")?;
+    let accepted = commits.accepted_per_second(duration)?;
+    let figures = &mut bench.figures;
+    figures.add(NAME, "burst, accepted", accepted, "/s");
+    figures.add(NAME, "burst, not projected at its end", figure(behind), "");
+    figures.add(NAME, "drained after a burst", figure(drained_us) / 1e6, "s");
+    Ok(())
+}
+
+/// Until they are projected.
+async fn place_orders(
+    bench: &mut Bench,
+    cluster: &Cluster,
+    name: &str,
+    load: Load,
+) -> anyhow::Result<Commits> {
+    let from = newest(cluster).await?;
+    let url = cluster.url(Service::CreateBuyOrder);
+    let outcome = bench.load(&format!("{NAME}, {name}"), &url, load).await?;
+    quiet(cluster).await?;
+    all_projected(bench, cluster, name, from, outcome.requests).await
+}
+
+/// Orders that were answered are in the write model, and those are in the read model: else the run fails.
+async fn all_projected(
+    bench: &mut Bench,
+    cluster: &Cluster,
+    name: &str,
+    from: i64,
+    answered: u64,
+) -> anyhow::Result<Commits> {
+    let commits = Commits::since(cluster, from).await?;
+    let (orders, missing) = (commits.orders(), commits.not_projected());
+    if missing > 0 {
+        bench.fail(format!(
+            "{NAME}, {name}: {missing} orders are not in the read model"
+        ));
+    }
+    // A request that was under way when the load ended may have made an order, unanswered.
+    if u64::try_from(orders)? < answered {
+        bench.fail(format!(
+            "{NAME}, {name}: {answered} orders were answered, and there are {orders}"
+        ));
+    }
+    Ok(commits)
+}

@@ -1,0 +1,99 @@
+//! What an order takes: of processors, of disks, of the network; and what it costs to tell Fluentd of it.
+
+mod events;
+
+use std::time::Duration;
+
+use cluster::{Cluster, Service};
+
+use crate::bench::{Bench, quiet};
+use crate::commits::newest;
+use crate::figures::{Figures, figure};
+use crate::spent::{self, Reported, Spent};
+use crate::wrk::{Ask, Load};
+
+pub(super) const NAME: &str = "per_order";
+
+const CONNECTIONS: u32 = 64;
+const MODELS: [&str; 2] = ["write model", "read model"];
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    // Counting costs something: not on the cluster that others measure.
+    bench.end_cluster();
+    let (name, value) = spent::PARAMETER;
+    let cluster = Cluster::start(Bench::options().with_database_setting(name, value)).await?;
+    spent::count_statements(&cluster).await?;
+    place_orders(bench, &cluster, "warm-up", bench.duration()).await?;
+    tokio::time::sleep(spent::REPORTED_WITHIN).await;
+
+    let from = newest(&cluster).await?;
+    let reported_before = Reported::so_far(&cluster).await?;
+    let before = Spent::so_far(&cluster).await?;
+    place_orders(bench, &cluster, "counted", bench.duration() * 3).await?;
+    let after = Spent::so_far(&cluster).await?;
+    tokio::time::sleep(spent::REPORTED_WITHIN).await;
+    let reported_after = Reported::so_far(&cluster).await?;
+    let orders = orders_since(&cluster, from).await?;
+
+    let figures = &mut bench.figures;
+    figures.add(NAME, "orders counted", orders, "");
+    add_spent(figures, orders, &before, &after);
+    add_reported(figures, orders, reported_before, reported_after);
+    events::measure(bench, &cluster).await
+}
+
+/// Until they are projected. Orders a second.
+async fn place_orders(
+    bench: &mut Bench,
+    cluster: &Cluster,
+    what: &str,
+    duration: Duration,
+) -> anyhow::Result<f64> {
+    let load = Load {
+        ask: Ask::NewOrders,
+        connections: CONNECTIONS,
+        duration,
+        rate: None,
+    };
+    let url = cluster.url(Service::CreateBuyOrder);
+    let outcome = bench.load(&format!("{NAME}, {what}"), &url, load).await?;
+    quiet(cluster).await?;
+    Ok(outcome.per_second())
+}
+
+async fn orders_since(cluster: &Cluster, id: i64) -> anyhow::Result<f64> {
+    let count = sqlx::query_scalar("SELECT count(*) FROM buy_order WHERE id > $1").bind(id);
+    let count: i64 = count.fetch_one(cluster.write_model()).await?;
+    Ok(figure(u64::try_from(count)?))
+}
+
+fn add_spent(figures: &mut Figures, orders: f64, before: &Spent, after: &Spent) {
+    let mut all = 0.0;
+    for ((name, before), (_, after)) in before.cpu.iter().zip(&after.cpu) {
+        let each_us = after.saturating_sub(*before).as_secs_f64() * 1e6 / orders;
+        all += each_us;
+        figures.add(NAME, format!("CPU, {name}"), each_us, "µs");
+    }
+    figures.add(NAME, "CPU, all of these", all, "µs");
+    for ((model, before), after) in MODELS.iter().zip(before.models).zip(after.models) {
+        let log_bytes = figure(after.log_bytes - before.log_bytes) / orders;
+        let statements = figure(after.statements - before.statements) / orders;
+        figures.add(NAME, format!("WAL, {model}"), log_bytes, "bytes");
+        figures.add(NAME, format!("statements, {model}"), statements, "");
+    }
+}
+
+fn add_reported(figures: &mut Figures, orders: f64, before: Reported, after: Reported) {
+    for ((model, before), after) in MODELS.iter().zip(before.flushes).zip(after.flushes) {
+        let flushes = figure(after - before) / orders;
+        figures.add(NAME, format!("fsyncs of the WAL, {model}"), flushes, "");
+    }
+    for (what, before, after) in [
+        ("received", before.broker_received, after.broker_received),
+        ("sent", before.broker_sent, after.broker_sent),
+    ] {
+        // A connection that was lost meanwhile takes its count with it.
+        let bytes = figure(after.saturating_sub(before)) / orders;
+        figures.add(NAME, format!("broker, {what}"), bytes, "bytes");
+    }
+}
