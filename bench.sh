@@ -3,6 +3,7 @@
 #
 #   --quick           a minute instead of several: shows that everything works, not how fast
 #   --only GROUP      only this group; may be given several times. --list names them
+#   --build-times     also how long a release build takes, clean and after touching one service: many minutes
 #   --output FILE     where all figures go, as JSON (target/bench.json)
 #   --report PAGE     writes the tables into this page, between its marks: docs/PERFORMANCE.md
 #

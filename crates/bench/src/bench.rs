@@ -18,11 +18,15 @@ const QUIET_LIMIT: Duration = Duration::from_secs(120);
 pub struct Bench {
     /// Whether it is a short one, which shows that everything works rather than how fast.
     pub quick: bool,
+    /// Whether the time of builds is measured, too.
+    pub build_times: bool,
     /// What was measured so far.
     pub figures: Figures,
     failures: Vec<String>,
+    notes: Vec<String>,
     folder: tempfile::TempDir,
     cluster: Option<Rc<Cluster>>,
+    large: Option<Rc<Cluster>>,
 }
 
 impl Bench {
@@ -33,10 +37,13 @@ impl Bench {
     pub fn new(quick: bool) -> anyhow::Result<Self> {
         Ok(Self {
             quick,
+            build_times: false,
             figures: Figures::default(),
             failures: Vec::new(),
+            notes: Vec::new(),
             folder: tempfile::tempdir().context("could not make a temporary folder")?,
             cluster: None,
+            large: None,
         })
     }
 
@@ -76,18 +83,30 @@ impl Bench {
         Ok(cluster)
     }
 
-    /// Ends the shared cluster, for a group that needs the machine for a cluster of its own.
-    pub fn end_cluster(&mut self) {
-        self.cluster = None;
+    /// The cluster whose databases groups fill with as many orders as they need, started for the first of them: see [`crate::history`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn large_cluster(&mut self) -> anyhow::Result<Rc<Cluster>> {
+        if let Some(cluster) = &self.large {
+            return Ok(Rc::clone(cluster));
+        }
+        let cluster = Rc::new(Cluster::start(Self::options()).await?);
+        self.large = Some(Rc::clone(&cluster));
+        Ok(cluster)
     }
 
-    /// The last lines of the services of the shared cluster.
+    /// Ends the shared clusters, for a group that needs the machine for one of its own, or a fresh one.
+    pub fn end_cluster(&mut self) {
+        self.cluster = None;
+        self.large = None;
+    }
+
+    /// The last lines of the services of the shared clusters.
     #[must_use]
     pub fn last_lines(&self) -> String {
-        self.cluster
-            .as_ref()
-            .map(|cluster| cluster.last_lines())
-            .unwrap_or_default()
+        let clusters = self.cluster.iter().chain(&self.large);
+        clusters.map(|cluster| cluster.last_lines()).collect()
     }
 
     /// Puts load on a URL. Requests that fail fail the run.
@@ -121,6 +140,19 @@ impl Bench {
         let sentence = sentence.into();
         println!("  FAILED: {sentence}");
         self.failures.push(sentence);
+    }
+
+    /// Writes down what readers of the figures should know.
+    pub fn note(&mut self, sentence: impl Into<String>) {
+        let sentence = sentence.into();
+        println!("  note: {sentence}");
+        self.notes.push(sentence);
+    }
+
+    /// What readers of the figures should know.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What makes the run a failure, if anything.

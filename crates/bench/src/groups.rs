@@ -1,11 +1,15 @@
 //! What is measured. A group is a module with an `async fn measure(&mut Bench) -> anyhow::Result<()>`, and a line in [`ALL`].
 
+mod depth;
 mod end_to_end;
+mod footprint;
+mod growth;
 mod orders;
 mod pages;
 mod per_order;
 mod quotes;
 mod repeats;
+mod replicas;
 
 use futures_util::future::LocalBoxFuture;
 
@@ -55,5 +59,26 @@ pub const ALL: &[Group] = &[
         name: per_order::NAME,
         about: "what an order takes: processors, WAL, fsyncs, bytes through the broker, statements, events",
         measure: |bench| Box::pin(per_order::measure(bench)),
+    },
+    Group {
+        name: growth::NAME,
+        about: "orders a second with millions stored, beside a book that is empty",
+        measure: |bench| Box::pin(growth::measure(bench)),
+    },
+    // After growth, whose orders it reads.
+    Group {
+        name: depth::NAME,
+        about: "latency of pages millions of orders deep, beside the first",
+        measure: |bench| Box::pin(depth::measure(bench)),
+    },
+    Group {
+        name: replicas::NAME,
+        about: "orders, pages and projected orders a second with 2 and 4 processes of a service, beside one",
+        measure: |bench| Box::pin(replicas::measure(bench)),
+    },
+    Group {
+        name: footprint::NAME,
+        about: "time to start, memory, size of binaries and images, and, with --build-times, time to build",
+        measure: |bench| Box::pin(footprint::measure(bench)),
     },
 ];

@@ -2,8 +2,8 @@
 //! hold each figure against what the bare servers do on the same work in the same run, so that ratios hold on a noisy machine.
 //!
 //! In reading order: [`groups`] is what is measured, one module per group; [`mod@bench`] is what they share. [`wrk`] makes the load, [`pgbench`]
-//! does the same work without us, [`constant`] answers without working, [`bare_queue`] is the broker alone; [`processes`], [`commits`] and
-//! [`spent`] tell what it took, [`management`] asks the broker. [`figures`] collects,
+//! does the same work without us, [`constant`] answers without working, [`bare_queue`] is the broker alone; [`history`] fills databases with
+//! orders; [`processes`], [`commits`] and [`spent`] tell what it took, [`management`] asks the broker. [`figures`] collects,
 //! [`targets`] judges, [`machine`] says where it ran, [`report`] writes it down.
 #![allow(
     clippy::print_stdout,
@@ -21,6 +21,7 @@ pub mod bench;
 pub mod command;
 pub mod commits;
 pub mod constant;
+pub mod history;
 pub mod management;
 pub mod pgbench;
 pub mod processes;

@@ -23,6 +23,9 @@ struct Arguments {
     /// Only this group; may be given several times
     #[arg(long, value_name = "GROUP")]
     only: Vec<String>,
+    /// Also measures how long a release build takes, clean and after touching one service, in the group `footprint`: many minutes
+    #[arg(long)]
+    build_times: bool,
     /// Names the groups, and measures none
     #[arg(long)]
     list: bool,
@@ -59,6 +62,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let chosen = chosen(&arguments.only)?;
     let began = Instant::now();
     let mut bench = Bench::new(arguments.quick)?;
+    bench.build_times = arguments.build_times;
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         () = measure_all(&mut bench, &chosen, began) => {}

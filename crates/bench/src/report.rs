@@ -20,6 +20,7 @@ pub struct Report {
     took_s: u64,
     figures: Figures,
     targets: Vec<Verdict>,
+    notes: Vec<String>,
     failures: Vec<String>,
 }
 
@@ -33,6 +34,7 @@ impl Report {
             took_s: took.as_secs(),
             figures: bench.figures.clone(),
             targets: targets::judge(&bench.figures),
+            notes: bench.notes().to_vec(),
             failures: bench.failures().to_vec(),
         }
     }
@@ -45,8 +47,10 @@ impl Report {
         } else {
             ""
         };
+        let notes: String = self.notes.iter().map(|note| format!("- {note}\n")).collect();
+        let gap = if notes.is_empty() { "" } else { "\n" };
         format!(
-            "{} In {} s.{how}\n\n{}\n{}",
+            "{} In {} s.{how}\n\n{}{gap}{notes}\n{}",
             self.machine.sentence(),
             self.took_s,
             self.figures.table(),

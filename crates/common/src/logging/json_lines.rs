@@ -66,8 +66,7 @@ struct Line {
 
 impl Line {
     fn add(&mut self, name: &'static str, value: impl Serialize) {
-        self.text
-            .push(if self.names.is_empty() { b'{' } else { b',' });
+        self.text.push(if self.names.is_empty() { b'{' } else { b',' });
         self.names.push(name);
         // Writing to memory does not fail, and each value has a form in JSON.
         let _ = serde_json::to_writer(&mut self.text, name);

@@ -1,0 +1,131 @@
+//! Latency of a page by its depth, with as many orders above it: one connection, each depth in its turn.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use cluster::{Cluster, Service};
+use reqwest::Client;
+use uuid::Uuid;
+
+use crate::bench::{Bench, quiet};
+use crate::figures::percentile;
+use crate::history;
+
+pub(super) const NAME: &str = "depth";
+
+const PAGE_SIZE: u32 = 10;
+/// How many orders are above the page, in words and in digits. None: the first page, which needs no reference to the one before.
+const DEPTHS: [(&str, i64); 4] = [
+    ("0 rows", 0),
+    ("10 k rows", 10_000),
+    ("1 M rows", 1_000_000),
+    ("10 M rows", 10_000_000),
+];
+const DEPTHS_QUICK: [(&str, i64); 3] = [("0 rows", 0), ("10 k rows", 10_000), ("100 k rows", 100_000)];
+const ROUNDS: u32 = 2_000;
+const ROUNDS_QUICK: u32 = 300;
+const WARM_UP_ROUNDS: usize = 50;
+
+struct Depth {
+    name: &'static str,
+    /// Another page each time, one order deeper.
+    references: Vec<Option<Uuid>>,
+    latencies_us: Vec<u32>,
+}
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.large_cluster().await?;
+    let (depths, rounds) = if bench.quick {
+        (&DEPTHS_QUICK[..], ROUNDS_QUICK)
+    } else {
+        (&DEPTHS[..], ROUNDS)
+    };
+    let deepest = depths.iter().map(|(_, depth)| *depth).max().unwrap_or_default();
+    history::fill(&cluster, deepest + i64::from(rounds + PAGE_SIZE)).await?;
+    quiet(&cluster).await?;
+    let mut all = Vec::new();
+    for (name, depth) in depths {
+        all.push(Depth {
+            name,
+            references: references(&cluster, *depth, rounds).await?,
+            latencies_us: Vec::new(),
+        });
+    }
+    in_turns(&cluster, &mut all, rounds).await?;
+    bench.end_cluster();
+
+    let mut first = None;
+    for depth in &mut all {
+        let latencies = &mut depth.latencies_us;
+        // What is left out: plans are made, and pages of the table read.
+        latencies.drain(..WARM_UP_ROUNDS);
+        latencies.sort_unstable();
+        let (p50, p99) = (
+            percentile(latencies, 500)? / 1000.0,
+            percentile(latencies, 990)? / 1000.0,
+        );
+        let (first_p50, first_p99) = *first.get_or_insert((p50, p99));
+        let name = depth.name;
+        for (what, value, against) in [("p50", p50, first_p50), ("p99", p99, first_p99)] {
+            let figure = (format!("{name}, {what}"), (value, "ms"));
+            bench
+                .figures
+                .add_against(NAME, figure.0, figure.1, ("0 rows, in turns", against));
+        }
+    }
+    Ok(())
+}
+
+/// The last orders of the pages before those that are asked for.
+async fn references(cluster: &Cluster, depth: i64, count: u32) -> anyhow::Result<Vec<Option<Uuid>>> {
+    if depth == 0 {
+        return Ok(vec![None; usize::try_from(count)?]);
+    }
+    let references: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT external_id FROM buy_order_read_model
+          WHERE client_id = 1
+            AND id <= (SELECT id FROM buy_order_read_model WHERE client_id = 1 ORDER BY id DESC LIMIT 1 OFFSET $1)
+          ORDER BY id DESC LIMIT $2",
+    )
+    .bind(depth - 1)
+    .bind(i64::from(count))
+    .fetch_all(cluster.read_model())
+    .await?;
+    ensure!(
+        references.len() == usize::try_from(count)?,
+        "too few orders are {depth} rows deep"
+    );
+    Ok(references.into_iter().map(Some).collect())
+}
+
+async fn in_turns(cluster: &Cluster, depths: &mut [Depth], rounds: u32) -> anyhow::Result<()> {
+    let url = cluster.url(Service::FetchBuyOrders) + "/buy_orders";
+    // One request at a time, and so one connection.
+    let client = Client::builder().no_proxy().pool_max_idle_per_host(1).build()?;
+    for round in 0..usize::try_from(rounds)? {
+        for depth in &mut *depths {
+            let reference = depth.references.get(round).context("no reference")?;
+            let url = match reference {
+                None => format!("{url}?page_size={PAGE_SIZE}"),
+                Some(reference) => format!("{url}?last_reference={reference}&page_size={PAGE_SIZE}"),
+            };
+            let request = client.get(url).build()?;
+            let began = Instant::now();
+            let response = client.execute(request).await?.error_for_status()?;
+            let body = response.bytes().await?;
+            depth
+                .latencies_us
+                .push(u32::try_from(began.elapsed().as_micros())?);
+            ensure!(
+                body.windows(ORDER.len()).filter(|part| *part == ORDER).count()
+                    == usize::try_from(PAGE_SIZE)?,
+                "a page {} deep is not full",
+                depth.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What each order of a page has once.
+const ORDER: &[u8] = b"\"btc_rate\"";

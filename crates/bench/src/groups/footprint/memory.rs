@@ -1,0 +1,49 @@
+//! Memory that is resident: idle, and after the load.
+
+use std::time::Duration;
+
+use cluster::{Cluster, Service};
+
+use super::{NAME, megabytes};
+use crate::bench::{Bench, quiet};
+use crate::wrk::{Ask, Load};
+
+const CONNECTIONS: u32 = 64;
+/// Until what comes after a start, or after a load, is over.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    add_figures(bench, &cluster, "idle").await?;
+    let loads = [
+        (Service::CreateBuyOrder, "", Ask::NewOrders),
+        (Service::FetchBuyOrders, "/buy_orders?page_size=100", Ask::Get),
+        (Service::BtcPrice, "/buy?currency=USD", Ask::Get),
+    ];
+    for (service, path, ask) in loads {
+        let load = Load {
+            ask,
+            connections: CONNECTIONS,
+            duration: bench.duration(),
+            rate: None,
+        };
+        let name = format!("memory, {}", service.name());
+        bench.load(&name, &(cluster.url(service) + path), load).await?;
+    }
+    quiet(&cluster).await?;
+    add_figures(bench, &cluster, "after the load").await
+}
+
+async fn add_figures(bench: &mut Bench, cluster: &Cluster, when: &str) -> anyhow::Result<()> {
+    tokio::time::sleep(SETTLED_AFTER).await;
+    let mut sum = 0;
+    for service in Service::ALL {
+        let bytes = cluster.vitals(service)?.resident_bytes;
+        sum += bytes;
+        let name = format!("memory of {}, {when}", service.name());
+        bench.figures.add(NAME, name, megabytes(bytes), "MB");
+    }
+    let name = format!("memory of all services, {when}");
+    bench.figures.add(NAME, name, megabytes(sum), "MB");
+    Ok(())
+}

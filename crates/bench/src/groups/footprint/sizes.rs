@@ -1,0 +1,61 @@
+//! What the services take on the disk: release binaries, and images where there are any.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use cluster::Service;
+use tokio::task::spawn_blocking;
+
+use super::{NAME, megabytes};
+use crate::bench::Bench;
+use crate::command;
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut sum = 0;
+    for service in Service::ALL {
+        let binary = binary(service)?;
+        let bytes = fs::metadata(&binary)
+            .with_context(|| format!("could not look at {}", binary.display()))?
+            .len();
+        sum += bytes;
+        let name = format!("binary of {}", service.name());
+        bench.figures.add(NAME, name, megabytes(bytes), "MB");
+    }
+    bench
+        .figures
+        .add(NAME, "binaries of all services", megabytes(sum), "MB");
+
+    let engine = spawn_blocking(|| docker(&["version", "--format", "{{.Server.Version}}"])).await?;
+    if engine.is_err() {
+        bench.note("no Docker engine answers here: the sizes of images are left out");
+        return Ok(());
+    }
+    for service in Service::ALL {
+        let image = format!("pydist/{}", service.name());
+        let question = image.clone();
+        let size = spawn_blocking(move || docker(&["image", "inspect", "--format", "{{.Size}}", &question]));
+        match size.await? {
+            Ok(bytes) => {
+                let bytes = bytes.trim().parse().context("Docker told no size")?;
+                bench
+                    .figures
+                    .add(NAME, format!("image {image}"), megabytes(bytes), "MB");
+            }
+            Err(_) => bench.note(format!(
+                "there is no image {image}, which ./build_run_images.sh builds: its size is left out"
+            )),
+        }
+    }
+    Ok(())
+}
+
+/// Beside this program, as those that are measured.
+fn binary(service: Service) -> anyhow::Result<PathBuf> {
+    let running = std::env::current_exe().context("could not tell where this program is")?;
+    Ok(running.with_file_name(service.name()))
+}
+
+fn docker(arguments: &[&str]) -> anyhow::Result<String> {
+    command::output("docker", arguments, &[])
+}

@@ -1,0 +1,61 @@
+//! From the start of a process until it is healthy, with the databases and the other services up.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cluster::{Cluster, Service};
+
+use super::NAME;
+use crate::bench::Bench;
+
+const STARTS: usize = 7;
+const STARTS_QUICK: usize = 2;
+/// How often it is asked: the figure is right to this.
+const EVERY: Duration = Duration::from_millis(1);
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    let starts = if bench.quick { STARTS_QUICK } else { STARTS };
+    let mut slowest_median: f64 = 0.0;
+    for service in Service::ALL {
+        let mut took_ms = Vec::new();
+        for _ in 0..starts {
+            took_ms.push(start(&cluster, service).await?);
+        }
+        took_ms.sort_by(f64::total_cmp);
+        let median = took_ms.get(starts / 2).copied().unwrap_or_default();
+        let worst = took_ms.last().copied().unwrap_or_default();
+        let name = format!("start to healthy, {}", service.name());
+        bench
+            .figures
+            .add(NAME, format!("{name}, median of {starts}"), median, "ms");
+        bench.figures.add(NAME, format!("{name}, worst"), worst, "ms");
+        slowest_median = slowest_median.max(median);
+    }
+    bench.figures.add(
+        NAME,
+        "start to healthy, slowest service, median",
+        slowest_median,
+        "ms",
+    );
+    Ok(())
+}
+
+/// In ms.
+async fn start(cluster: &Cluster, service: Service) -> anyhow::Result<f64> {
+    cluster.stop(service).await?;
+    let (http, url) = (cluster.http(), cluster.url(service) + "/healthcheck");
+    let began = Instant::now();
+    cluster.launch(service)?;
+    loop {
+        // Refused until it listens.
+        let answered = http.get(&url).send().await;
+        let took = began.elapsed();
+        if answered.is_ok_and(|answer| answer.status().is_success()) {
+            return Ok(took.as_secs_f64() * 1000.0);
+        }
+        ensure!(took < LIMIT, "{} is not healthy within {LIMIT:?}", service.name());
+        tokio::time::sleep(EVERY).await;
+    }
+}

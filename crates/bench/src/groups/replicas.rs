@@ -1,0 +1,80 @@
+//! What more processes of a service are worth: orders, pages and projected orders a second with 1, 2 and 4 of them.
+
+mod drain;
+mod scale;
+
+use std::time::Duration;
+
+use cluster::Service;
+
+use crate::bench::{Bench, quiet};
+use crate::wrk::{Ask, Load};
+use scale::Scale;
+
+pub(super) const NAME: &str = "replicas";
+
+/// In an order and then in the reverse, so that a trend of the machine favours none.
+const TURNS: [usize; 6] = [1, 2, 4, 4, 2, 1];
+/// Of a quick run.
+const TURNS_QUICK: [usize; 3] = [1, 2, 4];
+const CONNECTIONS: u32 = 64;
+const TURN: Duration = Duration::from_secs(3);
+const PAGE_SIZE: u32 = 10;
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    // A fresh one: the read model is emptied here.
+    bench.end_cluster();
+    loaded(bench, Service::CreateBuyOrder, "", Ask::NewOrders).await?;
+    let page = format!("/buy_orders?page_size={PAGE_SIZE}");
+    loaded(bench, Service::FetchBuyOrders, &page, Ask::Get).await?;
+    drain::measure(bench).await?;
+    bench.end_cluster();
+    Ok(())
+}
+
+fn turns(bench: &Bench) -> &'static [usize] {
+    if bench.quick { &TURNS_QUICK } else { &TURNS }
+}
+
+/// As many requests as come back, on as many connections in all, shared among the replicas.
+async fn loaded(bench: &mut Bench, service: Service, path: &str, ask: Ask) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    let load = Load {
+        ask,
+        connections: CONNECTIONS,
+        duration: bench.duration().min(TURN),
+        rate: None,
+    };
+    let mut scale = Scale::of(&cluster, service);
+    let mut rates = Vec::new();
+    let warm_up = format!("{}, warm-up", service.name());
+    bench.load(&warm_up, &(cluster.url(service) + path), load).await?;
+    quiet(&cluster).await?;
+    for replicas in turns(bench) {
+        scale.to(*replicas).await?;
+        let urls: Vec<String> = scale.urls().iter().map(|url| url.clone() + path).collect();
+        let name = format!("{}, {replicas} replicas", service.name());
+        let outcome = bench.load_all(&name, &urls, load).await?;
+        quiet(&cluster).await?;
+        rates.push((*replicas, outcome.per_second()));
+    }
+    scale.to(1).await?;
+    add_figures(bench, service, &rates);
+    Ok(())
+}
+
+/// The mean of the turns with as many replicas, beside that of one.
+fn add_figures(bench: &mut Bench, service: Service, rates: &[(usize, f64)]) {
+    let mean = |replicas: usize| {
+        let rates = rates.iter().filter(|(of, _)| *of == replicas);
+        let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), (_, rate)| (sum + rate, count + 1.0));
+        sum / count
+    };
+    let one = mean(1);
+    for replicas in TURNS_QUICK {
+        let name = format!("{}, {replicas}", service.name());
+        bench
+            .figures
+            .add_against(NAME, name, (mean(replicas), "/s"), ("1 replica, in turns", one));
+    }
+}

@@ -1,0 +1,83 @@
+//! How fast a backlog is projected.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cluster::{Cluster, Service, wait_until};
+use common::broker::topology::BUY_ORDER_QUEUE;
+
+use super::scale::Scale;
+use super::{add_figures, turns};
+use crate::bench::Bench;
+use crate::history;
+
+const BACKLOG: i64 = 50_000;
+const BACKLOG_QUICK: i64 = 3_000;
+const LIMIT: Duration = Duration::from_secs(120);
+/// How often the rows are counted, which takes milliseconds itself.
+const EVERY: Duration = Duration::from_millis(50);
+
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    let backlog = if bench.quick { BACKLOG_QUICK } else { BACKLOG };
+    let service = Service::ReadModelSync;
+    history::fill(&cluster, backlog).await?;
+    let mut scale = Scale::of(&cluster, service);
+    let mut rates = Vec::new();
+    for replicas in turns(bench) {
+        scale.stop().await?;
+        pile_up(&cluster, backlog).await?;
+        let (rate, ()) = tokio::try_join!(projected(&cluster, backlog), scale.start(*replicas))?;
+        rates.push((*replicas, rate));
+    }
+    scale.to(1).await?;
+    add_figures(bench, service, &rates);
+    Ok(())
+}
+
+/// Empties the read model, and has the first orders sent again: on return all of them are in the queue, and nothing else is.
+async fn pile_up(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
+    sqlx::query("TRUNCATE buy_order_read_model")
+        .execute(cluster.read_model())
+        .await?;
+    let last: i64 = sqlx::query_scalar(
+        "SELECT max(id) FROM (SELECT id FROM buy_order ORDER BY id LIMIT $1) AS first_orders",
+    )
+    .bind(orders)
+    .fetch_one(cluster.write_model())
+    .await?;
+    let arguments = ["republish", "--to-id", &last.to_string(), "--rate", "100000"];
+    let ended = cluster.admin(Service::CreateBuyOrder, &arguments, "").await?;
+    ensure!(ended.code == Some(0), "republish failed:\n{}", ended.stderr);
+    let expected = u64::try_from(orders)?;
+    wait_until("the backlog is in the queue", LIMIT, async || {
+        Ok(cluster.queue_messages(BUY_ORDER_QUEUE).await? == expected)
+    })
+    .await
+}
+
+/// Orders a second from the first that can be read until all can: without the start of the processes.
+async fn projected(cluster: &Cluster, orders: i64) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let mut first = None;
+    loop {
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM buy_order_read_model")
+            .fetch_one(cluster.read_model())
+            .await?;
+        let now = Instant::now();
+        if rows > 0 {
+            let (first_rows, first_at) = *first.get_or_insert((rows, now));
+            if rows >= orders {
+                let counted = u32::try_from(rows - first_rows)?;
+                let took = now.duration_since(first_at);
+                ensure!(counted > 0, "the whole backlog was projected at once");
+                return Ok(f64::from(counted) / took.as_secs_f64());
+            }
+        }
+        ensure!(
+            began.elapsed() < LIMIT,
+            "the backlog is not projected within {LIMIT:?}: {rows} of {orders}"
+        );
+        tokio::time::sleep(EVERY).await;
+    }
+}
