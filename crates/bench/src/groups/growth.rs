@@ -24,6 +24,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let large = bench.large_cluster().await?;
     // What is measured first would pay for the first touch of everything.
     turn(bench, &empty, "none stored, warm-up").await?;
+    history::settle(&empty).await?;
     let stored = if bench.quick {
         &STORED_QUICK[..]
     } else {
