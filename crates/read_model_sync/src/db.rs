@@ -208,10 +208,15 @@ async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
 async fn stored(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<StoredRow>> {
     let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
     let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
+    // By subqueries with a limit: any other plan may read the whole table, and would be kept from when that was empty.
     sqlx::query_as(
-        "SELECT id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount
-         FROM buy_order_read_model
-         WHERE id = ANY($1) OR external_id = ANY($2)",
+        "SELECT o.id, o.client_id, o.external_id, o.created_at, o.currency_id, o.currency_iso3, o.currency_amount, o.btc_rate, o.btc_amount
+         FROM unnest($1::bigint[]) AS asked (id)
+         CROSS JOIN LATERAL (SELECT * FROM buy_order_read_model WHERE id = asked.id LIMIT 1) AS o
+         UNION
+         SELECT o.id, o.client_id, o.external_id, o.created_at, o.currency_id, o.currency_iso3, o.currency_amount, o.btc_rate, o.btc_amount
+         FROM unnest($2::uuid[]) AS asked (external_id)
+         CROSS JOIN LATERAL (SELECT * FROM buy_order_read_model WHERE external_id = asked.external_id LIMIT 1) AS o",
     )
     .bind(ids)
     .bind(external_ids)

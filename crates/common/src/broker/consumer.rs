@@ -1,13 +1,14 @@
 //! Consuming in batches: what is ready is taken together, and acknowledged together.
 
+use std::mem;
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt as _;
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Error, Session, link, session, topology, within};
@@ -19,11 +20,16 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// A message that is ready is delivered within milliseconds.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// How long a delivery waits for others, to be taken with them: one alone costs its consumer a transaction as many do together.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
+
 /// A stream of deliveries, acknowledged by hand.
 #[derive(Debug)]
 pub struct Consumer {
     channel: Channel,
     deliveries: lapin::Consumer,
+    /// Of the next batch. Not in the future that gathers it: what that held when it is dropped would be acknowledged with later ones.
+    gathered: Vec<Delivery>,
 }
 
 impl Consumer {
@@ -46,24 +52,36 @@ impl Consumer {
             FieldTable::default(),
         );
         let deliveries = within(LIMIT, "consume", consume).await?;
-        Ok(Self { channel, deliveries })
+        Ok(Self {
+            channel,
+            deliveries,
+            gathered: Vec::new(),
+        })
     }
 
-    /// Waits for a delivery, and takes with it what else has arrived, up to `most`. Dropping the future loses nothing.
+    /// Waits for a delivery, and takes with it what arrives in the next 5 ms, up to `most`. Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the stream fails or ends: what is not acknowledged will come again, on another session.
     pub async fn next_batch(&mut self, most: usize) -> Result<Vec<Delivery>, Error> {
-        let first = self.deliveries.next().await.ok_or(Error::ConsumerCancelled)??;
-        let mut batch = vec![first];
-        while batch.len() < most {
-            match self.deliveries.next().now_or_never() {
-                Some(Some(Ok(delivery))) => batch.push(delivery),
-                // The end of the stream is met again by the next call; what has arrived is still worth the work.
-                Some(Some(Err(_)) | None) | None => break,
+        if self.gathered.is_empty() {
+            let first = self.deliveries.next().await.ok_or(Error::ConsumerCancelled)??;
+            self.gathered.push(first);
+        }
+        let rest = sleep(GATHERED_FOR);
+        tokio::pin!(rest);
+        while self.gathered.len() < most {
+            tokio::select! {
+                biased;
+                delivery = self.deliveries.next() => match delivery {
+                    Some(Ok(delivery)) => self.gathered.push(delivery),
+                    // The end of the stream is met again by the next call; what has arrived is still worth the work.
+                    Some(Err(_)) | None => break,
+                },
+                () = &mut rest => break,
             }
         }
-        Ok(batch)
+        Ok(mem::take(&mut self.gathered))
     }
 
     /// Whether the deliveries in hand can still be acknowledged, as far as is known.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool, Postgres};
 
 use super::measure;
@@ -32,6 +33,14 @@ impl Pool {
             connections,
             in_hand: Arc::default(),
         }
+    }
+
+    /// Connections of their own to the same database, with settings of PostgreSQL.
+    #[must_use]
+    pub fn with_settings(&self, settings: &[(&str, &str)]) -> Self {
+        let server = PgConnectOptions::clone(&self.connections.connect_options());
+        let options = self.connections.options().clone();
+        Self::new(options.connect_lazy_with(server.options(settings.iter().copied())))
     }
 
     pub(super) fn connections(&self) -> &PgPool {

@@ -45,45 +45,48 @@ type ClaimedRow = (
     Decimal,
 );
 
+/// Claims the oldest `$1` free events for `$2` seconds.
+///
+/// Relays that come at the same time skip each other's rows instead of queueing for them. Rows are found by arrays and by subqueries with a
+/// limit, not by joins: PostgreSQL has the outbox for empty, as it nearly always is, and keeps a plan by which a backlog would be joined
+/// with itself (measured: 8 s for 1,000 of 48,000 events).
+pub const CLAIM: &str = "
+    WITH claimed AS (
+        UPDATE outbox
+        SET claimed_until = statement_timestamp() + make_interval(secs => $2)
+        WHERE id = ANY (ARRAY(
+            SELECT id
+            FROM outbox
+            WHERE claimed_until IS NULL OR claimed_until < clock_timestamp()
+            ORDER BY id
+            LIMIT $1
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING id, buy_order_id, traceparent, claimed_until
+    )
+    SELECT claimed.id, claimed.traceparent, claimed.claimed_until, made.*
+    FROM claimed
+    CROSS JOIN LATERAL (
+        SELECT buy_order.id, buy_order.client_id, buy_order.external_id, buy_order.created_at,
+               buy_order.currency_id, currency.iso3, buy_order.currency_amount, buy_order.btc_rate, buy_order.btc_amount
+        FROM buy_order
+        JOIN currency ON currency.id = buy_order.currency_id
+        WHERE buy_order.id = claimed.buy_order_id
+        LIMIT 1
+    ) AS made
+    ORDER BY claimed.id";
+
 /// Claims the oldest free events for as long as the lease: no other relay takes them until it is over, and if this one dies, they are free
 /// again then.
 ///
 /// # Errors
 /// When the database is away, or holds an order that no event can be made of.
 pub async fn claim(connection: &mut PgConnection, most: i64, lease: Duration) -> sqlx::Result<Vec<Claimed>> {
-    // Relays that come at the same time skip each other's rows instead of queueing for them. The orders are looked up one by one: joined,
-    // the whole table may be read for them, for as long as PostgreSQL has no statistics of it.
-    let rows: Vec<ClaimedRow> = sqlx::query_as(
-        "WITH free AS (
-             SELECT id
-             FROM outbox
-             WHERE claimed_until IS NULL OR claimed_until < clock_timestamp()
-             ORDER BY id
-             LIMIT $1
-             FOR UPDATE SKIP LOCKED
-         ), claimed AS (
-             UPDATE outbox
-             SET claimed_until = statement_timestamp() + make_interval(secs => $2)
-             FROM free
-             WHERE outbox.id = free.id
-             RETURNING outbox.id, outbox.buy_order_id, outbox.traceparent, outbox.claimed_until
-         )
-         SELECT claimed.id, claimed.traceparent, claimed.claimed_until, made.*
-         FROM claimed
-         CROSS JOIN LATERAL (
-             SELECT buy_order.id, buy_order.client_id, buy_order.external_id, buy_order.created_at,
-                    buy_order.currency_id, currency.iso3, buy_order.currency_amount, buy_order.btc_rate, buy_order.btc_amount
-             FROM buy_order
-             JOIN currency ON currency.id = buy_order.currency_id
-             WHERE buy_order.id = claimed.buy_order_id
-             LIMIT 1
-         ) AS made
-         ORDER BY claimed.id",
-    )
-    .bind(most)
-    .bind(lease.as_secs_f64())
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<ClaimedRow> = sqlx::query_as(CLAIM)
+        .bind(most)
+        .bind(lease.as_secs_f64())
+        .fetch_all(connection)
+        .await?;
     rows.into_iter().map(claimed).collect()
 }
 
