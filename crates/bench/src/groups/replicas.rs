@@ -20,6 +20,7 @@ const TURNS: [usize; 6] = [1, 2, 4, 4, 2, 1];
 const TURNS_QUICK: [usize; 3] = [1, 2, 4];
 const CONNECTIONS: u32 = 64;
 const TURN: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(1);
 const PAGE_SIZE: u32 = 10;
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
@@ -48,14 +49,23 @@ async fn loaded(bench: &mut Bench, service: Service, path: &str, ask: Ask) -> an
     };
     let mut scale = Scale::of(&cluster, service);
     let mut rates = Vec::new();
-    let warm_up = format!("{}, warm-up", service.name());
-    bench.load(&warm_up, &(cluster.url(service) + path), load).await?;
+    let warm_up = Load {
+        duration: WARM_UP,
+        ..load
+    };
+    let name = format!("{}, warm-up", service.name());
+    bench.load(&name, &(cluster.url(service) + path), load).await?;
     quiet(&cluster).await?;
     history::settle(&cluster).await?;
     for replicas in turns(bench) {
         scale.to(*replicas).await?;
         let urls: Vec<String> = scale.urls().iter().map(|url| url.clone() + path).collect();
         let name = format!("{}, {replicas} replicas", service.name());
+        if !bench.quick {
+            // Fresh processes connect and have their statements planned first.
+            bench.load_all(&name, &urls, warm_up).await?;
+            quiet(&cluster).await?;
+        }
         let outcome = bench.load_all(&name, &urls, load).await?;
         quiet(&cluster).await?;
         rates.push((*replicas, outcome.per_second()));
