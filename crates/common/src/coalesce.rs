@@ -74,65 +74,79 @@ async fn answer_all<Q, A, F>(
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::future::join_all;
+    use futures_util::poll;
     use tokio::sync::Semaphore;
 
     use super::*;
 
-    /// Answers each question with the number of the round trip, as soon as it has a permit for that.
-    fn numbered(permits: &Arc<Semaphore>) -> Coalesced<u32, (u32, usize)> {
-        let round_trips = AtomicUsize::new(0);
-        let permits = Arc::clone(permits);
-        Coalesced::new(10, move |questions: Vec<u32>| {
-            let round_trip = round_trips.fetch_add(1, Ordering::Relaxed);
-            let permits = Arc::clone(&permits);
-            async move {
-                if let Ok(permit) = permits.acquire().await {
-                    permit.forget();
-                }
-                questions
-                    .into_iter()
-                    .map(|question| (question, round_trip))
-                    .collect()
+    /// Round trips that each wait for a permit to end.
+    struct RoundTrips {
+        begun: Arc<Semaphore>,
+        may_end: Arc<Semaphore>,
+    }
+
+    impl RoundTrips {
+        fn new() -> Self {
+            Self {
+                begun: Arc::new(Semaphore::new(0)),
+                may_end: Arc::new(Semaphore::new(0)),
             }
-        })
+        }
+
+        /// Answers each question with the number of its round trip.
+        fn numbered(&self) -> Coalesced<u32, (u32, usize)> {
+            let number = AtomicUsize::new(0);
+            let (begun, may_end) = (Arc::clone(&self.begun), Arc::clone(&self.may_end));
+            Coalesced::new(10, move |questions: Vec<u32>| {
+                let number = number.fetch_add(1, Ordering::Relaxed);
+                let (begun, may_end) = (Arc::clone(&begun), Arc::clone(&may_end));
+                async move {
+                    begun.add_permits(1);
+                    take(&may_end).await;
+                    questions.into_iter().map(|question| (question, number)).collect()
+                }
+            })
+        }
     }
 
-    #[tokio::test(start_paused = true)]
+    async fn take(permits: &Semaphore) {
+        if let Ok(permit) = permits.acquire().await {
+            permit.forget();
+        }
+    }
+
+    #[tokio::test]
     async fn those_who_come_meanwhile_are_asked_for_together_and_each_gets_its_answer() {
-        let permits = Arc::new(Semaphore::new(0));
-        let asked = numbered(&permits);
-        let first = tokio::spawn({
-            let asked = asked.clone();
-            async move { asked.ask(0).await }
-        });
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        let others = tokio::spawn(async move { join_all((1..4).map(|question| asked.ask(question))).await });
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        permits.add_permits(2);
-        assert_eq!(first.await.ok(), Some(Some((0, 0))));
-        let answers = others.await.unwrap_or_default();
-        assert_eq!(answers, [Some((1, 1)), Some((2, 1)), Some((3, 1))]);
+        let round_trips = RoundTrips::new();
+        let asked = round_trips.numbered();
+        let mut first = pin!(asked.ask(0));
+        assert!(poll!(&mut first).is_pending());
+        take(&round_trips.begun).await;
+        let mut others = pin!(join_all((1..4).map(|question| asked.ask(question))));
+        assert!(poll!(&mut others).is_pending());
+        round_trips.may_end.add_permits(2);
+        assert_eq!(first.await, Some((0, 0)));
+        assert_eq!(others.await, [Some((1, 1)), Some((2, 1)), Some((3, 1))]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_that_hangs_holds_up_nobody() {
-        let permits = Arc::new(Semaphore::new(0));
-        let asked = numbered(&permits);
-        let hanging = tokio::spawn({
-            let asked = asked.clone();
-            async move { asked.ask(0).await }
-        });
-        tokio::time::sleep(PATIENCE + Duration::from_millis(1)).await;
-        let next = tokio::spawn(async move { asked.ask(1).await });
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        permits.add_permits(2);
-        // Semaphores are fair: the one that hung is served first, and both are served.
-        assert_eq!(hanging.await.ok(), Some(Some((0, 0))));
-        assert_eq!(next.await.ok(), Some(Some((1, 1))));
+        let round_trips = RoundTrips::new();
+        let asked = round_trips.numbered();
+        let mut hanging = pin!(asked.ask(0));
+        assert!(poll!(&mut hanging).is_pending());
+        take(&round_trips.begun).await;
+        let mut next = pin!(asked.ask(1));
+        assert!(poll!(&mut next).is_pending());
+        take(&round_trips.begun).await;
+        round_trips.may_end.add_permits(2);
+        assert_eq!(hanging.await, Some((0, 0)));
+        assert_eq!(next.await, Some((1, 1)));
     }
 
     #[tokio::test]

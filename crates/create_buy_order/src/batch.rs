@@ -98,51 +98,100 @@ pub fn writer(
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
 ) -> (Orders, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-    let (jobs, mut waiting) = mpsc::channel(MOST_WAITING);
+    let (jobs, waiting) = mpsc::channel(MOST_WAITING);
+    let mut writer = Writer {
+        pool,
+        outbox_grew,
+        waiting,
+    };
     let write_all = async move {
-        let mut batch = Vec::with_capacity(MOST_PER_BATCH);
-        while waiting.recv_many(&mut batch, MOST_PER_BATCH).await > 0 {
-            METRICS.took(batch.len());
-            write(&pool, batch.drain(..), &outbox_grew).await;
+        while let Some(first) = writer.waiting.recv().await {
+            writer.write(first).await;
         }
         Ok(())
     };
     (Orders { jobs }, write_all)
 }
 
-async fn write(pool: &database::Pool, batch: impl Iterator<Item = Job>, outbox_grew: &Notify) {
-    let (drafts, answers): (Vec<Draft>, Vec<_>) = batch.map(|job| (job.draft, job.answer)).unzip();
-    let begun = Instant::now();
-    let written = database::with_connection(pool, async |connection| {
-        db::write_batch(connection, &drafts).await
-    });
-    let written = written.await;
-    let batch_size = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
-    for draft in &drafts {
-        draft
-            .trace
-            .span()
-            .set_attribute(KeyValue::new("db.operation.batch.size", batch_size));
-    }
-    METRICS.wrote(begun);
-    match written {
-        Ok(verdicts) => {
-            outbox_grew.notify_one();
-            for ((answer, verdict), draft) in answers.into_iter().zip(verdicts).zip(drafts) {
-                draft.trace.span().end();
-                let _in_its_trace = draft.trace.attach();
-                report(&verdict);
-                // The client may have hung up; its order is in the book all the same.
-                let _ = answer.send(Ok(verdict));
-            }
+struct Writer {
+    pool: database::Pool,
+    outbox_grew: Arc<Notify>,
+    waiting: mpsc::Receiver<Job>,
+}
+
+impl Writer {
+    /// Writes this draft, and with it all that wait by the time the lock is ours: while another process has it, they gather.
+    async fn write(&mut self, first: Job) {
+        let mut batch = Batch::default();
+        batch.push(first);
+        let begun = Instant::now();
+        let written = database::with_connection(&self.pool, async |connection| {
+            let transaction = db::begin_locked(connection).await?;
+            batch.take_waiting(&mut self.waiting);
+            db::write_batch(transaction, &batch.drafts).await
+        });
+        let written = written.await;
+        METRICS.wrote(begun);
+        if written.is_ok() {
+            self.outbox_grew.notify_one();
+        } else {
+            // Those who came meanwhile would fail the same way, one after the other.
+            batch.take_waiting(&mut self.waiting);
         }
-        Err(error) => {
-            tracing::error!(event = "model_update_failed", model = "write_model", info = %error);
-            let error = Arc::new(error);
-            for (answer, draft) in answers.into_iter().zip(drafts) {
-                trace::fail(&draft.trace, error.to_string());
-                draft.trace.span().end();
-                let _ = answer.send(Err(WriteError::Database(Arc::clone(&error))));
+        METRICS.took(batch.drafts.len());
+        // Beside the next batch, which can begin.
+        tokio::spawn(async move { batch.answer(written) });
+    }
+}
+
+/// Drafts that are written together, and who waits for their verdicts.
+#[derive(Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    answers: Vec<oneshot::Sender<Result<Verdict, WriteError>>>,
+}
+
+impl Batch {
+    fn push(&mut self, job: Job) {
+        self.drafts.push(job.draft);
+        self.answers.push(job.answer);
+    }
+
+    fn take_waiting(&mut self, waiting: &mut mpsc::Receiver<Job>) {
+        while self.drafts.len() < MOST_PER_BATCH
+            && let Ok(job) = waiting.try_recv()
+        {
+            self.push(job);
+        }
+    }
+
+    fn answer(self, written: sqlx::Result<Vec<Verdict>>) {
+        let Self { drafts, answers } = self;
+        let batch_size = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
+        for draft in &drafts {
+            draft
+                .trace
+                .span()
+                .set_attribute(KeyValue::new("db.operation.batch.size", batch_size));
+        }
+        match written {
+            Ok(verdicts) => {
+                for ((answer, verdict), draft) in answers.into_iter().zip(verdicts).zip(drafts) {
+                    draft.trace.span().end();
+                    let _in_its_trace = draft.trace.attach();
+                    report(&verdict);
+                    // The client may have hung up; its order is in the book all the same.
+                    let _ = answer.send(Ok(verdict));
+                }
+            }
+            Err(error) => {
+                tracing::error!(event = "model_update_failed", model = "write_model", info = %error);
+                let error = Arc::new(error);
+                for (answer, draft) in answers.into_iter().zip(drafts) {
+                    trace::fail(&draft.trace, error.to_string());
+                    draft.trace.span().end();
+                    let _ = answer.send(Err(WriteError::Database(Arc::clone(&error))));
+                }
             }
         }
     }

@@ -9,25 +9,34 @@ use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
 use common::trace_context::traceparent;
 use rust_decimal::Decimal;
 use sqlx::postgres::PgRow;
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Postgres, Row as _, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::order::{Admission, Draft, Order, OrderRequest, Verdict, admit};
 
 /// Begins a transaction under the lock that puts the writers in a row, in one round trip.
-const BEGIN_LOCKED: &str = "BEGIN; SELECT FROM buy_order_running_total FOR UPDATE";
-
-/// Writes a batch of drafts in one transaction, and returns a verdict for each, in their order. All of an order, its idempotence key,
-/// the running total and the outbox commit together or not at all.
 ///
 /// Must not be cancelled, unless its connection is closed then: a `begin` that is dropped midway leaves its transaction open
 /// (launchbadge/sqlx #4393).
 ///
 /// # Errors
+/// When the write model is away, or others hold the lock for too long.
+pub async fn begin_locked(connection: &mut PgConnection) -> sqlx::Result<Transaction<'_, Postgres>> {
+    connection
+        .begin_with("BEGIN; SELECT FROM buy_order_running_total FOR UPDATE")
+        .await
+}
+
+/// Writes a batch of drafts under the lock, commits, and returns a verdict for each, in their order. All of an order, its idempotence key,
+/// the running total and the outbox commit together or not at all.
+///
+/// # Errors
 /// When the write model fails. After a failed commit it is not known whether the batch was written; repeating the requests is safe.
-pub async fn write_batch(connection: &mut PgConnection, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
-    let mut transaction = connection.begin_with(BEGIN_LOCKED).await?;
+pub async fn write_batch(
+    mut transaction: Transaction<'_, Postgres>,
+    drafts: &[Draft],
+) -> sqlx::Result<Vec<Verdict>> {
     let requests: Vec<OrderRequest> = drafts.iter().map(|draft| draft.request).collect();
     let Book {
         total,

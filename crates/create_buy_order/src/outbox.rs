@@ -29,7 +29,7 @@ pub const SESSION_SETTINGS: [(&str, &str); 2] = [("synchronous_commit", "off"), 
 const POLL: Duration = Duration::from_millis(500);
 
 /// How long an event waits for others, to be relayed with them: one alone costs as much as a dozen together.
-const GATHERED_FOR: Duration = Duration::from_millis(5);
+const GATHERED_FOR: Duration = Duration::from_millis(10);
 
 /// A broker that hangs gets this long to confirm what is on its way once the process was asked to stop.
 const LAST_WINDOW_LIMIT: Duration = Duration::from_secs(2);

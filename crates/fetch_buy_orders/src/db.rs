@@ -8,94 +8,80 @@ use uuid::Uuid;
 
 use crate::page::BuyOrder;
 
-/// The orders of a client below an id, newest first, for each of the pages asked for: one range of `buy_order_read_model_page_idx`, read
-/// backwards from its end.
+/// Of each page that is asked for, which follows a reference or is the newest, the orders, newest first: one range of
+/// `buy_order_read_model_page_idx`, read backwards from where the reference stands. A page without orders has one row, without an order, and
+/// without a position where the client has no such reference.
 ///
 /// The pair is compared, and `client_id` is ordered by, to leave that index as the only way: given `client_id = $1 AND id < $2
 /// ORDER BY id DESC`, PostgreSQL prefers the primary key, and reads every newer order of every other client on the way to the page.
 ///
 /// The database writes the decimals as text, with the scale of their columns: nothing on the way can change a digit.
 pub const PAGES: &str = "
-    SELECT asked.place - 1, o.id, o.external_id, o.created_at, o.currency_iso3,
+    SELECT asked.place - 1, position.below IS NOT NULL, o.id, o.external_id, o.created_at, o.currency_iso3,
            o.currency_amount::text, o.btc_rate::text, o.btc_amount::text
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS asked (client_id, below, page_size, place)
+    FROM unnest($1::bigint[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS asked (client_id, last_reference, page_size, place)
     CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN asked.last_reference IS NULL THEN 9223372036854775807 -- above every id that is drawn
+            ELSE (SELECT id FROM buy_order_read_model WHERE external_id = asked.last_reference AND client_id = asked.client_id)
+        END AS below
+        OFFSET 0 -- computed once per page
+    ) AS position
+    LEFT JOIN LATERAL (
         SELECT *
         FROM buy_order_read_model
-        WHERE (client_id, id) < (asked.client_id, asked.below) AND client_id >= asked.client_id
+        WHERE (client_id, id) < (asked.client_id, position.below) AND client_id >= asked.client_id
         ORDER BY client_id DESC, id DESC
         LIMIT asked.page_size
-    ) AS o";
+    ) AS o ON true";
 
-/// Where in the order of all orders a client's own ones stand.
-pub const POSITIONS: &str = "
-    SELECT asked.place - 1, o.id
-    FROM unnest($1::bigint[], $2::uuid[]) WITH ORDINALITY AS asked (client_id, external_id, place)
-    CROSS JOIN LATERAL (
-        SELECT id
-        FROM buy_order_read_model
-        WHERE external_id = asked.external_id AND client_id = asked.client_id
-        LIMIT 1
-    ) AS o";
-
-/// A part of a client's orders, newest first.
+/// Which page.
 #[derive(Debug, Clone, Copy)]
-pub struct Range {
+pub struct PageRequest {
     /// Whose orders.
     pub client_id: i64,
-    /// Only those whose ids are below this one.
-    pub below: i64,
-    /// How many at most.
+    /// The last order of the page before; nothing for the newest page.
+    pub last_reference: Option<Uuid>,
+    /// How many orders at most.
     pub page_size: u32,
 }
 
-/// The orders of each range, newest first.
+/// The orders of each page, newest first; nothing where the client has no such reference, or the projection has not brought it here yet.
 ///
 /// # Errors
 /// When the database is away or refuses.
-pub async fn pages(connection: &mut PgConnection, ranges: &[Range]) -> sqlx::Result<Vec<Vec<BuyOrder>>> {
-    let column = |of: fn(&Range) -> i64| ranges.iter().map(of).collect::<Vec<i64>>();
+pub async fn pages(
+    connection: &mut PgConnection,
+    requests: &[PageRequest],
+) -> sqlx::Result<Vec<Option<Vec<BuyOrder>>>> {
+    let clients: Vec<i64> = requests.iter().map(|request| request.client_id).collect();
+    let references: Vec<Option<Uuid>> = requests.iter().map(|request| request.last_reference).collect();
+    let sizes: Vec<i64> = requests
+        .iter()
+        .map(|request| i64::from(request.page_size))
+        .collect();
     let found = sqlx::query(PAGES)
-        .bind(column(|range| range.client_id))
-        .bind(column(|range| range.below))
-        .bind(column(|range| range.page_size.into()))
+        .bind(clients)
+        .bind(references)
+        .bind(sizes)
         .fetch_all(connection)
         .await?;
-    let mut pages: Vec<Vec<(i64, BuyOrder)>> = vec![Vec::new(); ranges.len()];
+    let mut pages: Vec<Option<Vec<(i64, BuyOrder)>>> = vec![None; requests.len()];
     for row in &found {
-        if let Some(page) = pages.get_mut(place(row)?) {
-            page.push((row.try_get(1)?, BuyOrder::from_row(row)?));
+        let is_known: bool = row.try_get(1)?;
+        if is_known && let Some(page) = pages.get_mut(place(row)?) {
+            let orders = page.get_or_insert_default();
+            if let Some(id) = row.try_get::<Option<i64>, _>(2)? {
+                orders.push((id, BuyOrder::from_row(row)?));
+            }
         }
     }
     // They come in this order, but SQL promises it only within the subquery.
-    let newest_first = |mut page: Vec<(i64, BuyOrder)>| {
-        page.sort_by_key(|(id, _)| Reverse(*id));
-        page.into_iter().map(|(_, order)| order).collect()
+    let newest_first = |mut orders: Vec<(i64, BuyOrder)>| {
+        orders.sort_by_key(|(id, _)| Reverse(*id));
+        orders.into_iter().map(|(_, order)| order).collect()
     };
-    Ok(pages.into_iter().map(newest_first).collect())
-}
-
-/// For each client and order the position of that order, if the client has it and the projection has brought it here.
-///
-/// # Errors
-/// When the database is away or refuses.
-pub async fn positions(
-    connection: &mut PgConnection,
-    references: &[(i64, Uuid)],
-) -> sqlx::Result<Vec<Option<i64>>> {
-    let (clients, orders): (Vec<i64>, Vec<Uuid>) = references.iter().copied().unzip();
-    let found = sqlx::query(POSITIONS)
-        .bind(clients)
-        .bind(orders)
-        .fetch_all(connection)
-        .await?;
-    let mut positions = vec![None; references.len()];
-    for row in &found {
-        if let Some(position) = positions.get_mut(place(row)?) {
-            *position = Some(row.try_get(1)?);
-        }
-    }
-    Ok(positions)
+    Ok(pages.into_iter().map(|page| page.map(newest_first)).collect())
 }
 
 fn place(row: &PgRow) -> sqlx::Result<usize> {
@@ -106,12 +92,12 @@ fn place(row: &PgRow) -> sqlx::Result<usize> {
 impl FromRow<'_, PgRow> for BuyOrder {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
         Ok(Self {
-            id: row.try_get(2)?,
-            created_at: row.try_get(3)?,
-            currency: row.try_get(4)?,
-            currency_amount: row.try_get(5)?,
-            btc_rate: row.try_get(6)?,
-            btc_amount: row.try_get(7)?,
+            id: row.try_get(3)?,
+            created_at: row.try_get(4)?,
+            currency: row.try_get(5)?,
+            currency_amount: row.try_get(6)?,
+            btc_rate: row.try_get(7)?,
+            btc_amount: row.try_get(8)?,
         })
     }
 }

@@ -9,10 +9,11 @@ use common::http::{self, QueryFields, Readiness, field};
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 
+use crate::db::PageRequest;
 use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::page::Page;
-use crate::reader::{PageRequest, Reader};
+use crate::reader::Reader;
 use common::http::openapi::{Detail, FieldFaults};
 
 /// There is no login yet: every request is the one seeded client's, as in `create_buy_order`.

@@ -1,10 +1,10 @@
 //! Orders long written: where they begin and end, and what they sum up to.
 
 use common::range_checksum::{self, RangeChecksum};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::BEGIN_LOCKED;
+use super::begin_locked;
 
 /// An order with all that the read model keeps of it.
 const ORDERS: &str = "
@@ -29,7 +29,7 @@ pub struct Extent {
 /// When the database is away.
 pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
     // Under the writers' lock: an order that has drawn its time but is not committed yet would be older, and not seen.
-    let mut transaction = connection.begin_with(BEGIN_LOCKED).await?;
+    let mut transaction = begin_locked(connection).await?;
     let (first_id, last_id, as_of_epoch_us) = sqlx::query_as(
         "SELECT coalesce(min(id), 1), coalesce(max(id), 0), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM buy_order",
     )
