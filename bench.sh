@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the system under load, beside the bare servers on the same work: ./bench.sh [options]
 #
-#   --quick           a minute instead of several: shows that everything works, not how fast
+#   --quick           two minutes instead of a quarter of an hour: shows that everything works, not how fast
 #   --only GROUP      only this group; may be given several times. --list names them
 #   --build-times     also how long a release build takes, clean and after touching one service: many minutes
 #   --output FILE     where all figures go, as JSON (target/bench.json)

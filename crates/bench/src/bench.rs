@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cluster::{Cluster, Options, wait_until};
 
+use crate::commits;
 use crate::figures::Figures;
 use crate::wrk::{self, Load, Outcome};
 
@@ -68,6 +69,7 @@ impl Bench {
             // What a small production server has; the harness' default is for tests.
             .with_database_setting("shared_buffers", "512MB")
             .with_database_setting("max_wal_size", "4GB")
+            .with_database_setting(commits::PARAMETER.0, commits::PARAMETER.1)
     }
 
     /// The cluster that groups share, started for the first of them.

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// A minute instead of several: shows that everything works, not how fast
+    /// Two minutes instead of a quarter of an hour: shows that everything works, not how fast
     #[arg(long)]
     quick: bool,
     /// Only this group; may be given several times

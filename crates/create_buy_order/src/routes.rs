@@ -2,6 +2,8 @@
 
 mod request;
 
+use std::pin::pin;
+
 use axum::extract::State as FromState;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
@@ -9,6 +11,7 @@ use axum::routing::put;
 use axum::{Json, Router};
 use common::http::openapi::{Detail, FieldFaults};
 use common::http::{BodyFields, Readiness};
+use common::money::BtcRate;
 use common::timestamp::rfc3339_micros;
 use opentelemetry::Context;
 use serde::Serialize;
@@ -147,20 +150,33 @@ pub(crate) async fn put_buy_order(
     } = request;
     tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
 
-    let known = state.look_up.find(request).await.map_err(ApiError::NotRead)?;
-    let verdict = match known {
-        Some(order) => Verdict::Repeated(order),
-        None => create(&state, request).await?,
-    };
+    let verdict = decide(&state, request).await?;
     answer(request, verdict)
 }
 
-async fn create(state: &State, request: OrderRequest) -> Result<Verdict, ApiError> {
-    let rate = state
-        .prices
-        .rate(request.currency)
-        .await
-        .map_err(ApiError::PriceUnavailable)?;
+/// A new order needs to be looked up and a price, so both are asked for at once; a repeat waits for the look-up alone.
+async fn decide(state: &State, request: OrderRequest) -> Result<Verdict, ApiError> {
+    let mut look_up = pin!(state.look_up.find(request));
+    let mut price = pin!(state.prices.rate(request.currency));
+    let mut asked = None;
+    let known = loop {
+        tokio::select! {
+            biased;
+            known = &mut look_up => break known.map_err(ApiError::NotRead)?,
+            rate = &mut price, if asked.is_none() => asked = Some(rate),
+        }
+    };
+    if let Some(order) = known {
+        return Ok(Verdict::Repeated(order));
+    }
+    let rate = match asked {
+        Some(rate) => rate,
+        None => price.await,
+    };
+    create(state, request, rate.map_err(ApiError::PriceUnavailable)?).await
+}
+
+async fn create(state: &State, request: OrderRequest, rate: BtcRate) -> Result<Verdict, ApiError> {
     let btc_amount = order::btc_amount(request.amount, rate).ok_or(ApiError::OverCap)?;
     let draft = Draft {
         request,

@@ -8,7 +8,7 @@ use cluster::{Cluster, Service};
 
 use crate::bare_queue;
 use crate::bench::{Bench, quiet};
-use crate::commits::{self, Commits, newest, now_us};
+use crate::commits::{Commits, newest, now_us};
 use crate::figures::{figure, percentile};
 use crate::pgbench::{self, Work};
 use crate::wrk::{Ask, Load};
@@ -32,12 +32,11 @@ struct Bare {
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     bench.end_cluster();
-    let (name, value) = commits::PARAMETER;
-    let cluster = Cluster::start(Bench::options().with_database_setting(name, value)).await?;
+    let cluster = Cluster::start(Bench::options()).await?;
     place_orders(bench, &cluster, "warm-up", load(bench.duration(), None)).await?;
     let bare = bare(bench, &cluster).await?;
 
-    let duration = Duration::from_secs(if bench.quick { 10 } else { 60 });
+    let duration = Duration::from_secs(if bench.quick { 4 } else { 60 });
     // As many as come back may be more than are projected: what is judged has a rate.
     for (name, rate) in [("full speed", None), ("sustained", Some(RATE))] {
         let projected = steady(bench, &cluster, name, load(duration, rate)).await?;
