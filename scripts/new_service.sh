@@ -149,8 +149,8 @@ shared() {
     add state_fields "/// $3"$'\n'"pub $1: $2,"
     add state_values "$4,"
     local list=state_endpoints
-    if [ "$2" = PgPool ]; then
-        part[state_imports]="use sqlx::PgPool;"$'\n'
+    if [ "$2" = Pool ]; then
+        part[state_imports]="use common::database::Pool;"$'\n'
     elif [[ ", ${part[$list]}," != *", $2,"* ]]; then
         part[$list]+="${part[$list]:+, }$2"
     fi
@@ -164,7 +164,7 @@ while read -r kind group; do
     Database)
         field_name=${group,,} field_name=${field_name%_db}
         field "$field_name" Database "\`${group}_…\`." "Database::from_env(env, \"$group\")"
-        shared "$field_name" PgPool "Connections to the database of \`${group}_…\`." "$field_name"
+        shared "$field_name" Pool "Connections to the database of \`${group}_…\`." "$field_name"
         add waits "let $field_name = database::connect(&config.$field_name, \"$field_name\").await;"
         part[needs]+=".needs_database(\"$field_name\", &config.$field_name)"
         used database
@@ -221,7 +221,6 @@ manifest() {
     {
         awk '/^\[/ { inside = ($0 == "[dependencies]"); next } inside && /^[a-z]/' "crates/$model/Cargo.toml"
         printf '%s.workspace = true\n' anyhow axum common serde utoipa
-        [[ ${part[state_imports]} != *sqlx* ]] || echo "sqlx.workspace = true"
     } | awk -F '[. =]' '!seen[$1]++' | LC_ALL=C sort -t. -k1,1
     printf '\n[dev-dependencies]\n'
     printf '%s.workspace = true\n' cluster serde_json tokio

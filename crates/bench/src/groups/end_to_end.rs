@@ -36,9 +36,10 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     place_orders(bench, &cluster, "warm-up", load(bench.duration(), None)).await?;
     let bare = bare(bench, &cluster).await?;
 
-    let duration = Duration::from_secs(if bench.quick { 4 } else { 60 });
+    let long = Duration::from_secs(if bench.quick { 4 } else { 60 });
+    let short = Duration::from_secs(if bench.quick { 4 } else { 20 });
     // As many as come back may be more than are projected: what is judged has a rate.
-    for (name, rate) in [("full speed", None), ("sustained", Some(RATE))] {
+    for (name, duration, rate) in [("full speed", short, None), ("sustained", long, Some(RATE))] {
         let projected = steady(bench, &cluster, name, load(duration, rate)).await?;
         let other = format!("`pgbench`, {CONNECTIONS} clients");
         let figures = &mut bench.figures;
@@ -46,7 +47,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         let (beside, other) = (format!("{name} beside the queue"), "publish, confirm, consume");
         figures.add_against(NAME, beside, (projected, "/s"), (other, bare.queue));
     }
-    let projected = steady(bench, &cluster, "500/s", load(duration, Some(500))).await?;
+    let projected = steady(bench, &cluster, "500/s", load(short, Some(500))).await?;
     bench.figures.add(NAME, "500/s", projected, "/s");
     burst(bench, &cluster).await
 }

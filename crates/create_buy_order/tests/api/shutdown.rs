@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::batch::{hold_the_writers, quotes, writers_that_wait};
+use super::batch::{drafts_that_wait, hold_the_writers, writers_that_wait};
 use super::{answer, book, buy, new_key, order_desk};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -101,9 +101,10 @@ async fn orders_in_hand_when_sigterm_comes_are_written_and_answered() -> anyhow:
     let lock = hold_the_writers(&cluster).await?;
     let keys: Vec<String> = (0..ORDERS).map(|_| new_key()).collect();
     let orders = try_join_all(keys.iter().map(|key| buy(&cluster, "USD", "0.01", key)));
+    let urls = [cluster.url(Service::CreateBuyOrder)];
     let stop = async {
         wait_until("every order waits for the writer", LIMIT, async || {
-            Ok(quotes(&cluster) == ORDERS && writers_that_wait(&cluster).await? == 1)
+            Ok(drafts_that_wait(&cluster, &urls).await? == ORDERS && writers_that_wait(&cluster).await? == 1)
         })
         .await?;
         cluster.terminate(Service::CreateBuyOrder)?;
