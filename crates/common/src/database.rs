@@ -98,7 +98,8 @@ async fn ask(options: &PgConnectOptions) -> sqlx::Result<()> {
     connected.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
 }
 
-/// Does `work` on a connection of the pool, for at most 12 s; a connection that has not answered by then is closed, whatever state it is in.
+/// Does `work` on a connection of the pool, for at most 12 s. Where it fails, the connection is closed, whatever state it is in: one that was
+/// given back with a failed transaction open would fail all that come after (sqlx's ping does not see it).
 ///
 /// # Errors
 /// Those of `work`; [`sqlx::Error::PoolTimedOut`] where no connection can be had, and [`sqlx::Error::Io`] where the server fell silent.
@@ -107,16 +108,15 @@ pub async fn with_connection<T>(
     work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> sqlx::Result<T> {
     let mut held = pool.take().await?;
-    match tokio::time::timeout(ANSWER_LIMIT, work(held.connection())).await {
+    let answered = tokio::time::timeout(ANSWER_LIMIT, work(held.connection())).await;
+    match answered.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))) {
         Ok(outcome) => {
-            if outcome.is_ok() {
-                pool.keep(held);
-            }
-            outcome
+            pool.keep(held);
+            Ok(outcome)
         }
-        Err(_) => {
+        Err(error) => {
             held.close();
-            Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+            Err(error)
         }
     }
 }

@@ -66,7 +66,7 @@ impl Pool {
         })
     }
 
-    /// Keeps a connection in hand that has done its work. One that failed is dropped instead.
+    /// Keeps a connection in hand that has done its work. One that failed is closed instead.
     pub(super) fn keep(&self, held: Held) {
         self.held().push(held);
     }
