@@ -152,6 +152,8 @@ async fn list(queue: &Queue, json: bool) -> anyhow::Result<Outcome> {
     }
     // Before anything is printed: a pager may take its time, and others want the letters.
     reader.close().await?;
+    // Not the order of the queue: what arrives while somebody reads may end behind what came after it.
+    summaries.sort_by(|one, other| one.first_failed_at.cmp(&other.first_failed_at));
     if json {
         let mut lines = String::new();
         for summary in &summaries {
