@@ -96,26 +96,27 @@ async fn a_frozen_broker_collects_neither_threads_nor_sockets_of_attempts_that_w
     let cluster = Cluster::start(Options::default().with_own_servers()).await?;
     orders_are_accepted(&cluster).await?;
     everything_is_projected(&cluster).await?;
-    let services = [Service::CreateBuyOrder, Service::ReadModelSync];
-    let process = |service| cluster.pid(service).context("no process");
-    let mut before = Vec::new();
-    for service in services {
-        before.push(held(process(service)?)?);
-    }
-
     cluster.pause_server(Server::Broker)?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    for service in services {
-        wait_until("several attempts are given up", LIMIT, async || {
+
+    let held_after = async |service: Service, attempts: usize| {
+        wait_until("attempts are given up", LIMIT, async || {
             let lines = cluster.output(service);
             let given_up = |line: &&String| line.contains("no answer from the broker");
-            Ok(lines.iter().filter(given_up).count() >= ATTEMPTS)
+            Ok(lines.iter().filter(given_up).count() >= attempts)
         })
         .await?;
+        held(cluster.pid(service).context("no process")?)
+    };
+    let services = [Service::CreateBuyOrder, Service::ReadModelSync];
+    // Compared with the first attempt: by then the pools have what the order needs.
+    let mut before = Vec::new();
+    for service in services {
+        before.push(held_after(service, 1).await?);
     }
     // One attempt may be under way, and the pools of threads and connections breathe; one of each per attempt would be more.
     for (service, before) in services.into_iter().zip(before) {
-        let now = held(process(service)?)?;
+        let now = held_after(service, 1 + ATTEMPTS).await?;
         ensure!(
             now.0 < before.0 + ATTEMPTS && now.1 < before.1 + ATTEMPTS,
             "{}: threads and files were {before:?}, and are {now:?}",
