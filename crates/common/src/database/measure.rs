@@ -1,5 +1,6 @@
 //! The use of a pool, counted. The label is the name of the database in PostgreSQL.
 
+use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -35,11 +36,7 @@ static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
         "database_pool_connections",
         "Connections of the pool by state; max is how many there may be.",
         &["database", "state"],
-        |connections| {
-            for pool in pools().iter() {
-                read(pool, connections);
-            }
-        },
+        read,
     );
 });
 
@@ -56,16 +53,24 @@ fn pools() -> MutexGuard<'static, Vec<Pool>> {
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read(pool: &Pool, gauges: &GaugeVec) {
-    let connections = pool.connections();
-    let idle = connections.num_idle().saturating_add(pool.in_hand());
-    let idle = u32::try_from(idle).unwrap_or(u32::MAX);
-    // They are read one after the other.
-    let in_use = connections.size().saturating_sub(idle);
-    let most = connections.options().get_max_connections();
-    for (state, count) in [("idle", idle), ("in_use", in_use), ("max", most)] {
+/// Several pools of one database are shown as one.
+fn read(gauges: &GaugeVec) {
+    let mut counts: BTreeMap<(String, &str), u32> = BTreeMap::new();
+    for pool in pools().iter() {
+        let connections = pool.connections();
+        let idle = connections.num_idle().saturating_add(pool.in_hand());
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+        // They are read one after the other.
+        let in_use = connections.size().saturating_sub(idle);
+        let most = connections.options().get_max_connections();
+        for (state, count) in [("idle", idle), ("in_use", in_use), ("max", most)] {
+            let sum = counts.entry((name(connections), state)).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
+    for ((database, state), count) in counts {
         gauges
-            .with_label_values(&[name(connections).as_str(), state])
+            .with_label_values(&[database.as_str(), state])
             .set(count.into());
     }
 }

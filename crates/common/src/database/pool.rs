@@ -40,7 +40,9 @@ impl Pool {
     pub fn with_settings(&self, settings: &[(&str, &str)]) -> Self {
         let server = PgConnectOptions::clone(&self.connections.connect_options());
         let options = self.connections.options().clone();
-        Self::new(options.connect_lazy_with(server.options(settings.iter().copied())))
+        let pool = Self::new(options.connect_lazy_with(server.options(settings.iter().copied())));
+        measure::show(&pool);
+        pool
     }
 
     pub(super) fn connections(&self) -> &PgPool {
