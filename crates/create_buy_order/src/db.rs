@@ -79,28 +79,32 @@ pub struct Book {
     pub orders: HashMap<usize, Order>,
 }
 
-/// Reads the total, and the orders that equal requests made before; of no requests, nothing.
+/// The total, and for each request the order that an equal one made before, if any.
+///
+/// One descent into each index per request, and no join to choose another way by: for as long as PostgreSQL has no statistics, or those of
+/// an empty table, it joins by reading whole tables (measured: 2.4 ms instead of 0.03 ms with 12,000 orders).
+pub const BOOK: &str = "
+    SELECT total.btc_amount AS total, asked.place - 1 AS place, asked.currency, found.*
+      FROM buy_order_running_total AS total
+     CROSS JOIN unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
+           AS asked (client_id, currency, currency_amount, idempotence_key, place)
+      LEFT JOIN LATERAL (
+           SELECT o.id, o.external_id, o.created_at, o.currency_amount, o.btc_rate, o.btc_amount
+             FROM buy_order AS o
+            WHERE o.id = (SELECT cache.buy_order_id
+                            FROM buy_order_idempotence_cache AS cache
+                           WHERE cache.client_id = asked.client_id
+                             AND cache.currency_id = (SELECT currency.id FROM currency WHERE currency.iso3 = asked.currency)
+                             AND cache.currency_amount = asked.currency_amount
+                             AND cache.idempotence_key = asked.idempotence_key)
+            LIMIT 1) AS found ON true";
+
+/// Reads what the book says about these requests, one at least.
 ///
 /// # Errors
 /// When the write model does not answer.
 pub async fn read_book(connection: &mut PgConnection, requests: &[OrderRequest]) -> sqlx::Result<Book> {
-    // One descent into each index per request. As a join PostgreSQL may read whole tables instead, which it believes to be small for
-    // as long as it has no statistics (measured: 2.4 ms instead of 0.03 ms with 12,000 orders); a subquery with a limit is no join.
-    const STATEMENT: &str = "
-        SELECT total.btc_amount AS total, asked.place - 1 AS place, asked.currency, found.*
-          FROM buy_order_running_total AS total
-         CROSS JOIN unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
-               AS asked (client_id, currency, currency_amount, idempotence_key, place)
-          LEFT JOIN LATERAL (
-               SELECT o.id, o.external_id, o.created_at, o.currency_amount, o.btc_rate, o.btc_amount
-                 FROM buy_order_idempotence_cache AS cache
-                 JOIN buy_order AS o ON o.id = cache.buy_order_id
-                WHERE cache.client_id = asked.client_id
-                  AND cache.currency_id = (SELECT currency.id FROM currency WHERE currency.iso3 = asked.currency)
-                  AND cache.currency_amount = asked.currency_amount
-                  AND cache.idempotence_key = asked.idempotence_key
-                LIMIT 1) AS found ON true";
-    let rows = sqlx::query(STATEMENT)
+    let rows = sqlx::query(BOOK)
         .bind(
             requests
                 .iter()

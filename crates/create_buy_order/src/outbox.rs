@@ -21,9 +21,8 @@ use self::lease::{LEASE, Lease, RENEW_EVERY};
 use crate::db::outbox::{self, Claimed};
 
 /// Of the relay's connections to the write model. A claim that is lost when the server crashes is made again, and a removal that is lost
-/// publishes an event once more, which consumers bear: neither waits for the disk. And a plan made when the outbox was empty is none to read
-/// all of a backlog by.
-pub const SESSION_SETTINGS: [(&str, &str); 2] = [("synchronous_commit", "off"), ("enable_seqscan", "off")];
+/// publishes an event once more, which consumers bear: neither waits for the disk.
+pub const SESSION_SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
 
 /// How often the outbox is looked at without being told: events of another replica that died, or whose wake-up was missed.
 const POLL: Duration = Duration::from_millis(500);

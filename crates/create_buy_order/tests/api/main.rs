@@ -12,6 +12,7 @@ mod hanging;
 mod idempotence;
 mod leases;
 mod outbox;
+mod plans;
 mod prices;
 mod republish;
 mod shutdown;

@@ -85,8 +85,14 @@ async fn assert_every_page_costs_the_same(connection: &mut PgConnection, when: &
 #[tokio::test]
 async fn of_a_million_orders_the_first_page_and_the_last_read_a_few_rows_each() -> anyhow::Result<()> {
     let cluster = cluster().await?;
-    let mut connection = PgConnection::connect_with(&cluster.addresses().read_model.options()).await?;
-    // As a service does it that is started with the cluster.
+    let options = cluster
+        .addresses()
+        .read_model
+        .options()
+        .options(common::database::SESSION_SETTINGS);
+    let mut connection = PgConnection::connect_with(&options).await?;
+    // As a service does it that is started with the cluster, even where PostgreSQL was told that there are no orders.
+    sqlx::query("ANALYZE").execute(&mut connection).await?;
     prepare(&mut connection, "force_generic_plan").await?;
     // Another client's orders are the newest, a tenth of all: the way to a page must not lead through them.
     insert(cluster.read_model(), 1, 1..=MILLION * 9 / 10).await?;
@@ -123,7 +129,12 @@ async fn the_position_of_a_reference_is_found_by_an_index() -> anyhow::Result<()
         ..Options::default()
     })
     .await?;
-    let mut connection = PgConnection::connect_with(&cluster.addresses().read_model.options()).await?;
+    let options = cluster
+        .addresses()
+        .read_model
+        .options()
+        .options(common::database::SESSION_SETTINGS);
+    let mut connection = PgConnection::connect_with(&options).await?;
     prepare(&mut connection, "force_generic_plan").await?;
     insert(cluster.read_model(), 1, 1..=100_000).await?;
     let explain = format!(
