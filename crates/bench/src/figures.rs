@@ -57,6 +57,20 @@ impl Figures {
         self.push(group, name.into(), value, unit, Some(against));
     }
 
+    /// Adds latencies in µs and what they are held against, each pair under what it is, in ms.
+    pub fn add_latencies(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        other: &str,
+        latencies_us: &[(&str, f64, f64)],
+    ) {
+        for (what, ours_us, theirs_us) in latencies_us {
+            let (ours, theirs) = ((ours_us / 1000.0, "ms"), theirs_us / 1000.0);
+            self.add_against(group, format!("{name}, {what}"), ours, (other, theirs));
+        }
+    }
+
     fn push(
         &mut self,
         group: &'static str,

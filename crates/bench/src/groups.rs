@@ -15,6 +15,9 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::bench::Bench;
 
+/// As many as the targets name.
+const CONNECTIONS: u32 = 64;
+
 type Measure = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 
 /// Measurements that belong together.

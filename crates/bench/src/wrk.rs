@@ -51,6 +51,19 @@ pub struct Load {
     pub rate: Option<u32>,
 }
 
+impl Load {
+    /// As many requests as come back.
+    #[must_use]
+    pub fn unpaced(ask: Ask, connections: u32, duration: Duration) -> Self {
+        Self {
+            ask,
+            connections,
+            duration,
+            rate: None,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Outcome {
@@ -60,14 +73,10 @@ pub struct Outcome {
     duration_us: u64,
     /// Latency in µs that half of the requests kept. Of several generators, as of the slowest; so are the others.
     pub p50_us: f64,
-    /// That 90 % kept.
-    pub p90_us: f64,
     /// That 99 % kept.
     pub p99_us: f64,
     /// That 99.9 % kept.
     pub p999_us: f64,
-    /// That all kept.
-    pub max_us: f64,
     /// What failed.
     pub errors: Errors,
 }
@@ -109,10 +118,8 @@ impl Outcome {
         self.bytes += other.bytes;
         self.duration_us = self.duration_us.max(other.duration_us);
         self.p50_us = self.p50_us.max(other.p50_us);
-        self.p90_us = self.p90_us.max(other.p90_us);
         self.p99_us = self.p99_us.max(other.p99_us);
         self.p999_us = self.p999_us.max(other.p999_us);
-        self.max_us = self.max_us.max(other.max_us);
         self.errors.connect += other.errors.connect;
         self.errors.read += other.errors.read;
         self.errors.write += other.errors.write;

@@ -10,12 +10,12 @@ use crate::bare_queue;
 use crate::bench::{Bench, quiet};
 use crate::commits::{Commits, newest, now_us};
 use crate::figures::{figure, percentile};
+use crate::groups::CONNECTIONS;
 use crate::pgbench::{self, Work};
 use crate::wrk::{Ask, Load};
 
 pub(super) const NAME: &str = "end_to_end";
 
-const CONNECTIONS: u32 = 64;
 const BURST_CONNECTIONS: u32 = 256;
 
 /// Orders a second that are asked for: a little more than the target, because a generator that is late makes fewer.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use cluster::{Cluster, Service};
 
 use crate::bench::{Bench, quiet};
+use crate::groups::CONNECTIONS;
 use crate::history;
 use crate::wrk::{Ask, Load};
 
 pub(super) const NAME: &str = "growth";
 
-const CONNECTIONS: u32 = 64;
 /// How many are stored, in words and in digits.
 const STORED: [(&str, i64); 2] = [("1 M", 1_000_000), ("10 M", 10_000_000)];
 const STORED_QUICK: [(&str, i64); 1] = [("100 k", 100_000)];
@@ -65,12 +65,7 @@ async fn in_turns(bench: &mut Bench, empty: &Cluster, large: &Cluster, name: &st
 
 /// Orders a second; on return all are projected, so that the other cluster has the machine for itself.
 async fn turn(bench: &mut Bench, cluster: &Cluster, name: &str) -> anyhow::Result<f64> {
-    let load = Load {
-        ask: Ask::NewOrders,
-        connections: CONNECTIONS,
-        duration: bench.duration().min(ROUND),
-        rate: None,
-    };
+    let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration().min(ROUND));
     let url = cluster.url(Service::CreateBuyOrder);
     let outcome = bench.load(&format!("growth, {name}"), &url, load).await?;
     quiet(cluster).await?;

@@ -34,12 +34,7 @@ async fn warm_up(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn load(bench: &Bench, connections: u32) -> Load {
-    Load {
-        ask: Ask::NewOrders,
-        connections,
-        duration: bench.duration(),
-        rate: None,
-    }
+    Load::unpaced(Ask::NewOrders, connections, bench.duration())
 }
 
 /// How many requests failed.
@@ -74,19 +69,12 @@ async fn beside_pgbench(
     };
     let (rate, other_rate) = (ours.per_second(), theirs.per_second);
     figures.add_against(NAME, name.clone(), (rate, "/s"), (&other, other_rate));
-    for (what, ours_us, theirs_us) in [
+    let latencies = [
         ("p50", ours.p50_us, theirs.p50_us),
         ("p99", ours.p99_us, theirs.p99_us),
         ("p99.9", ours.p999_us, theirs.p999_us),
-    ] {
-        let latency = (ours_us / 1000.0, "ms");
-        figures.add_against(
-            NAME,
-            format!("{name}, {what}"),
-            latency,
-            (&other, theirs_us / 1000.0),
-        );
-    }
+    ];
+    figures.add_latencies(NAME, &name, &other, &latencies);
     if connections == TARGET.0 {
         let clients = TARGET.1;
         let theirs = pgbench::run(bench.folder(), bare, Work::OneOrder, clients, bench.duration()).await?;

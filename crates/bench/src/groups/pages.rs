@@ -5,12 +5,12 @@ use cluster::{Cluster, Service};
 
 use crate::bench::{Bench, quiet};
 use crate::constant::Constant;
+use crate::groups::CONNECTIONS;
 use crate::pgbench::{self, Work};
 use crate::wrk::{Ask, Load};
 
 pub(super) const NAME: &str = "pages";
 
-const CONNECTIONS: u32 = 64;
 const PAGE_SIZES: [u32; 2] = [10, 100];
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
@@ -26,12 +26,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 /// Has orders placed until the read model holds so many.
 async fn fill(bench: &mut Bench, cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
     let url = cluster.url(Service::CreateBuyOrder);
-    let load = Load {
-        ask: Ask::NewOrders,
-        connections: CONNECTIONS,
-        duration: bench.duration(),
-        rate: None,
-    };
+    let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration());
     let count = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM buy_order_read_model");
     while count().fetch_one(cluster.read_model()).await? < orders && bench.failures().is_empty() {
         bench.load("orders for pages", &url, load).await?;
@@ -49,12 +44,7 @@ async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> 
         "{}/buy_orders?page_size={page_size}",
         cluster.url(Service::FetchBuyOrders)
     );
-    let load = Load {
-        ask: Ask::Get,
-        connections: CONNECTIONS,
-        duration: bench.duration(),
-        rate: None,
-    };
+    let load = Load::unpaced(Ask::Get, CONNECTIONS, bench.duration());
     let name = format!("{page_size} rows");
     let ours = bench.load(&format!("pages, {name}"), &url, load).await?;
     let (database, work) = (&cluster.addresses().read_model, Work::Page { page_size });
@@ -83,17 +73,10 @@ async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> 
     );
     let beside = format!("{name} beside a constant");
     figures.add_against(NAME, beside, rate, (handler, unread.per_second()));
-    for (what, ours_us, theirs_us) in [
+    let latencies = [
         ("p50", ours.p50_us, theirs.p50_us),
         ("p99", ours.p99_us, theirs.p99_us),
-    ] {
-        let latency = (ours_us / 1000.0, "ms");
-        figures.add_against(
-            NAME,
-            format!("{name}, {what}"),
-            latency,
-            (&pgbench, theirs_us / 1000.0),
-        );
-    }
+    ];
+    figures.add_latencies(NAME, &name, &pgbench, &latencies);
     Ok(())
 }

@@ -9,12 +9,12 @@ use cluster::{Cluster, Service};
 use crate::bench::{Bench, quiet};
 use crate::commits::newest;
 use crate::figures::{Figures, figure};
+use crate::groups::CONNECTIONS;
 use crate::spent::{self, Reported, Spent};
 use crate::wrk::{Ask, Load};
 
 pub(super) const NAME: &str = "per_order";
 
-const CONNECTIONS: u32 = 64;
 const MODELS: [&str; 2] = ["write model", "read model"];
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
@@ -50,12 +50,7 @@ async fn place_orders(
     what: &str,
     duration: Duration,
 ) -> anyhow::Result<f64> {
-    let load = Load {
-        ask: Ask::NewOrders,
-        connections: CONNECTIONS,
-        duration,
-        rate: None,
-    };
+    let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, duration);
     let url = cluster.url(Service::CreateBuyOrder);
     let outcome = bench.load(&format!("{NAME}, {what}"), &url, load).await?;
     quiet(cluster).await?;

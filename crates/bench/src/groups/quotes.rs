@@ -1,32 +1,30 @@
 //! Quotes from a warm cache, and how often Coinbase is asked meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use anyhow::Context as _;
 use cluster::Service;
 
 use crate::bench::Bench;
+use crate::groups::CONNECTIONS;
 use crate::wrk::{Ask, Load};
 
 pub(super) const NAME: &str = "quotes";
-
-const CONNECTIONS: u32 = 64;
-/// `QUOTE_MAX_AGE_S` of the harness.
-const QUOTE_MAX_AGE: Duration = Duration::from_secs(2);
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
     let url = cluster.url(Service::BtcPrice) + "/buy?currency=USD";
     cluster.http().get(&url).send().await?.error_for_status()?;
-    let load = Load {
-        ask: Ask::Get,
-        connections: CONNECTIONS,
-        duration: bench.duration(),
-        rate: None,
-    };
+    let load = Load::unpaced(Ask::Get, CONNECTIONS, bench.duration());
     let (asked_before, began) = (cluster.prices().requests(), Instant::now());
     let ours = bench.load(NAME, &url, load).await?;
     let asked = u32::try_from(cluster.prices().requests() - asked_before)?;
-    let bound = (began.elapsed().as_secs_f64() / QUOTE_MAX_AGE.as_secs_f64()).ceil() + 1.0;
+    let max_age_s: f64 = cluster
+        .environment(Service::BtcPrice)?
+        .get("QUOTE_MAX_AGE_S")
+        .context("btc_price has no QUOTE_MAX_AGE_S")?
+        .parse()?;
+    let bound = (began.elapsed().as_secs_f64() / max_age_s).ceil() + 1.0;
 
     let name = format!("{CONNECTIONS} connections");
     let figures = &mut bench.figures;

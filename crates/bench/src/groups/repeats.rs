@@ -5,12 +5,11 @@ use cluster::{Cluster, Service};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bench::{Bench, quiet};
+use crate::groups::CONNECTIONS;
 use crate::pgbench::{self, Work};
 use crate::wrk::{Ask, Load, repeated_key};
 
 pub(super) const NAME: &str = "repeats";
-
-const CONNECTIONS: u32 = 64;
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
@@ -20,12 +19,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     quiet(&cluster).await?;
     let orders = count(&cluster).await?;
 
-    let load = Load {
-        ask: Ask::Repeats { run, keys },
-        connections: CONNECTIONS,
-        duration: bench.duration(),
-        rate: None,
-    };
+    let load = Load::unpaced(Ask::Repeats { run, keys }, CONNECTIONS, bench.duration());
     let url = cluster.url(Service::CreateBuyOrder);
     let ours = bench.load(NAME, &url, load).await?;
     ensure!(count(&cluster).await? == orders, "repeats made new orders");
@@ -38,18 +32,11 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let figures = &mut bench.figures;
     let rate = (ours.per_second(), "/s");
     figures.add_against(NAME, name.clone(), rate, (&other, theirs.per_second));
-    for (what, ours_us, theirs_us) in [
+    let latencies = [
         ("p50", ours.p50_us, theirs.p50_us),
         ("p99", ours.p99_us, theirs.p99_us),
-    ] {
-        let latency = (ours_us / 1000.0, "ms");
-        figures.add_against(
-            NAME,
-            format!("{name}, {what}"),
-            latency,
-            (&other, theirs_us / 1000.0),
-        );
-    }
+    ];
+    figures.add_latencies(NAME, &name, &other, &latencies);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cluster::Service;
 
 use crate::bench::{Bench, quiet};
+use crate::groups::CONNECTIONS;
 use crate::history;
 use crate::wrk::{Ask, Load};
 use scale::Scale;
@@ -18,7 +19,6 @@ pub(super) const NAME: &str = "replicas";
 const TURNS: [usize; 6] = [1, 2, 4, 4, 2, 1];
 /// Of a quick run.
 const TURNS_QUICK: [usize; 3] = [1, 2, 4];
-const CONNECTIONS: u32 = 64;
 const TURN: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_secs(1);
 const PAGE_SIZE: u32 = 10;
@@ -41,12 +41,7 @@ fn turns(bench: &Bench) -> &'static [usize] {
 /// As many requests as come back, on as many connections in all, shared among the replicas.
 async fn loaded(bench: &mut Bench, service: Service, path: &str, ask: Ask) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
-    let load = Load {
-        ask,
-        connections: CONNECTIONS,
-        duration: bench.duration().min(TURN),
-        rate: None,
-    };
+    let load = Load::unpaced(ask, CONNECTIONS, bench.duration().min(TURN));
     let mut scale = Scale::of(&cluster, service);
     let mut rates = Vec::new();
     let warm_up = Load {

@@ -6,9 +6,9 @@ use cluster::{Cluster, Service};
 
 use super::{NAME, megabytes};
 use crate::bench::{Bench, quiet};
+use crate::groups::CONNECTIONS;
 use crate::wrk::{Ask, Load};
 
-const CONNECTIONS: u32 = 64;
 /// Until what comes after a start, or after a load, is over.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
@@ -21,12 +21,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         (Service::BtcPrice, "/buy?currency=USD", Ask::Get),
     ];
     for (service, path, ask) in loads {
-        let load = Load {
-            ask,
-            connections: CONNECTIONS,
-            duration: bench.duration(),
-            rate: None,
-        };
+        let load = Load::unpaced(ask, CONNECTIONS, bench.duration());
         let name = format!("memory, {}", service.name());
         bench.load(&name, &(cluster.url(service) + path), load).await?;
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use cluster::{Cluster, LogServer, Service};
 
-use super::{CONNECTIONS, NAME, newest, orders_since, place_orders};
+use super::{NAME, newest, orders_since, place_orders};
 use crate::bench::{Bench, quiet};
 use crate::figures::figure;
+use crate::groups::CONNECTIONS;
 
 /// Those that an order passes.
 const SERVICES: [Service; 3] = [Service::BtcPrice, Service::CreateBuyOrder, Service::ReadModelSync];
