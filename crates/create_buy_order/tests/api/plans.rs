@@ -1,6 +1,6 @@
 //! Statements whose plans are kept, from when the tables were empty: what is asserted is the work that the database does once they are not.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Options};
 use create_buy_order::db;
 use create_buy_order::outbox::SESSION_SETTINGS;
@@ -62,6 +62,7 @@ async fn executed(connection: &mut PgConnection, values: &str) -> anyhow::Result
         .await?;
     let text: String = sqlx::Row::try_get_unchecked(&row, 0)?;
     let plans: Value = serde_json::from_str(&text)?;
+    ensure!(plans.pointer("/0/JIT").is_none(), "compiled: {plans:#}");
     plans.pointer("/0/Plan").cloned().context("no plan")
 }
 

@@ -1,6 +1,6 @@
 //! Every page costs the same. What is asserted is the work the database does, not the time it takes.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Options};
 use fetch_buy_orders::db;
 use reqwest::StatusCode;
@@ -37,6 +37,7 @@ async fn plan(connection: &mut PgConnection, last_reference: Option<i64>) -> any
         .await?;
     let text: String = sqlx::Row::try_get_unchecked(&row, 0)?;
     let plans: Value = serde_json::from_str(&text)?;
+    ensure!(plans.pointer("/0/JIT").is_none(), "compiled: {plans:#}");
     // What is asked for, and for each what is found.
     plans.pointer("/0/Plan/Plans/1").cloned().context("no plan")
 }
