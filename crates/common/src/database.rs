@@ -16,8 +16,9 @@ use crate::retry;
 pub use pool::Pool;
 pub(crate) use pulse::Pulse;
 
-/// Connections of one process; a few suffice, as writes and projections go in batches.
-const MOST_CONNECTIONS: u32 = 10;
+/// Connections of one process, besides those of its tasks with settings of their own; a few suffice, as reads, writes and projections go in
+/// batches.
+pub const MOST_CONNECTIONS: u32 = 10;
 
 /// A request that cannot get a connection within this time is refused, to be tried again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -119,7 +120,7 @@ pub async fn with_connection<T>(
             Ok(outcome)
         }
         Err(error) => {
-            held.close();
+            pool.close(held);
             Err(error)
         }
     }

@@ -5,7 +5,6 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use sqlx::PgPool;
-use sqlx::pool::PoolConnection;
 
 use super::Pool;
 use crate::metrics::{GaugeVec, HistogramVec, IntCounterVec, LATENCIES, counters, histograms, read_gauges};
@@ -58,7 +57,7 @@ fn read(gauges: &GaugeVec) {
     let mut counts: BTreeMap<(String, &str), u32> = BTreeMap::new();
     for pool in pools().iter() {
         let connections = pool.connections();
-        let idle = connections.num_idle().saturating_add(pool.in_hand());
+        let idle = connections.num_idle().saturating_add(pool.count_in_hand());
         let idle = u32::try_from(idle).unwrap_or(u32::MAX);
         // They are read one after the other.
         let in_use = connections.size().saturating_sub(idle);
@@ -75,9 +74,12 @@ fn read(gauges: &GaugeVec) {
     }
 }
 
-pub(super) async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<sqlx::Postgres>> {
+pub(super) async fn acquiring<T>(
+    pool: &PgPool,
+    acquire: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
     let begun = Instant::now();
-    let acquired = pool.acquire().await;
+    let acquired = acquire.await;
     let database = name(pool);
     WAITS
         .durations

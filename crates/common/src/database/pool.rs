@@ -6,40 +6,62 @@ use std::time::{Duration, Instant};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool, Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::measure;
 
 /// After this long a connection goes through the pool again, which closes those that are broken or old.
 const IN_HAND_FOR: Duration = Duration::from_secs(1);
 
+/// For a task that uses one at a time; another while that one is being closed.
+const CONNECTIONS_OF_A_TASK: u32 = 2;
+
 /// A pool of connections; cheap to clone. Those just used are kept in hand, the last one first: sqlx asks the server whenever a connection
 /// is taken from its pool and whenever it is given back, two round trips around one that does the work.
 #[derive(Debug, Clone)]
 pub struct Pool {
     connections: PgPool,
-    in_hand: Arc<Mutex<Vec<Held>>>,
+    /// As many as connections. Who waits for one is woken when it is in hand, of which sqlx knows nothing.
+    turns: Arc<Semaphore>,
+    in_hand: Arc<Mutex<Vec<InHand>>>,
 }
 
-/// A connection of the pool.
 #[derive(Debug)]
-pub(super) struct Held {
+struct InHand {
     connection: PoolConnection<Postgres>,
     since: Instant,
 }
 
+impl InHand {
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < IN_HAND_FOR
+    }
+}
+
+/// A connection of the pool, in use.
+#[derive(Debug)]
+pub(super) struct Held {
+    connection: InHand,
+    turn: OwnedSemaphorePermit,
+}
+
 impl Pool {
     pub(super) fn new(connections: PgPool) -> Self {
+        let most = usize::try_from(connections.options().get_max_connections()).unwrap_or(usize::MAX);
         Self {
             connections,
+            turns: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             in_hand: Arc::default(),
         }
     }
 
-    /// Connections of their own to the same database, with settings of PostgreSQL.
+    /// Connections to the same database with settings of PostgreSQL, for a task that uses one at a time.
     #[must_use]
     pub fn with_settings(&self, settings: &[(&str, &str)]) -> Self {
         let server = PgConnectOptions::clone(&self.connections.connect_options());
         let options = self.connections.options().clone();
+        let options = options.max_connections(CONNECTIONS_OF_A_TASK);
         let pool = Self::new(options.connect_lazy_with(server.options(settings.iter().copied())));
         measure::show(&pool);
         pool
@@ -50,41 +72,59 @@ impl Pool {
     }
 
     /// How many connections are in hand and not in use.
-    pub(super) fn in_hand(&self) -> usize {
-        self.held().len()
+    pub(super) fn count_in_hand(&self) -> usize {
+        self.in_hand().len()
     }
 
     /// The connection used last, or one of the pool's.
     pub(super) async fn take(&self) -> sqlx::Result<Held> {
-        let last = self.held().pop();
-        if let Some(held) = last
-            && held.since.elapsed() < IN_HAND_FOR
-        {
-            return Ok(held);
-        }
-        Ok(Held {
-            connection: measure::acquire(&self.connections).await?,
-            since: Instant::now(),
+        let limit = self.connections.options().get_acquire_timeout();
+        let taken = timeout(limit, self.next());
+        measure::acquiring(&self.connections, async {
+            taken.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
         })
+        .await
     }
 
-    /// Keeps a connection in hand that has done its work. One that failed is closed instead.
+    async fn next(&self) -> sqlx::Result<Held> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|_| sqlx::Error::PoolClosed)?;
+        let last = self.in_hand().pop();
+        let connection = match last.filter(InHand::is_fresh) {
+            Some(last) => last,
+            None => InHand {
+                connection: self.connections.acquire().await?,
+                since: Instant::now(),
+            },
+        };
+        Ok(Held { connection, turn })
+    }
+
+    /// Keeps a connection in hand that has done its work, unless it is time that it goes through the pool again; so do others that were not
+    /// used meanwhile.
     pub(super) fn keep(&self, held: Held) {
-        self.held().push(held);
+        let Held { connection, turn } = held;
+        let mut in_hand = self.in_hand();
+        in_hand.push(connection);
+        in_hand.retain(InHand::is_fresh);
+        drop(in_hand);
+        // Only now: whose turn it is finds the connection.
+        drop(turn);
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+    /// Closes a connection that failed, whatever state it is in. Those in hand go through the pool again: what broke one may have broken all.
+    pub(super) fn close(&self, held: Held) {
+        self.in_hand().clear();
+        drop(held.connection.connection.detach());
+    }
+
+    fn in_hand(&self) -> MutexGuard<'_, Vec<InHand>> {
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Held {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.connection
-    }
-
-    /// Closes it, whatever state it is in.
-    pub(super) fn close(self) {
-        drop(self.connection.detach());
+        &mut self.connection.connection
     }
 }

@@ -13,6 +13,7 @@ mod idempotence;
 mod leases;
 mod outbox;
 mod plans;
+mod pool;
 mod prices;
 mod republish;
 mod shutdown;

@@ -1,0 +1,73 @@
+//! The pool of connections that services share.
+
+use std::sync::Arc;
+
+use cluster::{Cluster, Service};
+use common::database::{self, MOST_CONNECTIONS, with_connection};
+use common::endpoints::Database;
+use common::env::Env;
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
+use super::order_desk;
+
+async fn pool(cluster: &Cluster) -> anyhow::Result<database::Pool> {
+    let mut env = Env::from_pairs(cluster.environment(Service::CreateBuyOrder)?);
+    let endpoint = Database::from_env(&mut env, "WRITE_MODEL_DB");
+    database::connect_once(&endpoint, "write_model").await
+}
+
+#[tokio::test]
+async fn who_waits_while_all_connections_are_in_use_gets_one_as_soon_as_one_is_given_back()
+-> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    let pool = pool(&cluster).await?;
+    let in_use = Arc::new(Semaphore::new(0));
+    let may_end = Arc::new(Semaphore::new(0));
+    let users: Vec<_> = (0..=MOST_CONNECTIONS)
+        .map(|_| {
+            let (pool, in_use, may_end) = (pool.clone(), Arc::clone(&in_use), Arc::clone(&may_end));
+            tokio::spawn(async move {
+                with_connection(&pool, async |connection| {
+                    sqlx::query("SELECT 1").execute(connection).await?;
+                    in_use.add_permits(1);
+                    let may_end = may_end.acquire().await;
+                    may_end.map_err(|_| sqlx::Error::PoolClosed)?.forget();
+                    Ok(())
+                })
+                .await
+            })
+        })
+        .collect();
+    in_use.acquire_many(MOST_CONNECTIONS).await?.forget();
+    assert_eq!(in_use.available_permits(), 0, "one waits");
+    may_end.add_permits(usize::try_from(MOST_CONNECTIONS)? + 1);
+    for user in join_all(users).await {
+        user??;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_connections_that_the_server_closed_one_user_at_most_is_told() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    let pool = pool(&cluster).await?;
+    let ask = async || {
+        with_connection(&pool, async |connection| {
+            sqlx::query("SELECT pg_sleep(0.1)").execute(connection).await
+        })
+        .await
+    };
+    for answer in join_all((0..MOST_CONNECTIONS).map(|_| ask())).await {
+        answer?;
+    }
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+        .execute(cluster.write_model())
+        .await?;
+    let mut failed = 0;
+    for _ in 0..MOST_CONNECTIONS {
+        failed += u32::from(ask().await.is_err());
+    }
+    assert!(failed <= 1, "{failed} failed");
+    Ok(())
+}
