@@ -2,8 +2,6 @@
 
 mod request;
 
-use std::pin::pin;
-
 use axum::extract::State as FromState;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
@@ -11,7 +9,6 @@ use axum::routing::put;
 use axum::{Json, Router};
 use common::http::openapi::{Detail, FieldFaults};
 use common::http::{BodyFields, Readiness};
-use common::money::BtcRate;
 use common::timestamp::rfc3339_micros;
 use opentelemetry::Context;
 use serde::Serialize;
@@ -154,29 +151,14 @@ pub(crate) async fn put_buy_order(
     answer(request, verdict)
 }
 
-/// A new order needs to be looked up and a price, so both are asked for at once; a repeat waits for the look-up alone.
+/// A repeat asks no price; a new order asks for it last, so that it is as young as can be.
 async fn decide(state: &State, request: OrderRequest) -> Result<Verdict, ApiError> {
-    let mut look_up = pin!(state.look_up.find(request));
-    let mut price = pin!(state.prices.rate(request.currency));
-    let mut asked = None;
-    let known = loop {
-        tokio::select! {
-            biased;
-            known = &mut look_up => break known.map_err(ApiError::NotRead)?,
-            rate = &mut price, if asked.is_none() => asked = Some(rate),
-        }
-    };
-    if let Some(order) = known {
+    let known = state.look_up.find(request).await;
+    if let Some(order) = known.map_err(ApiError::NotRead)? {
         return Ok(Verdict::Repeated(order));
     }
-    let rate = match asked {
-        Some(rate) => rate,
-        None => price.await,
-    };
-    create(state, request, rate.map_err(ApiError::PriceUnavailable)?).await
-}
-
-async fn create(state: &State, request: OrderRequest, rate: BtcRate) -> Result<Verdict, ApiError> {
+    let rate = state.prices.rate(request.currency).await;
+    let rate = rate.map_err(ApiError::PriceUnavailable)?;
     let btc_amount = order::btc_amount(request.amount, rate).ok_or(ApiError::OverCap)?;
     let draft = Draft {
         request,

@@ -37,11 +37,24 @@ async fn repeats_to_two_processes_at_once_make_one_order() -> anyhow::Result<()>
     Ok(())
 }
 
+/// How often quotes were asked for, by how the answer was.
+async fn answers_of_btc_price(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let url = cluster.url(Service::BtcPrice) + "/metrics";
+    let metrics = cluster.http().get(url).send().await?.text().await?;
+    let of_quotes = |line: &&str| line.starts_with("http_requests_total{") && line.contains("\"/buy\"");
+    Ok(metrics.lines().filter(of_quotes).map(str::to_owned).collect())
+}
+
 #[tokio::test]
 async fn a_repeat_is_answered_while_btc_price_is_stopped_and_asks_for_no_price() -> anyhow::Result<()> {
     let cluster = order_desk().await?;
     let key = new_key();
+    let none = answers_of_btc_price(&cluster).await?;
     let first = buy(&cluster, "GBP", "77.70", &key).await?;
+    let one = answers_of_btc_price(&cluster).await?;
+    assert_ne!(none, one, "a new order asks");
+    assert!(buy(&cluster, "GBP", "77.70", &key).await?.replayed);
+    assert_eq!(answers_of_btc_price(&cluster).await?, one);
     cluster.stop(Service::BtcPrice).await?;
     let repeat = buy(&cluster, "GBP", "77.7", &key).await?;
     assert_eq!(
