@@ -9,6 +9,7 @@ use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 
 use crate::db;
 use crate::metrics::METRICS;
@@ -103,11 +104,14 @@ pub fn writer(
         pool,
         outbox_grew,
         waiting,
+        answering: TaskTracker::new(),
     };
     let write_all = async move {
         while let Some(first) = writer.waiting.recv().await {
             writer.write(first).await;
         }
+        writer.answering.close();
+        writer.answering.wait().await;
         Ok(())
     };
     (Orders { jobs }, write_all)
@@ -117,6 +121,7 @@ struct Writer {
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
     waiting: mpsc::Receiver<Job>,
+    answering: TaskTracker,
 }
 
 impl Writer {
@@ -125,8 +130,10 @@ impl Writer {
         let mut batch = Batch::default();
         batch.push(first);
         let begun = Instant::now();
+        let mut locked = false;
         let written = database::with_connection(&self.pool, async |connection| {
             let transaction = db::begin_locked(connection).await?;
+            locked = true;
             batch.take_waiting(&mut self.waiting);
             db::write_batch(transaction, &batch.drafts).await
         });
@@ -134,13 +141,13 @@ impl Writer {
         METRICS.wrote(begun);
         if written.is_ok() {
             self.outbox_grew.notify_one();
-        } else {
-            // Those who came meanwhile would fail the same way, one after the other.
+        } else if !locked {
+            // Those who came meanwhile would wait for nothing in the same way, one after the other.
             batch.take_waiting(&mut self.waiting);
         }
         METRICS.took(batch.drafts.len());
         // Beside the next batch, which can begin.
-        tokio::spawn(async move { batch.answer(written) });
+        self.answering.spawn(async move { batch.answer(written) });
     }
 }
 

@@ -48,7 +48,7 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         ),
         waiting: gauge(
             "order_drafts_waiting",
-            "Drafts that the writer has not taken yet.",
+            "Drafts that wait to be written, or are being written.",
         ),
         outbox_events: known(
             "outbox_events",
