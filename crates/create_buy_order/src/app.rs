@@ -30,7 +30,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     lifecycle.spawn(
         "outbox_relay",
         outbox::relay(
-            pool.with_settings(&outbox::SESSION_SETTINGS),
+            pool.clone(),
             config.queue,
             Arc::clone(&outbox_grew),
             lifecycle.stopping(),

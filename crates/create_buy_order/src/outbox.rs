@@ -54,6 +54,7 @@ pub async fn relay(
     wake: Arc<Notify>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
+    let pool = pool.with_settings(&SESSION_SETTINGS);
     let mut backoff = Backoff::starting_at(queue.connect_retry);
     let name = "create_buy_order outbox relay";
     while let Some(mut publishing) = broker::connect_publisher(&queue, name, &mut backoff, &stopping).await {
