@@ -59,6 +59,11 @@ async fn answer_all<Q, A, F>(
 {
     let mut taken = Vec::new();
     while waiting.recv_many(&mut taken, most_together).await > 0 {
+        // Who hung up meanwhile needs no answer.
+        taken.retain(|(_, asker)| !asker.is_closed());
+        if taken.is_empty() {
+            continue;
+        }
         let (questions, askers): (Vec<Q>, Vec<oneshot::Sender<A>>) = taken.drain(..).unzip();
         let asked = ask(questions);
         let round_trip = tokio::spawn(async move {
