@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Measures the system under load, beside the bare servers on the same work: ./bench.sh [options]
 #
-#   --quick           two minutes instead of a quarter of an hour: shows that everything works, not how fast
+#   --quick           under three minutes instead of twenty: shows that everything works, not how fast
 #   --only GROUP      only this group; may be given several times. --list names them
-#   --build-times     also how long a release build takes, clean and after touching one service: many minutes
 #   --output FILE     where all figures go, as JSON (target/bench.json)
 #   --report PAGE     writes the tables into this page, between its marks: docs/PERFORMANCE.md
 #

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Options, wait_until};
+use cluster::{Cluster, Options, Service, wait_until};
 
 use crate::commits;
 use crate::figures::Figures;
+use crate::targets;
 use crate::wrk::{self, Load, Outcome};
 
 /// How long the projection may take to have caught up with a load.
@@ -19,8 +20,6 @@ const QUIET_LIMIT: Duration = Duration::from_secs(120);
 pub struct Bench {
     /// Whether it is a short one, which shows that everything works rather than how fast.
     pub quick: bool,
-    /// Whether the time of builds is measured, too.
-    pub build_times: bool,
     /// What was measured so far.
     pub figures: Figures,
     failures: Vec<String>,
@@ -38,7 +37,6 @@ impl Bench {
     pub fn new(quick: bool) -> anyhow::Result<Self> {
         Ok(Self {
             quick,
-            build_times: false,
             figures: Figures::default(),
             failures: Vec::new(),
             notes: Vec::new(),
@@ -77,12 +75,7 @@ impl Bench {
     /// # Errors
     /// When it does not start.
     pub async fn cluster(&mut self) -> anyhow::Result<Rc<Cluster>> {
-        if let Some(cluster) = &self.cluster {
-            return Ok(Rc::clone(cluster));
-        }
-        let cluster = Rc::new(Cluster::start(Self::options()).await?);
-        self.cluster = Some(Rc::clone(&cluster));
-        Ok(cluster)
+        started(&mut self.cluster).await
     }
 
     /// The cluster whose databases groups fill with as many orders as they need, started for the first of them: see [`crate::history`].
@@ -90,12 +83,7 @@ impl Bench {
     /// # Errors
     /// When it does not start.
     pub async fn large_cluster(&mut self) -> anyhow::Result<Rc<Cluster>> {
-        if let Some(cluster) = &self.large {
-            return Ok(Rc::clone(cluster));
-        }
-        let cluster = Rc::new(Cluster::start(Self::options()).await?);
-        self.large = Some(Rc::clone(&cluster));
-        Ok(cluster)
+        started(&mut self.large).await
     }
 
     /// Ends the shared clusters, for a group that needs the machine for one of its own, or a fresh one.
@@ -124,7 +112,7 @@ impl Bench {
     /// # Errors
     /// When there was no load.
     pub async fn load_all(&mut self, name: &str, urls: &[String], load: Load) -> anyhow::Result<Outcome> {
-        let outcome = wrk::run_at_once(self.folder(), urls, load)
+        let outcome = wrk::run(self.folder(), urls, load)
             .await
             .with_context(|| name.to_owned())?;
         if outcome.errors.total() > 0 {
@@ -137,11 +125,44 @@ impl Bench {
         Ok(outcome)
     }
 
+    /// Has new orders placed, and waits until they are projected: what is measured next has the machine for itself. An answer without an
+    /// order fails the run.
+    ///
+    /// # Errors
+    /// When there was no load, or a server does not answer.
+    pub async fn place_orders(
+        &mut self,
+        cluster: &Cluster,
+        name: &str,
+        load: Load,
+    ) -> anyhow::Result<Outcome> {
+        let from = commits::newest(cluster).await?;
+        let url = cluster.url(Service::CreateBuyOrder);
+        let outcome = self.load(name, &url, load).await?;
+        quiet(cluster).await?;
+        let (orders, answered) = (commits::orders_since(cluster, from).await?, outcome.succeeded());
+        if orders < answered {
+            self.fail(format!(
+                "{name}: {answered} orders were answered, and there are {orders}"
+            ));
+        }
+        Ok(outcome)
+    }
+
     /// Writes down what makes the run a failure.
     pub fn fail(&mut self, sentence: impl Into<String>) {
         let sentence = sentence.into();
         println!("  FAILED: {sentence}");
         self.failures.push(sentence);
+    }
+
+    /// Fails the run where a figure that a target needs was not measured.
+    pub fn require_all_targets(&mut self) {
+        for verdict in targets::judge(&self.figures) {
+            if verdict.measured.is_none() {
+                self.fail(format!("not measured: {}", verdict.target));
+            }
+        }
     }
 
     /// Writes down what readers of the figures should know.
@@ -162,6 +183,14 @@ impl Bench {
     pub fn failures(&self) -> &[String] {
         &self.failures
     }
+}
+
+async fn started(cluster: &mut Option<Rc<Cluster>>) -> anyhow::Result<Rc<Cluster>> {
+    if let Some(cluster) = cluster {
+        return Ok(Rc::clone(cluster));
+    }
+    let started = Rc::new(Cluster::start(Bench::options()).await?);
+    Ok(Rc::clone(cluster.insert(started)))
 }
 
 /// Stands in the text of each statement of ours that is made while statements are counted.

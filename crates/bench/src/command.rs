@@ -1,31 +1,89 @@
 //! Programs that are run to their end.
 
 use std::ffi::OsStr;
-use std::process::Command;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::time::sleep;
 
-/// What a program writes to stdout. It waits: not for a thread of the runtime.
+/// How often it is looked whether a program has ended.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// A program that runs, killed when dropped, with all that it started.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        command.process_group(0).spawn().map(Self)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(status);
+            }
+            sleep(EVERY).await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            // It may end just now.
+            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// What a program writes to stdout.
 ///
 /// # Errors
 /// When it is missing or fails; the message holds what it wrote.
-pub fn output<A: AsRef<OsStr>>(
+pub async fn output<A: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     arguments: &[A],
     environment: &[(&str, &str)],
 ) -> anyhow::Result<String> {
     let name = program.as_ref().display().to_string();
-    let output = Command::new(program)
+    // Not pipes, which somebody would have to read meanwhile.
+    let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .envs(environment.iter().copied())
-        .output()
-        .with_context(|| format!("could not run {name}: is it installed?"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?);
+    let mut running =
+        Running::start(&mut command).with_context(|| format!("could not run {name}: is it installed?"))?;
+    let status = running.ended().await?;
+    let text = written(stdout)?;
     ensure!(
-        output.status.success(),
-        "{name} failed ({}):\n{text}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
+        status.success(),
+        "{name} failed ({status}):\n{text}\n{}",
+        written(stderr)?
     );
     Ok(text)
+}
+
+fn written(mut file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -39,6 +39,16 @@ pub async fn newest(cluster: &Cluster) -> anyhow::Result<i64> {
     Ok(newest.fetch_one(cluster.write_model()).await?)
 }
 
+/// How many orders there are with an id above this.
+///
+/// # Errors
+/// When the write model does not answer.
+pub async fn orders_since(cluster: &Cluster, id: i64) -> anyhow::Result<u64> {
+    let count = sqlx::query_scalar("SELECT count(*) FROM buy_order WHERE id > $1").bind(id);
+    let count: i64 = count.fetch_one(cluster.write_model()).await?;
+    Ok(u64::try_from(count)?)
+}
+
 /// What the clock of the write model's server says, in µs.
 ///
 /// # Errors

@@ -69,12 +69,6 @@ impl Constant {
     pub fn url(&self) -> &str {
         &self.url
     }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Constant {

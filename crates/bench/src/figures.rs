@@ -94,12 +94,6 @@ impl Figures {
         self.0.push(figure);
     }
 
-    /// The figures, in their order.
-    #[must_use]
-    pub fn all(&self) -> &[Figure] {
-        &self.0
-    }
-
     /// The figure of this group and name.
     #[must_use]
     pub fn get(&self, group: &str, name: &str) -> Option<&Figure> {

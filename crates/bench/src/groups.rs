@@ -81,7 +81,7 @@ pub const ALL: &[Group] = &[
     },
     Group {
         name: footprint::NAME,
-        about: "time to start, memory, size of binaries and images, and, with --build-times, time to build",
+        about: "time to start, memory, size of binaries and images, and, unless --quick, time to build",
         measure: |bench| Box::pin(footprint::measure(bench)),
     },
 ];

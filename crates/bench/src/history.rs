@@ -10,8 +10,11 @@ use time::OffsetDateTime;
 
 /// What an order takes on the disk, in all tables and indexes of both models. A round number above what was measured.
 const BYTES_PER_ORDER: u64 = 800;
-/// What the logs (WAL) of both databases grow to besides, and the broker.
-const BYTES_BESIDES: u64 = 9 << 30;
+/// What it takes in the logs (WAL) of both databases, until they are as large as they may be.
+const LOG_BYTES_PER_ORDER: u64 = 2_400;
+const MOST_LOG_BYTES: u64 = 8 << 30;
+/// What empty servers take.
+const BYTES_BESIDES: u64 = 1 << 30;
 
 /// The orders that are added.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +23,8 @@ struct Range {
     through: i64,
     /// When the order with the id 0 would have been written. Each is one µs younger than the one before, the last is not yet to come.
     zero_at: OffsetDateTime,
-    /// The keys of a range are spread evenly, as random ones are, but ascend: an index takes them quickly, and is then no different.
+    /// The keys of a range are spread evenly, as random ones are, but ascend, so that an index takes them quickly: new ones fall anywhere among
+    /// them, as among random ones.
     stride: i64,
 }
 
@@ -87,10 +91,9 @@ pub async fn size(pool: &sqlx::PgPool) -> anyhow::Result<i64> {
 fn ensure_room(orders: u64) -> anyhow::Result<()> {
     let folder = std::env::temp_dir();
     let disk = statvfs(&folder).with_context(|| format!("could not look at {}", folder.display()))?;
-    let (free, needed) = (
-        disk.f_bavail * disk.f_frsize,
-        orders * BYTES_PER_ORDER + BYTES_BESIDES,
-    );
+    let free = disk.f_bavail * disk.f_frsize;
+    let log = (orders * LOG_BYTES_PER_ORDER).min(MOST_LOG_BYTES);
+    let needed = orders * BYTES_PER_ORDER + log + BYTES_BESIDES;
     ensure!(
         free >= needed,
         "{orders} orders need {} GB in {}, and {} GB are free there: set TMPDIR to a folder on a larger disk",

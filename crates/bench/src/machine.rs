@@ -20,6 +20,8 @@ pub struct Machine {
     pub memory_mb: u64,
     /// Release of the kernel.
     pub kernel: String,
+    /// Of the folder that the servers have their data in.
+    pub file_system: String,
     /// Version of PostgreSQL.
     pub postgresql: String,
     /// Version of RabbitMQ.
@@ -35,12 +37,10 @@ pub struct Machine {
 impl Machine {
     /// This one, now.
     #[must_use]
-    pub fn this() -> Self {
-        let line = |program: &str, arguments: &[&str]| {
-            let output = command::output(program, arguments, &[]).unwrap_or_default();
-            output.lines().next().unwrap_or_default().trim().to_owned()
-        };
+    pub async fn this() -> Self {
         let postgres = postgres_binaries().map(|folder| folder.join("postgres").display().to_string());
+        let postgres = line(&postgres.unwrap_or_default(), &["--version"]).await;
+        let folder = std::env::temp_dir().display().to_string();
         let memory_kb = value("/proc/meminfo", "MemTotal:");
         let memory_kb = memory_kb
             .split_whitespace()
@@ -57,15 +57,15 @@ impl Machine {
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
-            postgresql: postgres
-                .map(|program| line(&program, &["--version"]).replace("postgres (PostgreSQL) ", ""))
-                .unwrap_or_default(),
+            file_system: line("stat", &["--file-system", "--format=%T", &folder]).await,
+            postgresql: postgres.replace("postgres (PostgreSQL) ", ""),
             rabbitmq: line(
                 "dpkg-query",
                 &["--show", "--showformat=${Version}", "rabbitmq-server"],
-            ),
-            rustc: line("rustc", &["--version"]),
-            commit: line("git", &["describe", "--always", "--dirty", "--abbrev=10"]),
+            )
+            .await,
+            rustc: line("rustc", &["--version"]).await,
+            commit: line("git", &["describe", "--always", "--dirty", "--abbrev=10"]).await,
             date: now.format(&Rfc3339).unwrap_or_default(),
         }
     }
@@ -78,6 +78,7 @@ impl Machine {
             cores,
             memory_mb,
             kernel,
+            file_system,
             postgresql,
             rabbitmq,
             rustc,
@@ -85,10 +86,16 @@ impl Machine {
             date,
         } = self;
         format!(
-            "{cores} cores ({cpu}), {memory_mb} MB, Linux {kernel}, PostgreSQL {postgresql}, RabbitMQ {rabbitmq}, {rustc}; commit {commit}, {date}. \
+            "{cores} cores ({cpu}), {memory_mb} MB, Linux {kernel}, data on {file_system}, PostgreSQL {postgresql}, RabbitMQ {rabbitmq}, {rustc}; commit {commit}, {date}. \
              The load is made on the same machine."
         )
     }
+}
+
+/// The first line that a program prints.
+async fn line(program: &str, arguments: &[&str]) -> String {
+    let output = command::output(program, arguments, &[]).await.unwrap_or_default();
+    output.lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// What follows a name at the beginning of a line.

@@ -1,4 +1,4 @@
-//! The same work by the bare server: PostgreSQL's own `pgbench`, over the same kind of connection.
+//! The same work by the bare server: PostgreSQL's own `pgbench`, with the services' statements, prepared and planned as theirs are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cluster::{DatabaseAddress, postgres_binaries};
-use tokio::task::spawn_blocking;
+use common::database::SESSION_SETTINGS;
+use create_buy_order::db::BOOK;
+use fetch_buy_orders::db::PAGES;
 
 use crate::command;
 use crate::figures::percentile;
@@ -14,6 +16,13 @@ use crate::figures::percentile;
 /// Clients that connect within a second, with room: its time runs while they do, though what it reports is without that. On a machine so busy
 /// that it was over before the first transaction, the second number.
 const CONNECTED_PER_SECOND: [u64; 2] = [64, 8];
+
+/// Random in front, as the keys of clients are.
+const NEW_KEY: &str =
+    "(lpad(to_hex(:key_front::bigint), 16, '0') || lpad(to_hex(:key_back::bigint), 16, '0'))::uuid";
+/// As [`crate::wrk::repeated_key`] makes them.
+const REPEATED_KEY: &str =
+    "(:run::text || '-0000-4000-8000-' || lpad(to_hex(:number::bigint), 12, '0'))::uuid";
 
 const NOTHING_DONE: &str = "number of transactions actually processed: 0\n";
 
@@ -39,9 +48,14 @@ pub enum Work {
 impl Work {
     fn script(&self) -> String {
         match self {
-            Self::OneOrder => include_str!("pgbench/one_order.sql").to_owned(),
-            Self::LookUp { .. } => include_str!("pgbench/look_up.sql").to_owned(),
-            Self::Page { .. } => include_str!("pgbench/page.sql").to_owned(),
+            Self::OneOrder => include_str!("pgbench/one_order.sql")
+                .replace("{look_up}", &look_up(NEW_KEY))
+                .replace("{key}", NEW_KEY),
+            Self::LookUp { .. } => format!("\\set number random(0, :keys - 1)\n{};", look_up(REPEATED_KEY)),
+            Self::Page { page_size } => {
+                let newest = PAGES.replace("$1", "ARRAY[1]").replace("$2", "ARRAY[NULL]");
+                newest.replace("$3", &format!("ARRAY[{page_size}]")) + ";"
+            }
         }
     }
 
@@ -56,14 +70,28 @@ impl Work {
 
     fn variables(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::OneOrder => Vec::new(),
+            Self::OneOrder | Self::Page { .. } => Vec::new(),
             Self::LookUp { run, keys } => vec![("run", format!("{run:08x}")), ("keys", keys.to_string())],
-            Self::Page { page_size } => vec![
-                ("below", i64::MAX.to_string()),
-                ("page_size", page_size.to_string()),
-            ],
         }
     }
+}
+
+/// The look-up of one order by its key, in SQL.
+fn look_up(key: &str) -> String {
+    BOOK.replace("$1", "ARRAY[1]")
+        .replace("$2", "ARRAY['USD']")
+        .replace("$3", "ARRAY[0.01]")
+        .replace("$4", &format!("ARRAY[{key}]"))
+}
+
+/// The services' settings for plans. Not their timeouts: so many clients wait for the lock as long as it takes.
+fn session_settings() -> String {
+    let of_plans = SESSION_SETTINGS
+        .iter()
+        .filter(|(name, _)| !name.ends_with("_timeout"));
+    of_plans
+        .map(|(name, value)| format!("-c {name}={value} "))
+        .collect()
 }
 
 /// What came of it.
@@ -90,29 +118,21 @@ pub async fn run(
     clients: u32,
     duration: Duration,
 ) -> anyhow::Result<Outcome> {
-    let (folder, database) = (folder.join(uuid::Uuid::new_v4().to_string()), database.clone());
-    spawn_blocking(move || run_in(&folder, &database, &work, clients, duration)).await?
-}
-
-fn run_in(
-    folder: &Path,
-    database: &DatabaseAddress,
-    work: &Work,
-    clients: u32,
-    duration: Duration,
-) -> anyhow::Result<Outcome> {
+    let folder = folder.join(uuid::Uuid::new_v4().to_string());
     let [quick, slow] = CONNECTED_PER_SECOND.map(|per_second| {
         let connecting = u64::from(clients) / per_second;
         Duration::from_secs(duration.as_secs().max(1) + connecting)
     });
-    match run_for(quick, folder, database, work, clients)? {
+    match run_for(quick, &folder, database, &work, clients).await? {
         Some(outcome) => Ok(outcome),
-        None => run_for(slow, folder, database, work, clients)?.context("pgbench made no transaction"),
+        None => run_for(slow, &folder, database, &work, clients)
+            .await?
+            .context("pgbench made no transaction"),
     }
 }
 
 /// Nothing when there was no time for a transaction.
-fn run_for(
+async fn run_for(
     time: Duration,
     folder: &Path,
     database: &DatabaseAddress,
@@ -144,7 +164,12 @@ fn run_for(
     );
     arguments.push(database.name.clone());
     let pgbench = postgres_binaries()?.join("pgbench");
-    let output = command::output(&pgbench, &arguments, &[("PGPASSWORD", &database.password)])?;
+    let settings = session_settings();
+    let environment = [
+        ("PGPASSWORD", database.password.as_str()),
+        ("PGOPTIONS", &settings),
+    ];
+    let output = command::output(&pgbench, &arguments, &environment).await?;
     let latencies = latencies(folder)?;
     fs::remove_dir_all(folder).context("could not delete the folder of pgbench")?;
     if output.contains(NOTHING_DONE) {

@@ -27,9 +27,9 @@ pub struct Report {
 impl Report {
     /// Of a run that took so long.
     #[must_use]
-    pub fn of(bench: &Bench, took: Duration) -> Self {
+    pub async fn of(bench: &Bench, took: Duration) -> Self {
         Self {
-            machine: Machine::this(),
+            machine: Machine::this().await,
             quick: bench.quick,
             took_s: took.as_secs(),
             figures: bench.figures.clone(),

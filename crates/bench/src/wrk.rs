@@ -1,12 +1,11 @@
 //! Load by `wrk`, the generator of the package of that name.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use serde::Deserialize;
-use tokio::task::spawn_blocking;
 
 use crate::command;
 use crate::figures::figure;
@@ -106,6 +105,12 @@ impl Outcome {
         figure(self.requests) / (figure(self.duration_us) / 1e6)
     }
 
+    /// Answers that are no refusals.
+    #[must_use]
+    pub fn succeeded(&self) -> u64 {
+        self.requests - self.errors.status
+    }
+
     /// Size of an answer with its headers.
     #[must_use]
     pub fn bytes_each(&self) -> f64 {
@@ -128,19 +133,11 @@ impl Outcome {
     }
 }
 
-/// Puts load on a URL.
+/// Puts load on URLs at once, each with its share of the connections and the rate.
 ///
 /// # Errors
 /// When `wrk` is missing or fails. A request that fails is in the outcome.
-pub async fn run(folder: &Path, url: &str, load: Load) -> anyhow::Result<Outcome> {
-    run_at_once(folder, &[url.to_owned()], load).await
-}
-
-/// Puts load on several URLs at once, each with its share of the connections and the rate.
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_at_once(folder: &Path, urls: &[String], load: Load) -> anyhow::Result<Outcome> {
+pub async fn run(folder: &Path, urls: &[String], load: Load) -> anyhow::Result<Outcome> {
     let script = folder.join("load.lua");
     std::fs::write(&script, SCRIPT).context("could not write the script of wrk")?;
     let shares = u32::try_from(urls.len())?;
@@ -153,7 +150,9 @@ pub async fn run_at_once(folder: &Path, urls: &[String], load: Load) -> anyhow::
         rate: load.rate.map(|rate| rate / shares),
         ..load
     };
-    let runs = urls.iter().map(|url| run_one(script.clone(), url.clone(), share));
+    // In all a second thread pays only where one alone would be busy.
+    let threads = if load.connections < 16 || shares > 1 { 1 } else { 2 };
+    let runs = urls.iter().map(|url| run_one(&script, url, share, threads));
     let mut all = Outcome::default();
     for outcome in try_join_all(runs).await? {
         all.add(&outcome);
@@ -161,9 +160,7 @@ pub async fn run_at_once(folder: &Path, urls: &[String], load: Load) -> anyhow::
     Ok(all)
 }
 
-async fn run_one(script: PathBuf, url: String, load: Load) -> anyhow::Result<Outcome> {
-    // A second thread pays only where one alone would be busy.
-    let threads = if load.connections < 16 { 1 } else { 2 };
+async fn run_one(script: &Path, url: &str, load: Load, threads: u32) -> anyhow::Result<Outcome> {
     let pause_ms = load
         .rate
         .map_or(0.0, |rate| f64::from(threads) * 1000.0 / f64::from(rate));
@@ -175,7 +172,7 @@ async fn run_one(script: PathBuf, url: String, load: Load) -> anyhow::Result<Out
         TIMEOUT.to_owned(),
         "-s".to_owned(),
         script.display().to_string(),
-        url,
+        url.to_owned(),
         "--".to_owned(),
         pause_ms.to_string(),
     ];
@@ -190,7 +187,7 @@ async fn run_one(script: PathBuf, url: String, load: Load) -> anyhow::Result<Out
         }
         Ask::Get => arguments.push("get".to_owned()),
     }
-    let output = spawn_blocking(move || command::output("wrk", &arguments, &[])).await??;
+    let output = command::output("wrk", &arguments, &[]).await?;
     let summary = output.lines().rev().find(|line| line.starts_with('{'));
     let summary = summary.with_context(|| format!("wrk printed no summary:\n{output}"))?;
     serde_json::from_str(summary).with_context(|| format!("wrk printed {summary}"))

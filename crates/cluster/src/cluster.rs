@@ -271,12 +271,6 @@ impl Cluster {
         Some(self.replica(service).ok()?.process().ok()?.pid())
     }
 
-    /// The process id of an extra process, by its URL.
-    #[must_use]
-    pub fn pid_extra(&self, url: &str) -> Option<u32> {
-        Some(self.extra(url).ok()?.process().ok()?.pid())
-    }
-
     /// The events that a service wrote to stdout so far, over all its runs.
     #[must_use]
     pub fn logs(&self, service: Service) -> Vec<serde_json::Value> {

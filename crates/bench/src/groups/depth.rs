@@ -35,7 +35,7 @@ const WARM_UP_ROUNDS: usize = 50;
 
 struct Depth {
     name: &'static str,
-    /// Another page each time, one order deeper.
+    /// Another page each time, a [`stride`] deeper.
     references: Vec<Option<Uuid>>,
     latencies_us: Vec<u32>,
 }
@@ -48,7 +48,8 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         (&DEPTHS[..], ROUNDS)
     };
     let deepest = depths.iter().map(|(_, depth)| *depth).max().unwrap_or_default();
-    history::fill(&cluster, deepest + i64::from(rounds + PAGE_SIZE)).await?;
+    let further = i64::from(rounds) * stride(deepest, rounds) + i64::from(PAGE_SIZE);
+    history::fill(&cluster, deepest + further).await?;
     quiet(&cluster).await?;
     let mut all = Vec::new();
     for (name, depth) in depths {
@@ -84,19 +85,29 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Orders from one page that is asked for to the next: they lie apart, as those of many clients do, so that each is found by other blocks of
+/// the indexes and the table. In all a tenth of the depth.
+fn stride(depth: i64, pages: u32) -> i64 {
+    (depth / 10 / i64::from(pages)).max(1)
+}
+
 /// The last orders of the pages before those that are asked for.
 async fn references(cluster: &Cluster, depth: i64, count: u32) -> anyhow::Result<Vec<Option<Uuid>>> {
     if depth == 0 {
         return Ok(vec![None; usize::try_from(count)?]);
     }
     let references: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT external_id FROM buy_order_read_model
-          WHERE client_id = 1
-            AND id <= (SELECT id FROM buy_order_read_model WHERE client_id = 1 ORDER BY id DESC LIMIT 1 OFFSET $1)
-          ORDER BY id DESC LIMIT $2",
+        "SELECT external_id
+           FROM (SELECT external_id, row_number() OVER (ORDER BY id DESC) - 1 AS further
+                   FROM buy_order_read_model
+                  WHERE client_id = 1
+                    AND id <= (SELECT id FROM buy_order_read_model WHERE client_id = 1 ORDER BY id DESC LIMIT 1 OFFSET $1)
+                  ORDER BY id DESC LIMIT $2 * $3) AS deeper
+          WHERE further % $3 = 0 ORDER BY further",
     )
     .bind(depth - 1)
     .bind(i64::from(count))
+    .bind(stride(depth, count))
     .fetch_all(cluster.read_model())
     .await?;
     ensure!(

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, Service};
+use cluster::Cluster;
 
-use crate::bench::{Bench, quiet};
+use crate::bench::Bench;
 use crate::groups::CONNECTIONS;
 use crate::history;
 use crate::wrk::{Ask, Load};
@@ -59,16 +59,16 @@ async fn in_turns(bench: &mut Bench, empty: &Cluster, large: &Cluster, name: &st
     let (rate, other_rate) = ((with_many / rounds, "/s"), with_none / rounds);
     bench
         .figures
-        .add_against(NAME, name, rate, ("none stored, in turns", other_rate));
+        .add_against(NAME, name, rate, ("begun with none, in turns", other_rate));
     Ok(())
 }
 
 /// Orders a second; on return all are projected, so that the other cluster has the machine for itself.
 async fn turn(bench: &mut Bench, cluster: &Cluster, name: &str) -> anyhow::Result<f64> {
     let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration().min(ROUND));
-    let url = cluster.url(Service::CreateBuyOrder);
-    let outcome = bench.load(&format!("growth, {name}"), &url, load).await?;
-    quiet(cluster).await?;
+    let outcome = bench
+        .place_orders(cluster, &format!("growth, {name}"), load)
+        .await?;
     Ok(outcome.per_second())
 }
 

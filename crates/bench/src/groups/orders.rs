@@ -1,8 +1,8 @@
 //! Orders accepted: as many as come back, beside the same rows written by `pgbench`, one order per transaction.
 
-use cluster::{Cluster, DatabaseAddress, Service};
+use cluster::{Cluster, DatabaseAddress};
 
-use crate::bench::{Bench, quiet};
+use crate::bench::Bench;
 use crate::pgbench::{self, Work};
 use crate::wrk::{Ask, Load};
 
@@ -16,7 +16,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
     // Not the one that the service uses, so that nobody relays what pgbench writes.
     let bare = cluster.another_write_model().await?;
-    warm_up(bench, &cluster).await?;
+    warm_up(bench, &cluster, &bare).await?;
     let mut failed = 0;
     for connections in CONNECTIONS {
         failed += beside_pgbench(bench, &cluster, &bare, connections).await?;
@@ -25,12 +25,12 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pools are filled and the price is known.
-async fn warm_up(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
-    let load = load(bench, 64);
-    let url = cluster.url(Service::CreateBuyOrder);
-    bench.load("orders, warm-up", &url, load).await?;
-    quiet(cluster).await
+/// Pools are filled, the price is known, and the tables of both have what comes with their first orders.
+async fn warm_up(bench: &mut Bench, cluster: &Cluster, bare: &DatabaseAddress) -> anyhow::Result<()> {
+    let load = load(bench, TARGET.0);
+    bench.place_orders(cluster, "orders, warm-up", load).await?;
+    pgbench::run(bench.folder(), bare, Work::OneOrder, TARGET.1, bench.duration()).await?;
+    Ok(())
 }
 
 fn load(bench: &Bench, connections: u32) -> Load {
@@ -50,9 +50,9 @@ async fn beside_pgbench(
         format!("{connections} connections")
     };
     let load = load(bench, connections);
-    let url = cluster.url(Service::CreateBuyOrder);
-    let ours = bench.load(&format!("orders, {name}"), &url, load).await?;
-    quiet(cluster).await?;
+    let ours = bench
+        .place_orders(cluster, &format!("orders, {name}"), load)
+        .await?;
     let theirs = pgbench::run(
         bench.folder(),
         bare,

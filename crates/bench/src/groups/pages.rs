@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use cluster::{Cluster, Service};
 
-use crate::bench::{Bench, quiet};
+use crate::bench::Bench;
 use crate::constant::Constant;
 use crate::groups::CONNECTIONS;
 use crate::pgbench::{self, Work};
@@ -25,12 +25,10 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// Has orders placed until the read model holds so many.
 async fn fill(bench: &mut Bench, cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
-    let url = cluster.url(Service::CreateBuyOrder);
     let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration());
     let count = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM buy_order_read_model");
     while count().fetch_one(cluster.read_model()).await? < orders && bench.failures().is_empty() {
-        bench.load("orders for pages", &url, load).await?;
-        quiet(cluster).await?;
+        bench.place_orders(cluster, "orders for pages", load).await?;
     }
     // As autovacuum would have done by itself in a minute.
     sqlx::query("VACUUM (ANALYZE) buy_order_read_model")

@@ -4,10 +4,10 @@ mod events;
 
 use std::time::Duration;
 
-use cluster::{Cluster, Service};
+use cluster::Cluster;
 
-use crate::bench::{Bench, quiet};
-use crate::commits::newest;
+use crate::bench::Bench;
+use crate::commits::{self, newest};
 use crate::figures::{Figures, figure};
 use crate::groups::CONNECTIONS;
 use crate::spent::{self, Reported, Spent};
@@ -51,16 +51,14 @@ async fn place_orders(
     duration: Duration,
 ) -> anyhow::Result<f64> {
     let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, duration);
-    let url = cluster.url(Service::CreateBuyOrder);
-    let outcome = bench.load(&format!("{NAME}, {what}"), &url, load).await?;
-    quiet(cluster).await?;
+    let outcome = bench
+        .place_orders(cluster, &format!("{NAME}, {what}"), load)
+        .await?;
     Ok(outcome.per_second())
 }
 
 async fn orders_since(cluster: &Cluster, id: i64) -> anyhow::Result<f64> {
-    let count = sqlx::query_scalar("SELECT count(*) FROM buy_order WHERE id > $1").bind(id);
-    let count: i64 = count.fetch_one(cluster.write_model()).await?;
-    Ok(figure(u64::try_from(count)?))
+    Ok(figure(commits::orders_since(cluster, id).await?))
 }
 
 fn add_spent(figures: &mut Figures, orders: f64, before: &Spent, after: &Spent) {

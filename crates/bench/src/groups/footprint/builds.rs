@@ -2,18 +2,17 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant, SystemTime};
+use std::process::Command;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 
 use super::NAME;
 use crate::bench::Bench;
+use crate::command::Running;
 
 /// Of the services, the one with the most dependencies.
 const TOUCHED: &str = "crates/create_buy_order/src/lib.rs";
-/// How often a build is looked at.
-const EVERY: Duration = Duration::from_millis(20);
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let target = tempfile::tempdir_in(bench.folder())?;
@@ -31,29 +30,15 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A build that is under way; ended when dropped.
-struct Build(Child);
-
-impl Drop for Build {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// In s. What fails is told on stderr.
 async fn build(target: &Path) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let child = Command::new("cargo")
+    let mut build = Command::new("cargo");
+    build
         .args(["build", "--release", "--workspace", "--bins", "--quiet"])
-        .env("CARGO_TARGET_DIR", target)
-        .spawn();
-    let mut build = Build(child.context("could not run cargo: is it installed?")?);
-    loop {
-        if let Some(status) = build.0.try_wait()? {
-            ensure!(status.success(), "cargo build failed ({status})");
-            return Ok(began.elapsed().as_secs_f64());
-        }
-        tokio::time::sleep(EVERY).await;
-    }
+        .env("CARGO_TARGET_DIR", target);
+    let mut build = Running::start(&mut build).context("could not run cargo: is it installed?")?;
+    let status = build.ended().await?;
+    ensure!(status.success(), "cargo build failed ({status})");
+    Ok(began.elapsed().as_secs_f64())
 }

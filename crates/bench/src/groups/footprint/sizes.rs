@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use cluster::Service;
-use tokio::task::spawn_blocking;
 
 use super::{NAME, megabytes};
 use crate::bench::Bench;
@@ -26,16 +25,14 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         .figures
         .add(NAME, "binaries of all services", megabytes(sum), "MB");
 
-    let engine = spawn_blocking(|| docker(&["version", "--format", "{{.Server.Version}}"])).await?;
-    if engine.is_err() {
+    let engine = docker(&["version", "--format", "{{.Server.Version}}"]);
+    if engine.await.is_err() {
         bench.note("no Docker engine answers here: the sizes of images are left out");
         return Ok(());
     }
     for service in Service::ALL {
         let image = format!("pydist/{}", service.name());
-        let question = image.clone();
-        let size = spawn_blocking(move || docker(&["image", "inspect", "--format", "{{.Size}}", &question]));
-        match size.await? {
+        match docker(&["image", "inspect", "--format", "{{.Size}}", &image]).await {
             Ok(bytes) => {
                 let bytes = bytes.trim().parse().context("Docker told no size")?;
                 bench
@@ -56,6 +53,6 @@ fn binary(service: Service) -> anyhow::Result<PathBuf> {
     Ok(running.with_file_name(service.name()))
 }
 
-fn docker(arguments: &[&str]) -> anyhow::Result<String> {
-    command::output("docker", arguments, &[])
+async fn docker(arguments: &[&str]) -> anyhow::Result<String> {
+    command::output("docker", arguments, &[]).await
 }

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
     let starts = if bench.quick { STARTS_QUICK } else { STARTS };
-    let mut slowest_median: f64 = 0.0;
+    let mut slowest: f64 = 0.0;
     for service in Service::ALL {
         let mut took_ms = Vec::new();
         for _ in 0..starts {
@@ -32,14 +32,11 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
             .figures
             .add(NAME, format!("{name}, median of {starts}"), median, "ms");
         bench.figures.add(NAME, format!("{name}, worst"), worst, "ms");
-        slowest_median = slowest_median.max(median);
+        slowest = slowest.max(worst);
     }
-    bench.figures.add(
-        NAME,
-        "start to healthy, slowest service, median",
-        slowest_median,
-        "ms",
-    );
+    bench
+        .figures
+        .add(NAME, "start to healthy, slowest of all", slowest, "ms");
     Ok(())
 }
 
