@@ -155,6 +155,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn for_who_hung_up_nothing_is_asked() {
+        let round_trips = RoundTrips::new();
+        let asked = round_trips.numbered();
+        let mut first = pin!(asked.ask(0));
+        assert!(poll!(&mut first).is_pending());
+        take(&round_trips.begun).await;
+        {
+            let mut hung_up = pin!(asked.ask(1));
+            assert!(poll!(&mut hung_up).is_pending());
+        }
+        round_trips.may_end.add_permits(1);
+        assert_eq!(first.await, Some((0, 0)));
+        // Were there a round trip for the one who hung up, this would be the third.
+        let mut second = pin!(asked.ask(2));
+        assert!(poll!(&mut second).is_pending());
+        take(&round_trips.begun).await;
+        round_trips.may_end.add_permits(2);
+        assert_eq!(second.await, Some((2, 1)));
+    }
+
+    #[tokio::test]
     async fn after_a_panic_the_next_are_answered() {
         let asked = Coalesced::new(10, async |questions: Vec<u32>| {
             assert!(!questions.contains(&0), "as it should be");
