@@ -12,6 +12,13 @@ use crate::support::{cluster, external_id, get, insert};
 const MILLION: i64 = 1_000_000;
 const PAGE_SIZE: i64 = 10;
 
+/// A session like a service's.
+async fn session(cluster: &Cluster) -> anyhow::Result<PgConnection> {
+    let options = cluster.addresses().read_model.options();
+    let options = options.options(common::database::SESSION_SETTINGS);
+    Ok(PgConnection::connect_with(&options).await?)
+}
+
 /// Prepares the statement of pages, with the plan for the values at hand or one for any values.
 async fn prepare(connection: &mut PgConnection, mode: &str) -> anyhow::Result<()> {
     let statements = format!(
@@ -86,12 +93,7 @@ async fn assert_every_page_costs_the_same(connection: &mut PgConnection, when: &
 #[tokio::test]
 async fn of_a_million_orders_the_first_page_and_the_last_read_a_few_rows_each() -> anyhow::Result<()> {
     let cluster = cluster().await?;
-    let options = cluster
-        .addresses()
-        .read_model
-        .options()
-        .options(common::database::SESSION_SETTINGS);
-    let mut connection = PgConnection::connect_with(&options).await?;
+    let mut connection = session(&cluster).await?;
     // As a service does it that is started with the cluster, even where PostgreSQL was told that there are no orders.
     sqlx::query("ANALYZE").execute(&mut connection).await?;
     prepare(&mut connection, "force_generic_plan").await?;
@@ -130,12 +132,7 @@ async fn the_position_of_a_reference_is_found_by_an_index() -> anyhow::Result<()
         ..Options::default()
     })
     .await?;
-    let options = cluster
-        .addresses()
-        .read_model
-        .options()
-        .options(common::database::SESSION_SETTINGS);
-    let mut connection = PgConnection::connect_with(&options).await?;
+    let mut connection = session(&cluster).await?;
     prepare(&mut connection, "force_generic_plan").await?;
     insert(cluster.read_model(), 1, 1..=100_000).await?;
     let explain = format!(
