@@ -2,10 +2,13 @@
 //! many share a round trip. An answer is never older than the question.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 
 /// Questions that wait to be taken; who comes then waits to wait.
 const MOST_WAITING: usize = 2_000;
@@ -58,6 +61,7 @@ async fn answer_all<Q, A, F>(
     F: Future<Output = Vec<A>> + Send + 'static,
 {
     let mut taken = Vec::new();
+    let mut patience = pin!(sleep(PATIENCE));
     while waiting.recv_many(&mut taken, most_together).await > 0 {
         // Who hung up meanwhile needs no answer.
         taken.retain(|(_, asker)| !asker.is_closed());
@@ -66,14 +70,21 @@ async fn answer_all<Q, A, F>(
         }
         let (questions, askers): (Vec<Q>, Vec<oneshot::Sender<A>>) = taken.drain(..).unzip();
         let asked = ask(questions);
-        let round_trip = tokio::spawn(async move {
+        let round_trip = async move {
             for (asker, answer) in askers.into_iter().zip(asked.await) {
                 // Who asked may have hung up.
                 let _ = asker.send(answer);
             }
-        });
+        };
         // Where it panics its askers get no answer, and the next are asked for all the same.
-        let _ = timeout(PATIENCE, round_trip).await;
+        let mut round_trip = Box::pin(AssertUnwindSafe(round_trip).catch_unwind());
+        // One timer that is put off costs less than a new one each time, which wakes the thread that waits for timers.
+        patience.as_mut().reset(Instant::now() + PATIENCE);
+        tokio::select! {
+            biased;
+            _ = &mut round_trip => {}
+            () = &mut patience => drop(tokio::spawn(round_trip)),
+        }
     }
 }
 

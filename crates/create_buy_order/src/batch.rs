@@ -146,8 +146,12 @@ impl Writer {
             batch.take_waiting(&mut self.waiting);
         }
         METRICS.took(batch.drafts.len());
-        // Beside the next batch, which can begin.
-        self.answering.spawn(async move { batch.answer(written) });
+        if self.waiting.is_empty() {
+            batch.answer(written);
+        } else {
+            // Beside the next batch, which can begin.
+            self.answering.spawn(async move { batch.answer(written) });
+        }
     }
 }
 
