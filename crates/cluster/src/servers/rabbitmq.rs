@@ -351,7 +351,7 @@ fn environment(folder: &Path, ports: &RabbitMqPorts) -> Vec<(String, String)> {
         // Two schedulers and no busy waiting: a developer's machine has other work.
         (
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "+S 2:2 +SDio 2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
+            "+S 2:2 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
         ),
     ];
     pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
