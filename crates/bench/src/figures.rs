@@ -144,6 +144,17 @@ pub fn percentile(sorted: &[u32], thousandths: usize) -> anyhow::Result<f64> {
     Ok(f64::from(*value))
 }
 
+/// The one in the middle; of an even number, the lower of the two there.
+///
+/// # Errors
+/// When there are none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> anyhow::Result<f64> {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len().div_ceil(2).saturating_sub(1);
+    sorted.get(middle).copied().context("no values")
+}
+
 /// A figure with its unit, as people read it.
 #[must_use]
 pub fn with_unit(value: f64, unit: &str) -> String {
@@ -201,6 +212,14 @@ mod tests {
                 .get("orders", "failed")
                 .is_some_and(|figure| figure.ratio.is_none())
         );
+    }
+
+    #[test]
+    fn the_median_is_one_of_the_values() -> anyhow::Result<()> {
+        let medians = [median([3.0, 1.0, 2.0])?, median([4.0, 1.0, 3.0, 2.0])?];
+        assert_eq!(medians.map(rounded), ["2", "2"]);
+        assert!(median([]).is_err());
+        Ok(())
     }
 
     #[test]

@@ -1,16 +1,25 @@
 //! Orders accepted: as many as come back, beside the same rows written by `pgbench`, one order per transaction.
 
+mod parts;
+
+use std::time::Duration;
+
 use cluster::{Cluster, DatabaseAddress};
 
 use crate::bench::Bench;
+use crate::figures::median;
 use crate::pgbench::{self, Work};
-use crate::wrk::{Ask, Load};
+use crate::wrk::{self, Ask, Load};
 
 pub(super) const NAME: &str = "orders";
 
 const CONNECTIONS: [u32; 4] = [1, 16, 64, 256];
 /// Those that the targets name, and the clients of `pgbench` that they are held against besides as many as connections.
 const TARGET: (u32, u32) = (64, 32);
+
+/// Of each measurement; what it is held against has its turn after each. The median of the turns counts.
+const TURNS: usize = 3;
+const TURN: Duration = Duration::from_secs(2);
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
@@ -21,20 +30,51 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     for connections in CONNECTIONS {
         failed += beside_pgbench(bench, &cluster, &bare, connections).await?;
     }
+    parts::measure(bench, &cluster, &bare).await?;
     bench.figures.add(NAME, "failed", f64::from(failed), "");
     Ok(())
 }
 
 /// Pools are filled, the price is known, and the tables of both have what comes with their first orders.
 async fn warm_up(bench: &mut Bench, cluster: &Cluster, bare: &DatabaseAddress) -> anyhow::Result<()> {
-    let load = load(bench, TARGET.0);
+    let load = Load::unpaced(Ask::NewOrders, TARGET.0, bench.duration());
     bench.place_orders(cluster, "orders, warm-up", load).await?;
     pgbench::run(bench.folder(), bare, Work::OneOrder, TARGET.1, bench.duration()).await?;
     Ok(())
 }
 
-fn load(bench: &Bench, connections: u32) -> Load {
-    Load::unpaced(Ask::NewOrders, connections, bench.duration())
+fn turns(bench: &Bench) -> usize {
+    if bench.quick { 1 } else { TURNS }
+}
+
+fn turn(bench: &Bench) -> Duration {
+    bench.duration().min(TURN)
+}
+
+async fn place(bench: &mut Bench, cluster: &Cluster, connections: u32) -> anyhow::Result<wrk::Outcome> {
+    let load = Load::unpaced(Ask::NewOrders, connections, turn(bench));
+    bench
+        .place_orders(cluster, &format!("orders, {}", name(connections)), load)
+        .await
+}
+
+async fn by_pgbench(bench: &Bench, bare: &DatabaseAddress, clients: u32) -> anyhow::Result<pgbench::Outcome> {
+    pgbench::run(bench.folder(), bare, Work::OneOrder, clients, turn(bench)).await
+}
+
+fn name(connections: u32) -> String {
+    if connections == 1 {
+        "1 connection".to_owned()
+    } else {
+        format!("{connections} connections")
+    }
+}
+
+fn pgbench_name(clients: u32) -> String {
+    match clients {
+        1 => "`pgbench`, 1 client".to_owned(),
+        clients => format!("`pgbench`, {clients} clients"),
+    }
 }
 
 /// How many requests failed.
@@ -44,46 +84,47 @@ async fn beside_pgbench(
     bare: &DatabaseAddress,
     connections: u32,
 ) -> anyhow::Result<u32> {
-    let name = if connections == 1 {
-        "1 connection".to_owned()
-    } else {
-        format!("{connections} connections")
-    };
-    let load = load(bench, connections);
-    let ours = bench
-        .place_orders(cluster, &format!("orders, {name}"), load)
-        .await?;
-    let theirs = pgbench::run(
-        bench.folder(),
-        bare,
-        Work::OneOrder,
-        connections,
-        bench.duration(),
-    )
-    .await?;
+    let (mut ours, mut theirs, mut with_fewer) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..turns(bench) {
+        ours.push(place(bench, cluster, connections).await?);
+        theirs.push(by_pgbench(bench, bare, connections).await?);
+        if connections == TARGET.0 {
+            with_fewer.push(by_pgbench(bench, bare, TARGET.1).await?);
+        }
+    }
 
     let figures = &mut bench.figures;
-    let other = match connections {
-        1 => "`pgbench`, 1 client".to_owned(),
-        clients => format!("`pgbench`, {clients} clients"),
-    };
-    let (rate, other_rate) = (ours.per_second(), theirs.per_second);
+    let (name, other) = (name(connections), pgbench_name(connections));
+    let rate = median(ours.iter().map(wrk::Outcome::per_second))?;
+    let other_rate = median(theirs.iter().map(|outcome| outcome.per_second))?;
     figures.add_against(NAME, name.clone(), (rate, "/s"), (&other, other_rate));
+    let latency = |of_ours: fn(&wrk::Outcome) -> f64, of_theirs: fn(&pgbench::Outcome) -> f64| {
+        anyhow::Ok((
+            median(ours.iter().map(of_ours))?,
+            median(theirs.iter().map(of_theirs))?,
+        ))
+    };
+    let p50 = latency(|ours| ours.p50_us, |theirs| theirs.p50_us)?;
+    let p99 = latency(|ours| ours.p99_us, |theirs| theirs.p99_us)?;
+    let p999 = latency(|ours| ours.p999_us, |theirs| theirs.p999_us)?;
     let latencies = [
-        ("p50", ours.p50_us, theirs.p50_us),
-        ("p99", ours.p99_us, theirs.p99_us),
-        ("p99.9", ours.p999_us, theirs.p999_us),
+        ("p50", p50.0, p50.1),
+        ("p99", p99.0, p99.1),
+        ("p99.9", p999.0, p999.1),
     ];
     figures.add_latencies(NAME, &name, &other, &latencies);
-    if connections == TARGET.0 {
+    if !with_fewer.is_empty() {
         let clients = TARGET.1;
-        let theirs = pgbench::run(bench.folder(), bare, Work::OneOrder, clients, bench.duration()).await?;
-        bench.figures.add_against(
+        figures.add_against(
             NAME,
             format!("{name} beside {clients} clients"),
             (rate, "/s"),
-            (format!("`pgbench`, {clients} clients"), theirs.per_second),
+            (
+                pgbench_name(clients),
+                median(with_fewer.iter().map(|outcome| outcome.per_second))?,
+            ),
         );
     }
-    Ok(u32::try_from(ours.errors.total())?)
+    let failed: u64 = ours.iter().map(|outcome| outcome.errors.total()).sum();
+    Ok(u32::try_from(failed)?)
 }
