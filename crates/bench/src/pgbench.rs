@@ -31,6 +31,11 @@ const NOTHING_DONE: &str = "number of transactions actually processed: 0\n";
 pub enum Work {
     /// Writes an order with all its rows.
     OneOrder,
+    /// Writes many, with one look-up, one insert and one commit.
+    Batch {
+        /// How many.
+        orders: u32,
+    },
     /// Looks up one of these orders by its key: see [`crate::wrk::repeated_key`].
     LookUp {
         /// Which orders.
@@ -51,6 +56,9 @@ impl Work {
             Self::OneOrder => include_str!("pgbench/one_order.sql")
                 .replace("{look_up}", &look_up(NEW_KEY))
                 .replace("{key}", NEW_KEY),
+            Self::Batch { orders } => include_str!("pgbench/batch.sql")
+                .replace("{look_up}", &look_up_new(*orders))
+                .replace("{orders}", &orders.to_string()),
             Self::LookUp { .. } => format!("\\set number random(0, :keys - 1)\n{};", look_up(REPEATED_KEY)),
             Self::Page { page_size } => {
                 let newest = PAGES.replace("$1", "ARRAY[1]").replace("$2", "ARRAY[NULL]");
@@ -63,14 +71,14 @@ impl Work {
     /// writing would cost.
     fn sampled(&self) -> f64 {
         match self {
-            Self::OneOrder => 1.0,
+            Self::OneOrder | Self::Batch { .. } => 1.0,
             Self::LookUp { .. } | Self::Page { .. } => 0.2,
         }
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::OneOrder | Self::Page { .. } => Vec::new(),
+            Self::OneOrder | Self::Batch { .. } | Self::Page { .. } => Vec::new(),
             Self::LookUp { run, keys } => vec![("run", format!("{run:08x}")), ("keys", keys.to_string())],
         }
     }
@@ -82,6 +90,18 @@ fn look_up(key: &str) -> String {
         .replace("$2", "ARRAY['USD']")
         .replace("$3", "ARRAY[0.01]")
         .replace("$4", &format!("ARRAY[{key}]"))
+}
+
+/// The look-up of as many orders, none of which is there, in SQL.
+fn look_up_new(orders: u32) -> String {
+    let same = |value: &str| format!("array_fill({value}, ARRAY[{orders}])");
+    BOOK.replace("$1", &same("1"))
+        .replace("$2", &same("'USD'::text"))
+        .replace("$3", &same("0.01"))
+        .replace(
+            "$4",
+            &format!("ARRAY(SELECT gen_random_uuid() FROM generate_series(1, {orders}))"),
+        )
 }
 
 /// The services' settings for plans. Not their timeouts: so many clients wait for the lock as long as it takes.

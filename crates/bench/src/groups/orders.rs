@@ -17,6 +17,9 @@ const CONNECTIONS: [u32; 4] = [1, 16, 64, 256];
 /// Those that the targets name, and the clients of `pgbench` that they are held against besides as many as connections.
 const TARGET: (u32, u32) = (64, 32);
 
+/// Orders in a transaction of `pgbench` by one client: what PostgreSQL takes when it is given nothing else to do.
+const BATCH: u32 = 64;
+
 /// Of each measurement; what it is held against has its turn after each. The median of the turns counts.
 const TURNS: usize = 3;
 const TURN: Duration = Duration::from_secs(2);
@@ -84,12 +87,16 @@ async fn beside_pgbench(
     bare: &DatabaseAddress,
     connections: u32,
 ) -> anyhow::Result<u32> {
-    let (mut ours, mut theirs, mut with_fewer) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut with_fewer, mut in_batches) = (Vec::new(), Vec::new());
     for _ in 0..turns(bench) {
         ours.push(place(bench, cluster, connections).await?);
         theirs.push(by_pgbench(bench, bare, connections).await?);
         if connections == TARGET.0 {
-            with_fewer.push(by_pgbench(bench, bare, TARGET.1).await?);
+            with_fewer.push(by_pgbench(bench, bare, TARGET.1).await?.per_second);
+            let work = Work::Batch { orders: BATCH };
+            let batches = pgbench::run(bench.folder(), bare, work, 1, turn(bench)).await?;
+            in_batches.push(batches.per_second * f64::from(BATCH));
         }
     }
 
@@ -115,15 +122,18 @@ async fn beside_pgbench(
     figures.add_latencies(NAME, &name, &other, &latencies);
     if !with_fewer.is_empty() {
         let clients = TARGET.1;
+        let other = (pgbench_name(clients), median(with_fewer)?);
         figures.add_against(
             NAME,
             format!("{name} beside {clients} clients"),
             (rate, "/s"),
-            (
-                pgbench_name(clients),
-                median(with_fewer.iter().map(|outcome| outcome.per_second))?,
-            ),
+            other,
         );
+        let other = (
+            format!("`pgbench`, 1 client, {BATCH} orders a transaction"),
+            median(in_batches)?,
+        );
+        figures.add_against(NAME, format!("{name} beside batches"), (rate, "/s"), other);
     }
     let failed: u64 = ours.iter().map(|outcome| outcome.errors.total()).sum();
     Ok(u32::try_from(failed)?)
