@@ -17,6 +17,8 @@ use crate::bench::Bench;
 
 /// As many as the targets name.
 const CONNECTIONS: u32 = 64;
+/// Orders in a transaction of `pgbench` that writes many: what PostgreSQL takes when it is given nothing else to do.
+const BATCH: u32 = 64;
 
 type Measure = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 

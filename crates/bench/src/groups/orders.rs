@@ -8,6 +8,7 @@ use cluster::{Cluster, DatabaseAddress};
 
 use crate::bench::Bench;
 use crate::figures::median;
+use crate::groups::BATCH;
 use crate::pgbench::{self, Work};
 use crate::wrk::{self, Ask, Load};
 
@@ -16,9 +17,6 @@ pub(super) const NAME: &str = "orders";
 const CONNECTIONS: [u32; 4] = [1, 16, 64, 256];
 /// Those that the targets name, and the clients of `pgbench` that they are held against besides as many as connections.
 const TARGET: (u32, u32) = (64, 32);
-
-/// Orders in a transaction of `pgbench` by one client: what PostgreSQL takes when it is given nothing else to do.
-const BATCH: u32 = 64;
 
 /// Of each measurement; what it is held against has its turn after each. The median of the turns counts.
 const TURNS: usize = 3;

@@ -1,6 +1,7 @@
 //! What more processes of a service are worth: orders, pages and projected orders a second with 1, 2 and 4 of them.
 
 mod drain;
+mod lock;
 mod scale;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     // A fresh one: the read model is emptied here.
     bench.end_cluster();
     loaded(bench, Service::CreateBuyOrder, "", Ask::NewOrders).await?;
+    lock::measure(bench).await?;
     let page = format!("/buy_orders?page_size={PAGE_SIZE}");
     loaded(bench, Service::FetchBuyOrders, &page, Ask::Get).await?;
     drain::measure(bench).await?;
@@ -70,16 +72,18 @@ async fn loaded(bench: &mut Bench, service: Service, path: &str, ask: Ask) -> an
     Ok(())
 }
 
+/// The mean of the turns with as many.
+fn mean(rates: &[(usize, f64)], many: usize) -> f64 {
+    let rates = rates.iter().filter(|(of, _)| *of == many);
+    let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), (_, rate)| (sum + rate, count + 1.0));
+    sum / count
+}
+
 /// The mean of the turns with as many replicas, beside that of one.
 fn add_figures(bench: &mut Bench, service: Service, rates: &[(usize, f64)]) {
-    let mean = |replicas: usize| {
-        let rates = rates.iter().filter(|(of, _)| *of == replicas);
-        let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), (_, rate)| (sum + rate, count + 1.0));
-        sum / count
-    };
-    let one = mean(1);
+    let one = mean(rates, 1);
     for replicas in TURNS_QUICK {
-        let (name, rate) = (format!("{}, {replicas}", service.name()), mean(replicas));
+        let (name, rate) = (format!("{}, {replicas}", service.name()), mean(rates, replicas));
         match replicas {
             1 => bench.figures.add(NAME, name, rate, "/s"),
             _ => bench

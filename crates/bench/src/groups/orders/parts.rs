@@ -1,9 +1,9 @@
 //! What an order alone waits for, one after the other, each by itself: the bound of its latency.
 
-use cluster::{Cluster, DatabaseAddress, Service};
+use cluster::{Cluster, DatabaseAddress, Server, Service};
 
 use super::{NAME, place, turn, turns};
-use crate::bench::Bench;
+use crate::bench::{Bench, quiet};
 use crate::constant::Constant;
 use crate::figures::median;
 use crate::pgbench::{self, Work};
@@ -22,9 +22,10 @@ pub(super) async fn measure(
     let (run, ..) = uuid::Uuid::new_v4().as_fields();
     let look_up = Work::LookUp { run, keys: KEYS };
     let alone = Load::unpaced(Ask::Get, 1, turn(bench));
-    let (mut orders, mut parts) = (Vec::new(), [const { Vec::new() }; 4]);
+    let (mut orders, mut undisturbed, mut parts) = (Vec::new(), Vec::new(), [const { Vec::new() }; 4]);
     for _ in 0..turns(bench) {
         orders.push(place(bench, cluster, 1).await?.p50_us);
+        undisturbed.push(place_undisturbed(bench, cluster).await?);
         let by_pgbench = async |work| pgbench::run(bench.folder(), bare, work, 1, turn(bench)).await;
         parts[0].push(by_pgbench(Work::OneOrder).await?.p50_us);
         parts[1].push(by_pgbench(look_up.clone()).await?.p50_us);
@@ -41,13 +42,32 @@ pub(super) async fn measure(
         sum_us += median(part)?;
     }
     let names = "the transaction and the look-up by `pgbench`, a quote, a constant answer, 1 client each";
-    bench.figures.add_against(
-        NAME,
-        "1 connection, p50 beside its parts",
-        (median(orders)? / 1000.0, "ms"),
-        (names, sum_us / 1000.0),
-    );
+    for (name, latencies) in [
+        ("1 connection, p50 beside its parts", orders),
+        (
+            "1 connection while broker and projection stand still, p50 beside its parts",
+            undisturbed,
+        ),
+    ] {
+        let p50 = (median(latencies)? / 1000.0, "ms");
+        bench
+            .figures
+            .add_against(NAME, name, p50, (names, sum_us / 1000.0));
+    }
     Ok(())
+}
+
+/// The p50 in µs of orders while those before them are neither relayed nor projected: as their parts are measured.
+async fn place_undisturbed(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<f64> {
+    cluster.pause(Service::ReadModelSync)?;
+    cluster.pause_server(Server::Broker)?;
+    let url = cluster.url(Service::CreateBuyOrder);
+    let load = Load::unpaced(Ask::NewOrders, 1, turn(bench));
+    let outcome = bench.load("orders, undisturbed", &url, load).await;
+    cluster.resume_server(Server::Broker)?;
+    cluster.resume(Service::ReadModelSync)?;
+    quiet(cluster).await?;
+    Ok(outcome?.p50_us)
 }
 
 /// What is answered is of the size of an order.

@@ -1,0 +1,30 @@
+//! What a second writer costs the bare server: the lock passes from one to the other with each commit.
+
+use super::{NAME, TURN, mean, turns};
+use crate::bench::Bench;
+use crate::groups::BATCH;
+use crate::pgbench::{self, Work};
+
+/// With 1, 2 and 4 clients, in turns.
+pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
+    let cluster = bench.cluster().await?;
+    // Not the one that the service uses, so that nobody relays what pgbench writes.
+    let bare = cluster.another_write_model().await?;
+    let duration = bench.duration().min(TURN);
+    let mut rates: Vec<(usize, f64)> = Vec::new();
+    for clients in turns(bench) {
+        let (work, count) = (Work::Batch { orders: BATCH }, u32::try_from(*clients)?);
+        let outcome = pgbench::run(bench.folder(), &bare, work, count, duration).await?;
+        rates.push((*clients, outcome.per_second * f64::from(BATCH)));
+    }
+    let one = mean(&rates, 1);
+    for clients in [2, 4] {
+        bench.figures.add_against(
+            NAME,
+            format!("the lock alone: `pgbench`, {BATCH} orders a transaction, {clients} clients"),
+            (mean(&rates, clients), "/s"),
+            ("1 client, in turns", one),
+        );
+    }
+    Ok(())
+}
