@@ -139,6 +139,21 @@ impl Bench {
         let from = commits::newest(cluster).await?;
         let url = cluster.url(Service::CreateBuyOrder);
         let outcome = self.load(name, &url, load).await?;
+        self.account_for(cluster, name, from, &outcome).await?;
+        Ok(outcome)
+    }
+
+    /// Waits until the orders that follow the order `from` are projected; fails the run where fewer are there than were answered.
+    ///
+    /// # Errors
+    /// When a server does not answer.
+    pub async fn account_for(
+        &mut self,
+        cluster: &Cluster,
+        name: &str,
+        from: i64,
+        outcome: &Outcome,
+    ) -> anyhow::Result<()> {
         quiet(cluster).await?;
         let (orders, answered) = (commits::orders_since(cluster, from).await?, outcome.succeeded());
         if orders < answered {
@@ -146,7 +161,7 @@ impl Bench {
                 "{name}: {answered} orders were answered, and there are {orders}"
             ));
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Writes down what makes the run a failure.

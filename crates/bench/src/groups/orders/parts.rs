@@ -3,7 +3,8 @@
 use cluster::{Cluster, DatabaseAddress, Server, Service};
 
 use super::{NAME, place, turn, turns};
-use crate::bench::{Bench, quiet};
+use crate::bench::Bench;
+use crate::commits;
 use crate::constant::Constant;
 use crate::figures::median;
 use crate::pgbench::{self, Work};
@@ -59,15 +60,18 @@ pub(super) async fn measure(
 
 /// The p50 in µs of orders while those before them are neither relayed nor projected: as their parts are measured.
 async fn place_undisturbed(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<f64> {
+    const NAME: &str = "orders, undisturbed";
+    let from = commits::newest(cluster).await?;
     cluster.pause(Service::ReadModelSync)?;
     cluster.pause_server(Server::Broker)?;
     let url = cluster.url(Service::CreateBuyOrder);
     let load = Load::unpaced(Ask::NewOrders, 1, turn(bench));
-    let outcome = bench.load("orders, undisturbed", &url, load).await;
+    let outcome = bench.load(NAME, &url, load).await;
     cluster.resume_server(Server::Broker)?;
     cluster.resume(Service::ReadModelSync)?;
-    quiet(cluster).await?;
-    Ok(outcome?.p50_us)
+    let outcome = outcome?;
+    bench.account_for(cluster, NAME, from, &outcome).await?;
+    Ok(outcome.p50_us)
 }
 
 /// What is answered is of the size of an order.
