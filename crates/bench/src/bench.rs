@@ -9,6 +9,7 @@ use cluster::{Cluster, Options, Service, wait_until};
 
 use crate::commits;
 use crate::figures::Figures;
+use crate::spent;
 use crate::targets;
 use crate::wrk::{self, Load, Outcome};
 
@@ -59,15 +60,16 @@ impl Bench {
     }
 
     /// How the cluster of a benchmark is started: all services once, on servers of its own that are as durable as in production.
-    #[must_use]
-    pub fn options() -> Options {
+    fn options() -> Options {
         Options::default()
             .with_durable_servers()
             .with_brief_output()
-            // What a small production server has; the harness' default is for tests.
-            .with_database_setting("shared_buffers", "512MB")
+            // Room for the indexes of 10 M orders, whose pages are asked for at random; the harness' default is for tests.
+            .with_database_setting("shared_buffers", "2GB")
             .with_database_setting("max_wal_size", "4GB")
             .with_database_setting(commits::PARAMETER.0, commits::PARAMETER.1)
+            .with_database_setting(spent::PARAMETERS[0].0, spent::PARAMETERS[0].1)
+            .with_database_setting(spent::PARAMETERS[1].0, spent::PARAMETERS[1].1)
     }
 
     /// The cluster that groups share, started for the first of them.
@@ -86,8 +88,25 @@ impl Bench {
         started(&mut self.large).await
     }
 
-    /// Ends the shared clusters, for a group that needs the machine for one of its own, or a fresh one.
-    pub fn end_cluster(&mut self) {
+    /// The cluster that groups share from here on, in which nothing was measured yet. A quick run goes on with the one there is: to start a
+    /// cluster takes longer than most of its measurements.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn fresh_cluster(&mut self) -> anyhow::Result<Rc<Cluster>> {
+        if !self.quick {
+            self.end_clusters();
+        }
+        self.cluster().await
+    }
+
+    /// Ends the cluster of the many orders, for its memory and its disk.
+    pub fn end_large_cluster(&mut self) {
+        self.large = None;
+    }
+
+    /// Ends the shared clusters, for what needs the machine for itself.
+    pub fn end_clusters(&mut self) {
         self.cluster = None;
         self.large = None;
     }

@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         _ = terminated.recv() => bail!("terminated"),
     }
-    bench.end_cluster();
+    bench.end_clusters();
     if !arguments.quick && arguments.only.is_empty() {
         bench.require_all_targets();
     }

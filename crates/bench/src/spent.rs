@@ -11,8 +11,11 @@ use crate::bench::OUR_STATEMENT;
 use crate::management;
 use crate::processes;
 
-/// The library that counts statements, as a parameter that both instances need.
-pub const PARAMETER: (&str, &str) = ("shared_preload_libraries", "pg_stat_statements");
+/// The library that counts statements, as parameters that both instances need. It counts none until it is told to, as that costs something.
+pub const PARAMETERS: [(&str, &str); 2] = [
+    ("shared_preload_libraries", "pg_stat_statements"),
+    ("pg_stat_statements.track", "none"),
+];
 
 /// How long what was counted may be on its way: an idle session of PostgreSQL reports what it counted after 10 s
 /// (`PGSTAT_IDLE_INTERVAL`), a connection of RabbitMQ every 5 s (`collect_statistics_interval`).
@@ -26,6 +29,8 @@ const SERVERS: [(&str, Server); 3] = [
 
 /// Log written, to the byte.
 const LOG_BYTES: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
+
+const COUNT_FROM_HERE_ON: &str = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET pg_stat_statements.track = top', current_database()); END $$";
 
 /// Statements of clients: those of triggers and functions are not counted, and ours are left out.
 const STATEMENTS: &str = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements AS counted JOIN pg_database ON pg_database.oid = counted.dbid
@@ -63,7 +68,7 @@ pub struct Reported {
     pub broker_sent: u64,
 }
 
-/// Has both models count statements. Their instances must have been started with [`PARAMETER`].
+/// Has both models count the statements of sessions that begin from here on. Their instances must have been started with [`PARAMETERS`].
 ///
 /// # Errors
 /// When the extension is not installed.
@@ -73,6 +78,7 @@ pub async fn count_statements(cluster: &Cluster) -> anyhow::Result<()> {
             .execute(model)
             .await
             .context("the extension pg_stat_statements is missing: it is part of PostgreSQL's contrib")?;
+        sqlx::query(COUNT_FROM_HERE_ON).execute(model).await?;
     }
     Ok(())
 }
@@ -127,12 +133,20 @@ fn models(cluster: &Cluster) -> [&PgPool; 2] {
     [cluster.write_model(), cluster.read_model()]
 }
 
-async fn counted(model: &PgPool) -> anyhow::Result<Counted> {
+/// Bytes of write-ahead log that the instance has written so far.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn log_bytes(model: &PgPool) -> anyhow::Result<u64> {
     let log_bytes: i64 = sqlx::query_scalar(LOG_BYTES).fetch_one(model).await?;
+    Ok(u64::try_from(log_bytes)?)
+}
+
+async fn counted(model: &PgPool) -> anyhow::Result<Counted> {
     let statements = sqlx::query_scalar(STATEMENTS).bind(OUR_STATEMENT);
     let statements: i64 = statements.fetch_one(model).await?;
     Ok(Counted {
-        log_bytes: u64::try_from(log_bytes)?,
+        log_bytes: log_bytes(model).await?,
         statements: u64::try_from(statements)?,
     })
 }

@@ -60,7 +60,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         });
     }
     in_turns(&cluster, &mut all, rounds).await?;
-    bench.end_cluster();
+    bench.end_large_cluster();
 
     let mut first = None;
     for depth in &mut all {

@@ -28,13 +28,12 @@ struct Bare {
 }
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
-    bench.end_cluster();
-    let cluster = Cluster::start(Bench::options()).await?;
+    let cluster = bench.fresh_cluster().await?;
     place_orders(bench, &cluster, "warm-up", load(bench.duration(), None)).await?;
     let bare = bare(bench, &cluster).await?;
 
-    let long = Duration::from_secs(if bench.quick { 4 } else { 60 });
-    let short = Duration::from_secs(if bench.quick { 4 } else { 20 });
+    let long = Duration::from_secs(if bench.quick { 2 } else { 60 });
+    let short = Duration::from_secs(if bench.quick { 2 } else { 20 });
     let projected = steady(bench, &cluster, "sustained", load(long, None)).await?;
     let other = format!("`pgbench`, {CONNECTIONS} clients");
     let figures = &mut bench.figures;
@@ -86,7 +85,7 @@ async fn steady(bench: &mut Bench, cluster: &Cluster, name: &str, load: Load) ->
 }
 
 async fn burst(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
-    let duration = Duration::from_secs(if bench.quick { 3 } else { 10 });
+    let duration = Duration::from_secs(if bench.quick { 2 } else { 10 });
     let load = Load {
         connections: BURST_CONNECTIONS,
         ..load(duration, None)

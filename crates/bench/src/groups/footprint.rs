@@ -10,11 +10,10 @@ use crate::bench::Bench;
 pub(super) const NAME: &str = "footprint";
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
-    // A fresh one, which has done nothing yet.
-    bench.end_cluster();
+    bench.fresh_cluster().await?;
     memory::measure(bench).await?;
     start::measure(bench).await?;
-    bench.end_cluster();
+    bench.end_clusters();
     sizes::measure(bench).await?;
     // Minutes, for figures that say nothing on whether the services work.
     if !bench.quick {

@@ -1,75 +1,76 @@
-//! How the cost of an order grows with the orders that are stored: beside a book that was empty, in turns.
+//! How the cost of an order grows with the orders that are stored: beside a book that was empty, in turns; the same by the bare server.
 
-use std::time::Duration;
+mod book;
 
 use cluster::Cluster;
 
 use crate::bench::Bench;
-use crate::groups::CONNECTIONS;
+use crate::figures::median;
+use crate::groups::BATCH;
 use crate::history;
-use crate::wrk::{Ask, Load};
+use book::{Book, Turn};
 
 pub(super) const NAME: &str = "growth";
 
-/// How many are stored, in words and in digits.
-const STORED: [(&str, i64); 2] = [("1 M", 1_000_000), ("10 M", 10_000_000)];
-const STORED_QUICK: [(&str, i64); 1] = [("100 k", 100_000)];
-const ROUNDS: u8 = 3;
-const ROUND: Duration = Duration::from_secs(3);
+/// How many are stored, in words and in digits, and how many turns each has. The median of the turns counts.
+const STORED: [(&str, i64, usize); 2] = [("1 M", 1_000_000, 3), ("10 M", 10_000_000, 7)];
+const STORED_QUICK: [(&str, i64, usize); 1] = [("100 k", 100_000, 1)];
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     // A fresh one, that is empty but for what is measured here.
-    bench.end_cluster();
-    let empty = bench.cluster().await?;
+    let empty = bench.fresh_cluster().await?;
     let large = bench.large_cluster().await?;
-    // What is measured first would pay for the first touch of everything.
-    turn(bench, &empty, "none stored, warm-up").await?;
-    history::settle(&empty).await?;
     let stored = if bench.quick {
         &STORED_QUICK[..]
     } else {
         &STORED[..]
     };
-    for (name, orders) in stored {
+    for (name, orders, turns) in stored {
         history::fill(&large, *orders).await?;
-        let name = format!("{name} orders stored");
-        in_turns(bench, &empty, &large, &name).await?;
-        let megabytes = megabytes(&large).await?;
-        bench
-            .figures
-            .add(NAME, format!("{name}, both databases"), megabytes, "MB");
+        in_turns(bench, &empty, &large, name, *turns).await?;
     }
     Ok(())
 }
 
-async fn in_turns(bench: &mut Bench, empty: &Cluster, large: &Cluster, name: &str) -> anyhow::Result<()> {
-    turn(bench, large, &format!("{name}, warm-up")).await?;
-    let (rounds, mut with_none, mut with_many) = (if bench.quick { 1 } else { ROUNDS }, 0.0, 0.0);
-    for round in 0..rounds {
+async fn in_turns(
+    bench: &mut Bench,
+    empty: &Cluster,
+    large: &Cluster,
+    stored: &str,
+    turns: usize,
+) -> anyhow::Result<()> {
+    let name = format!("{stored} orders stored");
+    let mut none = Book::empty(empty).await?;
+    let mut many = Book::of(large, name.clone());
+    for book in [&mut none, &mut many] {
+        book.warm_up(bench).await?;
+    }
+    for turn in 0..turns {
+        let mut books = [&mut none, &mut many];
         // Each is first in turn, so that a trend of the machine favours neither.
-        if round % 2 == 0 {
-            with_none += turn(bench, empty, "none stored").await?;
-            with_many += turn(bench, large, name).await?;
-        } else {
-            with_many += turn(bench, large, name).await?;
-            with_none += turn(bench, empty, "none stored").await?;
+        if turn % 2 == 1 {
+            books.reverse();
+        }
+        for book in books {
+            book.take_turn(bench).await?;
         }
     }
-    let rounds = f64::from(rounds);
-    let (rate, other_rate) = ((with_many / rounds, "/s"), with_none / rounds);
+    let mut add = |name: String, unit, of: fn(&Turn) -> f64| -> anyhow::Result<()> {
+        let [with_none, with_many] = [&none, &many].map(|book| median(book.turns.iter().map(of)));
+        let against = ("begun with none, in turns", with_none?);
+        bench.figures.add_against(NAME, name, (with_many?, unit), against);
+        Ok(())
+    };
+    add(name.clone(), "/s", |turn| turn.orders_per_second)?;
+    let bare = format!("{name}: the bare server, `pgbench`, 1 client, {BATCH} orders a transaction");
+    add(bare, "/s", |turn| turn.bare_per_second)?;
+    let log = format!("{name}: WAL of an order, both models");
+    add(log, "bytes", |turn| turn.log_bytes_per_order)?;
+    let megabytes = megabytes(large).await?;
     bench
         .figures
-        .add_against(NAME, name, rate, ("begun with none, in turns", other_rate));
+        .add(NAME, format!("{name}, both databases"), megabytes, "MB");
     Ok(())
-}
-
-/// Orders a second; on return all are projected, so that the other cluster has the machine for itself.
-async fn turn(bench: &mut Bench, cluster: &Cluster, name: &str) -> anyhow::Result<f64> {
-    let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration().min(ROUND));
-    let outcome = bench
-        .place_orders(cluster, &format!("growth, {name}"), load)
-        .await?;
-    Ok(outcome.per_second())
 }
 
 async fn megabytes(cluster: &Cluster) -> anyhow::Result<f64> {

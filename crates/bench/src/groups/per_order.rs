@@ -18,13 +18,10 @@ pub(super) const NAME: &str = "per_order";
 const MODELS: [&str; 2] = ["write model", "read model"];
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
-    // Counting costs something: not on the cluster that others measure.
-    bench.end_cluster();
-    let (name, value) = spent::PARAMETER;
-    let cluster = Cluster::start(Bench::options().with_database_setting(name, value)).await?;
+    let cluster = bench.fresh_cluster().await?;
     spent::count_statements(&cluster).await?;
     place_orders(bench, &cluster, "warm-up", bench.duration()).await?;
-    // It leaves services that have just been started: what their sessions and connections of before counted is told when they end.
+    // It leaves services that have just been started: their sessions count statements, and what those of before counted is told when they end.
     events::measure(bench, &cluster).await?;
 
     let from = newest(&cluster).await?;

@@ -26,14 +26,12 @@ const PAGE_SIZE: u32 = 10;
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     // A fresh one: the read model is emptied here.
-    bench.end_cluster();
+    bench.fresh_cluster().await?;
     loaded(bench, Service::CreateBuyOrder, "", Ask::NewOrders).await?;
     lock::measure(bench).await?;
     let page = format!("/buy_orders?page_size={PAGE_SIZE}");
     loaded(bench, Service::FetchBuyOrders, &page, Ask::Get).await?;
-    drain::measure(bench).await?;
-    bench.end_cluster();
-    Ok(())
+    drain::measure(bench).await
 }
 
 fn turns(bench: &Bench) -> &'static [usize] {

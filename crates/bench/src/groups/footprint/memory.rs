@@ -14,6 +14,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
+    restart(&cluster).await?;
     add_figures(bench, &cluster, "idle").await?;
     let loads = [
         (Service::CreateBuyOrder, "", Ask::NewOrders),
@@ -27,6 +28,15 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     }
     quiet(&cluster).await?;
     add_figures(bench, &cluster, "after the load").await
+}
+
+/// What is idle then has done nothing yet.
+async fn restart(cluster: &Cluster) -> anyhow::Result<()> {
+    for service in Service::ALL {
+        cluster.stop(service).await?;
+        cluster.start_service(service).await?;
+    }
+    Ok(())
 }
 
 async fn add_figures(bench: &mut Bench, cluster: &Cluster, when: &str) -> anyhow::Result<()> {
