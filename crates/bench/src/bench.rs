@@ -61,15 +61,18 @@ impl Bench {
 
     /// How the cluster of a benchmark is started: all services once, on servers of its own that are as durable as in production.
     fn options() -> Options {
-        Options::default()
+        let options = Options::default()
             .with_durable_servers()
             .with_brief_output()
             // Room for the indexes of 10 M orders, whose pages are asked for at random; the harness' default is for tests.
             .with_database_setting("shared_buffers", "2GB")
-            .with_database_setting("max_wal_size", "4GB")
-            .with_database_setting(commits::PARAMETER.0, commits::PARAMETER.1)
-            .with_database_setting(spent::PARAMETERS[0].0, spent::PARAMETERS[0].1)
-            .with_database_setting(spent::PARAMETERS[1].0, spent::PARAMETERS[1].1)
+            .with_database_setting("max_wal_size", "4GB");
+        [commits::PARAMETER]
+            .into_iter()
+            .chain(spent::PARAMETERS)
+            .fold(options, |options, (name, value)| {
+                options.with_database_setting(name, value)
+            })
     }
 
     /// The cluster that groups share, started for the first of them.
