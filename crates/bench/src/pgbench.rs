@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use cluster::{DatabaseAddress, postgres_binaries};
 use common::database::SESSION_SETTINGS;
-use create_buy_order::db::BOOK;
+use create_buy_order::db::LOOK_UP;
 use fetch_buy_orders::db::PAGES;
 
 use crate::command;
@@ -86,7 +86,8 @@ impl Work {
 
 /// The look-up of one order by its key, in SQL.
 fn look_up(key: &str) -> String {
-    BOOK.replace("$1", "ARRAY[1]")
+    LOOK_UP
+        .replace("$1", "ARRAY[1]")
         .replace("$2", "ARRAY['USD']")
         .replace("$3", "ARRAY[0.01]")
         .replace("$4", &format!("ARRAY[{key}]"))
@@ -95,7 +96,8 @@ fn look_up(key: &str) -> String {
 /// The look-up of as many orders, none of which is there, in SQL.
 fn look_up_new(orders: u32) -> String {
     let same = |value: &str| format!("array_fill({value}, ARRAY[{orders}])");
-    BOOK.replace("$1", &same("1"))
+    LOOK_UP
+        .replace("$1", &same("1"))
         .replace("$2", &same("'USD'::text"))
         .replace("$3", &same("0.01"))
         .replace(

@@ -132,10 +132,10 @@ impl Writer {
         let begun = Instant::now();
         let mut locked = false;
         let written = database::with_connection(&self.pool, async |connection| {
-            let transaction = db::begin_locked(connection).await?;
+            let lock = db::Locked::begin(connection).await?;
             locked = true;
             batch.take_waiting(&mut self.waiting);
-            db::write_batch(transaction, &batch.drafts).await
+            db::write_batch(lock, &batch.drafts).await
         });
         let written = written.await;
         METRICS.wrote(begun);

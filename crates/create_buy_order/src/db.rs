@@ -9,40 +9,73 @@ use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
 use common::trace_context::traceparent;
 use rust_decimal::Decimal;
 use sqlx::postgres::PgRow;
-use sqlx::{Connection as _, PgConnection, Postgres, Row as _, Transaction};
+use sqlx::{PgConnection, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::order::{Admission, Draft, Order, OrderRequest, Verdict, admit};
 
-/// Begins a transaction under the lock that puts the writers in a row, in one round trip.
+/// A transaction under the lock that puts the writers in a row.
 ///
-/// Must not be cancelled, unless its connection is closed then: a `begin` that is dropped midway leaves its transaction open
-/// (launchbadge/sqlx #4393).
-///
-/// # Errors
-/// When the write model is away, or others hold the lock for too long.
-pub async fn begin_locked(connection: &mut PgConnection) -> sqlx::Result<Transaction<'_, Postgres>> {
-    connection
-        .begin_with("BEGIN; SELECT FROM buy_order_running_total FOR UPDATE")
-        .await
+/// Must be ended by [`Self::commit`] or [`Self::rollback`], or its connection be closed: dropped midway it would leave the transaction open.
+#[derive(Debug)]
+pub struct Locked<'c> {
+    connection: &'c mut PgConnection,
+    /// The BTC of all orders, which nobody else changes meanwhile.
+    total: Decimal,
 }
 
-/// Writes a batch of drafts under the lock, commits, and returns a verdict for each, in their order. All of an order, its idempotence key,
-/// the running total and the outbox commit together or not at all.
+impl<'c> Locked<'c> {
+    /// Waits for the lock. One round trip begins the transaction, takes the lock and brings the total, which sqlx's own `begin` would drop.
+    ///
+    /// # Errors
+    /// When the write model is away, or others hold the lock for too long.
+    pub async fn begin(connection: &'c mut PgConnection) -> sqlx::Result<Self> {
+        let row = sqlx::raw_sql("BEGIN; SELECT btc_amount FROM buy_order_running_total FOR UPDATE")
+            .fetch_one(&mut *connection)
+            .await?;
+        Ok(Self {
+            total: row.try_get("btc_amount")?,
+            connection,
+        })
+    }
+
+    /// Where statements are made inside the transaction.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        self.connection
+    }
+
+    /// Makes all that was written inside the transaction last.
+    ///
+    /// # Errors
+    /// When the write model is away: it is not known whether it lasts.
+    pub async fn commit(self) -> sqlx::Result<()> {
+        sqlx::raw_sql("COMMIT").execute(self.connection).await.map(drop)
+    }
+
+    /// Ends the transaction as if nothing had been written.
+    ///
+    /// # Errors
+    /// When the write model is away; it rolls back by itself then.
+    pub async fn rollback(self) -> sqlx::Result<()> {
+        sqlx::raw_sql("ROLLBACK").execute(self.connection).await.map(drop)
+    }
+}
+
+/// Writes a batch of drafts, none of which was in the book when its request was looked up, commits, and returns a verdict for each, in their
+/// order. All of an order, its idempotence key, the running total and the outbox commit together or not at all.
 ///
 /// # Errors
 /// When the write model fails. After a failed commit it is not known whether the batch was written; repeating the requests is safe.
-pub async fn write_batch(
-    mut transaction: Transaction<'_, Postgres>,
-    drafts: &[Draft],
-) -> sqlx::Result<Vec<Verdict>> {
+pub async fn write_batch(mut locked: Locked<'_>, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
     let requests: Vec<OrderRequest> = drafts.iter().map(|draft| draft.request).collect();
-    let Book {
-        total,
-        orders: mut known,
-    } = read_book(&mut transaction, &requests).await?;
-    let admissions = admit(drafts, total, |place| known.contains_key(&place));
+    let mut known = HashMap::new();
+    let mut admissions = admit(drafts, locked.total, |_| false);
+    if admissions.contains(&Admission::OverCap) {
+        // What leaves no room may be the very order that a repeat among these asks for.
+        known = look_up(locked.connection(), &requests).await?;
+        admissions = admit(drafts, locked.total, |place| known.contains_key(&place));
+    }
 
     let new: Vec<(usize, &Draft)> = drafts
         .iter()
@@ -52,14 +85,27 @@ pub async fn write_batch(
     let created = if new.is_empty() {
         HashMap::new()
     } else {
-        insert_orders(&mut transaction, &new).await?
+        insert_orders(locked.connection(), &new).await?
     };
-    transaction.commit().await?;
+    if created.len() < new.len() {
+        // Some came into the book after they were looked up.
+        known = look_up(locked.connection(), &requests).await?;
+    }
+    locked.commit().await?;
 
+    let mut repeated = |place| known.remove(&place).map(Verdict::Repeated);
     let verdict = |(place, admission): (usize, &Admission)| match admission {
-        Admission::New => created.get(&place).cloned().map(Verdict::Created),
-        Admission::Known => known.remove(&place).map(Verdict::Repeated),
-        Admission::SameAs(first) => created.get(first).cloned().map(Verdict::Repeated),
+        Admission::New => created
+            .get(&place)
+            .cloned()
+            .map(Verdict::Created)
+            .or_else(|| repeated(place)),
+        Admission::SameAs(first) => created
+            .get(first)
+            .cloned()
+            .map(Verdict::Repeated)
+            .or_else(|| repeated(place)),
+        Admission::Known => repeated(place),
         Admission::OverCap => Some(Verdict::OverCap),
     };
     admissions
@@ -70,25 +116,15 @@ pub async fn write_batch(
         .collect()
 }
 
-/// What the book says about requests.
-#[derive(Debug)]
-pub struct Book {
-    /// The BTC of all orders.
-    pub total: Decimal,
-    /// The orders that equal requests made before, by the place of the request.
-    pub orders: HashMap<usize, Order>,
-}
-
-/// The total, and for each request the order that an equal one made before, if any.
+/// For each request the order that an equal one made before, if any.
 ///
 /// One descent into each index per request, and no join to choose another way by: for as long as PostgreSQL has no statistics, or those of
 /// an empty table, it joins by reading whole tables (measured: 2.4 ms instead of 0.03 ms with 12,000 orders).
-pub const BOOK: &str = "
-    SELECT total.btc_amount AS total, asked.place - 1 AS place, asked.currency, found.*
-      FROM buy_order_running_total AS total
-     CROSS JOIN unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
+pub const LOOK_UP: &str = "
+    SELECT asked.place - 1 AS place, asked.currency, found.*
+      FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
            AS asked (client_id, currency, currency_amount, idempotence_key, place)
-      LEFT JOIN LATERAL (
+     CROSS JOIN LATERAL (
            SELECT o.id, o.external_id, o.created_at, o.currency_amount, o.btc_rate, o.btc_amount
              FROM buy_order AS o
             WHERE o.id = (SELECT cache.buy_order_id
@@ -97,14 +133,17 @@ pub const BOOK: &str = "
                              AND cache.currency_id = (SELECT currency.id FROM currency WHERE currency.iso3 = asked.currency)
                              AND cache.currency_amount = asked.currency_amount
                              AND cache.idempotence_key = asked.idempotence_key)
-            LIMIT 1) AS found ON true";
+            LIMIT 1) AS found";
 
-/// Reads what the book says about these requests, one at least.
+/// The orders that equal requests made before, by the place of the request.
 ///
 /// # Errors
 /// When the write model does not answer.
-pub async fn read_book(connection: &mut PgConnection, requests: &[OrderRequest]) -> sqlx::Result<Book> {
-    let rows = sqlx::query(BOOK)
+pub async fn look_up(
+    connection: &mut PgConnection,
+    requests: &[OrderRequest],
+) -> sqlx::Result<HashMap<usize, Order>> {
+    let rows = sqlx::query(LOOK_UP)
         .bind(
             requests
                 .iter()
@@ -131,45 +170,48 @@ pub async fn read_book(connection: &mut PgConnection, requests: &[OrderRequest])
         )
         .fetch_all(connection)
         .await?;
-    let total = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("total")?;
-    let mut orders = HashMap::new();
-    for row in &rows {
-        if row.try_get::<Option<i64>, _>("id")?.is_some() {
-            orders.insert(place(row)?, order(row)?);
-        }
-    }
-    Ok(Book { total, orders })
+    rows.iter().map(|row| Ok((place(row)?, order(row)?))).collect()
 }
 
-/// Inserts the orders with their keys and outbox rows, and adds them to the total; returns the orders by the place of their draft.
+/// Inserts those orders whose requests are not in the book, with their keys and outbox rows, and adds them to the total; answers them by the
+/// place of their draft.
+///
+/// Sorted before the ids and times are drawn, so that within a batch, too, the order of ids is the order of arrival. Whether a key is known
+/// is asked by a subquery, not by a join, as in [`LOOK_UP`].
+pub const INSERT: &str = "
+    WITH draft AS MATERIALIZED (
+        SELECT given.*, currency.id AS currency_id
+          FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::numeric[], $6::uuid[], $7::numeric[], $8::numeric[], $9::text[])
+               AS given (place, external_id, client_id, currency, currency_amount, idempotence_key, btc_rate, btc_amount, traceparent)
+          JOIN currency ON currency.iso3 = given.currency
+         WHERE (SELECT cache.buy_order_id
+                  FROM buy_order_idempotence_cache AS cache
+                 WHERE cache.client_id = given.client_id
+                   AND cache.currency_id = currency.id
+                   AND cache.currency_amount = given.currency_amount
+                   AND cache.idempotence_key = given.idempotence_key) IS NULL
+    ), created AS (
+        INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
+        SELECT external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount FROM draft ORDER BY place
+        RETURNING id, external_id, created_at, currency_amount, btc_rate, btc_amount
+    ), remembered AS (
+        INSERT INTO buy_order_idempotence_cache (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
+        SELECT draft.client_id, draft.currency_id, draft.currency_amount, draft.idempotence_key, created.id
+          FROM created JOIN draft USING (external_id)
+    ), announced AS (
+        INSERT INTO outbox (buy_order_id, traceparent)
+        SELECT created.id, draft.traceparent FROM created JOIN draft USING (external_id) ORDER BY created.id
+    ), counted AS (
+        UPDATE buy_order_running_total SET btc_amount = btc_amount + (SELECT coalesce(sum(created.btc_amount), 0) FROM created)
+    )
+    SELECT draft.place, created.*, draft.currency FROM created JOIN draft USING (external_id)";
+
 async fn insert_orders(
     connection: &mut PgConnection,
     drafts: &[(usize, &Draft)],
 ) -> sqlx::Result<HashMap<usize, Order>> {
-    // Sorted before the ids and times are drawn, so that within a batch, too, the order of ids is the order of arrival.
-    const STATEMENT: &str = "
-        WITH draft AS MATERIALIZED (
-            SELECT given.*, currency.id AS currency_id
-              FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::numeric[], $6::uuid[], $7::numeric[], $8::numeric[], $9::text[])
-                   AS given (place, external_id, client_id, currency, currency_amount, idempotence_key, btc_rate, btc_amount, traceparent)
-              JOIN currency ON currency.iso3 = given.currency
-        ), created AS (
-            INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
-            SELECT external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount FROM draft ORDER BY place
-            RETURNING id, external_id, created_at, currency_amount, btc_rate, btc_amount
-        ), remembered AS (
-            INSERT INTO buy_order_idempotence_cache (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
-            SELECT draft.client_id, draft.currency_id, draft.currency_amount, draft.idempotence_key, created.id
-              FROM created JOIN draft USING (external_id)
-        ), announced AS (
-            INSERT INTO outbox (buy_order_id, traceparent)
-            SELECT created.id, draft.traceparent FROM created JOIN draft USING (external_id) ORDER BY created.id
-        ), counted AS (
-            UPDATE buy_order_running_total SET btc_amount = btc_amount + (SELECT sum(created.btc_amount) FROM created)
-        )
-        SELECT draft.place, created.*, draft.currency FROM created JOIN draft USING (external_id)";
     let columns = Columns::of(drafts)?;
-    let rows = sqlx::query(STATEMENT)
+    let rows = sqlx::query(INSERT)
         .bind(columns.places)
         .bind(columns.external_ids)
         .bind(columns.client_ids)

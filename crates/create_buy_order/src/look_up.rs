@@ -38,12 +38,12 @@ impl LookUp {
 }
 
 async fn find(write_model: &Pool, requests: &[OrderRequest]) -> Vec<Found> {
-    let book = with_connection(write_model, async |connection| {
-        db::read_book(connection, requests).await
+    let known = with_connection(write_model, async |connection| {
+        db::look_up(connection, requests).await
     });
-    match book.await {
-        Ok(mut book) => (0..requests.len())
-            .map(|place| Ok(book.orders.remove(&place)))
+    match known.await {
+        Ok(mut known) => (0..requests.len())
+            .map(|place| Ok(known.remove(&place)))
             .collect(),
         Err(error) => vec![Err(Arc::new(error)); requests.len()],
     }

@@ -4,7 +4,7 @@ use common::range_checksum::{self, RangeChecksum};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::begin_locked;
+use super::Locked;
 
 /// An order with all that the read model keeps of it.
 const ORDERS: &str = "
@@ -29,13 +29,13 @@ pub struct Extent {
 /// When the database is away.
 pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
     // Under the writers' lock: an order that has drawn its time but is not committed yet would be older, and not seen.
-    let mut transaction = begin_locked(connection).await?;
+    let mut locked = Locked::begin(connection).await?;
     let (first_id, last_id, as_of_epoch_us) = sqlx::query_as(
         "SELECT coalesce(min(id), 1), coalesce(max(id), 0), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM buy_order",
     )
-    .fetch_one(&mut *transaction)
+    .fetch_one(locked.connection())
     .await?;
-    transaction.rollback().await?;
+    locked.rollback().await?;
     Ok(Extent {
         first_id,
         last_id,

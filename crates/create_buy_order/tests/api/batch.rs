@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use cluster::{Cluster, wait_until};
 use futures_util::future::try_join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 
-use super::{buy, new_key, order_desk_with_quotes_for, put_json, two_processes};
+use super::{Answer, buy, new_key, order_desk_with_quotes_for, put_json, two_processes};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -56,6 +56,28 @@ pub(crate) async fn writers_that_wait(cluster: &Cluster) -> anyhow::Result<i64> 
     .await?)
 }
 
+/// Has the requests sent to the URLs of two processes in turn, and lets neither write before every one of them has been looked up and waits.
+pub(crate) async fn put_past_the_look_up(
+    cluster: &Cluster,
+    urls: &[String],
+    bodies: &[Value],
+) -> anyhow::Result<Vec<Answer>> {
+    let lock = hold_the_writers(cluster).await?;
+    let http = cluster.http();
+    let sent = bodies.iter().zip(urls.iter().cycle());
+    let answers = try_join_all(sent.map(|(body, url)| put_json(&http, url, body)));
+    let release = async {
+        wait_until("every order waits for a writer", LIMIT, async || {
+            Ok(drafts_that_wait(cluster, urls).await? == bodies.len()
+                && writers_that_wait(cluster).await? == 2)
+        })
+        .await?;
+        Ok(lock.rollback().await?)
+    };
+    let (answers, ()) = tokio::try_join!(answers, release)?;
+    Ok(answers)
+}
+
 #[tokio::test]
 async fn orders_that_arrive_together_are_written_together_and_ids_ascend_with_commits_and_time()
 -> anyhow::Result<()> {
@@ -64,21 +86,10 @@ async fn orders_that_arrive_together_are_written_together_and_ids_ascend_with_co
     // So that the price is at hand.
     buy(&cluster, "USD", "1", &new_key()).await?;
 
-    let lock = hold_the_writers(&cluster).await?;
-    let http = cluster.http();
     let bodies: Vec<_> = (0..ORDERS)
         .map(|_| json!({ "currency": "USD", "amount": "0.01", "idempotence_key": new_key() }))
         .collect();
-    let sent = bodies.iter().zip(urls.iter().cycle());
-    let orders = try_join_all(sent.map(|(body, url)| put_json(&http, url, body)));
-    let release = async {
-        wait_until("every order waits for a writer", LIMIT, async || {
-            Ok(drafts_that_wait(&cluster, &urls).await? == ORDERS && writers_that_wait(&cluster).await? == 2)
-        })
-        .await?;
-        Ok(lock.rollback().await?)
-    };
-    let (answers, ()) = tokio::try_join!(orders, release)?;
+    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 
     let rows: Vec<(i64, time::OffsetDateTime, String)> =

@@ -3,6 +3,7 @@ use futures_util::future::try_join_all;
 use rust_decimal::Decimal;
 use serde_json::json;
 
+use super::batch::put_past_the_look_up;
 use super::{Answer, buy, count, new_key, order_desk_with_quotes_for, put_json, total, two_processes};
 
 /// So short that a rate is asked for anew for every order.
@@ -102,6 +103,27 @@ async fn two_processes_never_take_the_sum_past_the_cap_and_a_smaller_order_fits_
     let mixed = ["0.30", "0.02", "0.02"].repeat(20);
     let answers = buy_at_once(&cluster, &urls, "USD", &mixed).await?;
     assert_eq!(accepted(&mixed, &answers), ["0.02"; 10]);
+    assert_eq!(total(&cluster).await?, Decimal::ONE_HUNDRED);
+    assert_eq!(sum(&cluster).await?, Decimal::ONE_HUNDRED);
+    Ok(())
+}
+
+#[tokio::test]
+async fn repeats_of_the_order_that_fills_the_book_are_answered_with_it_though_nothing_fits_any_more()
+-> anyhow::Result<()> {
+    let cluster = order_desk_with_quotes_for("60").await?;
+    let urls = two_processes(&cluster).await?;
+    cluster.prices().set_rate("USD", "1.00");
+    assert_eq!(buy(&cluster, "USD", "0.01", &new_key()).await?.status, 200);
+    let all_the_rest = json!({ "currency": "USD", "amount": "99.99", "idempotence_key": new_key() });
+    let answers = put_past_the_look_up(&cluster, &urls, &vec![all_the_rest; 4]).await?;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && answer.body == answers[0].body),
+        "{answers:?}"
+    );
+    assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
     assert_eq!(total(&cluster).await?, Decimal::ONE_HUNDRED);
     assert_eq!(sum(&cluster).await?, Decimal::ONE_HUNDRED);
     Ok(())

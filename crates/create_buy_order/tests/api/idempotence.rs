@@ -1,7 +1,11 @@
 use cluster::{Cluster, Options, Service, wait_until};
 use futures_util::future::try_join_all;
 
-use super::{buy, count, new_key, order_desk, put_json, two_processes};
+use rust_decimal::Decimal;
+use serde_json::json;
+
+use super::batch::put_past_the_look_up;
+use super::{buy, count, new_key, order_desk, order_desk_with_quotes_for, put_json, total, two_processes};
 
 #[tokio::test]
 async fn two_hundred_concurrent_repeats_make_one_order_and_199_are_marked_replayed() -> anyhow::Result<()> {
@@ -34,6 +38,32 @@ async fn repeats_to_two_processes_at_once_make_one_order() -> anyhow::Result<()>
         assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
     }
     assert_eq!(count(&cluster, "buy_order").await?, 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_repeat_that_was_looked_up_before_its_order_was_written_is_found_when_it_is_its_turn()
+-> anyhow::Result<()> {
+    let cluster = order_desk_with_quotes_for("60").await?;
+    let urls = two_processes(&cluster).await?;
+    // So that the price is at hand.
+    buy(&cluster, "USD", "1", &new_key()).await?;
+    let order = |key: &str| json!({ "currency": "USD", "amount": "2", "idempotence_key": key });
+    let key = new_key();
+    // Each process gets another order first, and three times the same.
+    let [mut bodies, repeats] = [vec![order(&new_key()), order(&new_key())], vec![order(&key); 6]];
+    bodies.extend(repeats);
+    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let (others, same) = answers.split_at(2);
+    assert!(others.iter().all(|answer| !answer.replayed), "{others:?}");
+    assert!(same.iter().all(|answer| answer.body == same[0].body), "{same:?}");
+    assert_eq!(same.iter().filter(|answer| !answer.replayed).count(), 1);
+    assert_eq!(count(&cluster, "buy_order").await?, 4);
+    let sum: Decimal = sqlx::query_scalar("SELECT sum(btc_amount) FROM buy_order")
+        .fetch_one(cluster.write_model())
+        .await?;
+    assert_eq!(total(&cluster).await?, sum, "what was not written is not counted");
     Ok(())
 }
 

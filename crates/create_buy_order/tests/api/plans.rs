@@ -100,13 +100,26 @@ async fn a_repeat_is_found_among_many_orders_by_looking_at_a_few() -> anyhow::Re
     let types = "bigint[], text[], numeric[], uuid[]";
     let request = |key: &str| format!("ARRAY[1], ARRAY['USD'], ARRAY[1.00], ARRAY['{key}'::uuid]");
     let nobodys = request("00000000-0000-4000-8000-000000000000");
-    let mut connection = prepared(&cluster, &[], db::BOOK, types, &nobodys).await?;
+    let mut connection = prepared(&cluster, &[], db::LOOK_UP, types, &nobodys).await?;
     insert_orders(&cluster).await?;
     let key: String =
         sqlx::query_scalar("SELECT external_id::text FROM buy_order ORDER BY id OFFSET 10000 LIMIT 1")
             .fetch_one(cluster.write_model())
             .await?;
     let plan = executed(&mut connection, &request(&key)).await?;
+    assert!(most_looked_at(&plan) <= LOOKED_AT_EACH, "{plan:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_order_is_written_among_many_by_looking_at_a_few() -> anyhow::Result<()> {
+    let cluster = empty_book().await?;
+    let types = "bigint[], uuid[], bigint[], text[], numeric[], uuid[], numeric[], numeric[], text[]";
+    let new = "ARRAY[0], ARRAY[gen_random_uuid()], ARRAY[1], ARRAY['USD'], ARRAY[1.00], ARRAY[gen_random_uuid()], ARRAY[48478.88], \
+               ARRAY[0.00000001], ARRAY[NULL]";
+    let mut connection = prepared(&cluster, &[], db::INSERT, types, new).await?;
+    insert_orders(&cluster).await?;
+    let plan = executed(&mut connection, new).await?;
     assert!(most_looked_at(&plan) <= LOOKED_AT_EACH, "{plan:#}");
     Ok(())
 }

@@ -2,16 +2,12 @@
 
 use cluster::{Cluster, DatabaseAddress, Server, Service};
 
-use super::{NAME, place, turn, turns};
+use super::{NAME, by_pgbench, place, turn, turns};
 use crate::bench::Bench;
 use crate::commits;
 use crate::constant::Constant;
 use crate::figures::median;
-use crate::pgbench::{self, Work};
 use crate::wrk::{Ask, Load};
-
-/// Looked up, and never found, as a new order's is.
-const KEYS: u32 = 10_000;
 
 pub(super) async fn measure(
     bench: &mut Bench,
@@ -20,18 +16,14 @@ pub(super) async fn measure(
 ) -> anyhow::Result<()> {
     let quote = cluster.url(Service::BtcPrice) + "/buy?currency=USD";
     let constant = Constant::start(bench.folder(), an_order(cluster)).await?;
-    let (run, ..) = uuid::Uuid::new_v4().as_fields();
-    let look_up = Work::LookUp { run, keys: KEYS };
     let alone = Load::unpaced(Ask::Get, 1, turn(bench));
-    let (mut orders, mut undisturbed, mut parts) = (Vec::new(), Vec::new(), [const { Vec::new() }; 4]);
+    let (mut orders, mut undisturbed, mut parts) = (Vec::new(), Vec::new(), [const { Vec::new() }; 3]);
     for _ in 0..turns(bench) {
         orders.push(place(bench, cluster, 1).await?.p50_us);
         undisturbed.push(place_undisturbed(bench, cluster).await?);
-        let by_pgbench = async |work| pgbench::run(bench.folder(), bare, work, 1, turn(bench)).await;
-        parts[0].push(by_pgbench(Work::OneOrder).await?.p50_us);
-        parts[1].push(by_pgbench(look_up.clone()).await?.p50_us);
-        parts[2].push(bench.load("a quote alone", &quote, alone).await?.p50_us);
-        parts[3].push(
+        parts[0].push(by_pgbench(bench, bare, 1).await?.p50_us);
+        parts[1].push(bench.load("a quote alone", &quote, alone).await?.p50_us);
+        parts[2].push(
             bench
                 .load("a constant alone", constant.url(), alone)
                 .await?
@@ -42,7 +34,7 @@ pub(super) async fn measure(
     for part in parts {
         sum_us += median(part)?;
     }
-    let names = "the transaction and the look-up by `pgbench`, a quote, a constant answer, 1 client each";
+    let names = "the statements by `pgbench`, a quote, a constant answer, 1 client each";
     for (name, latencies) in [
         ("1 connection, p50 beside its parts", orders),
         (
