@@ -5,16 +5,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Options, Service, wait_until};
+use cluster::{Cluster, DatabaseAddress, Options, Service, wait_until};
 
 use crate::commits;
 use crate::figures::Figures;
+use crate::pgbench::{self, Amount, Work};
 use crate::spent;
 use crate::targets;
 use crate::wrk::{self, Load, Outcome};
 
 /// How long the projection may take to have caught up with a load.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
+
+/// Of `pgbench` in a quick run, in all.
+const TRANSACTIONS_QUICK: u32 = 64;
 
 /// A run of the benchmarks.
 #[derive(Debug)]
@@ -26,8 +30,9 @@ pub struct Bench {
     failures: Vec<String>,
     notes: Vec<String>,
     folder: tempfile::TempDir,
-    cluster: Option<Rc<Cluster>>,
+    // In the order of their end: it may be on the servers of the other.
     large: Option<Rc<Cluster>>,
+    cluster: Option<Rc<Cluster>>,
 }
 
 impl Bench {
@@ -42,8 +47,8 @@ impl Bench {
             failures: Vec::new(),
             notes: Vec::new(),
             folder: tempfile::tempdir().context("could not make a temporary folder")?,
-            cluster: None,
             large: None,
+            cluster: None,
         })
     }
 
@@ -66,7 +71,8 @@ impl Bench {
             .with_brief_output()
             // Room for the indexes of 10 M orders, whose pages are asked for at random; the harness' default is for tests.
             .with_database_setting("shared_buffers", "2GB")
-            .with_database_setting("max_wal_size", "4GB");
+            .with_database_setting("max_wal_size", "4GB")
+            .with_broker_setting(spent::BROKER_SETTING.0, spent::BROKER_SETTING.1);
         [commits::PARAMETER]
             .into_iter()
             .chain(spent::PARAMETERS)
@@ -80,15 +86,21 @@ impl Bench {
     /// # Errors
     /// When it does not start.
     pub async fn cluster(&mut self) -> anyhow::Result<Rc<Cluster>> {
-        started(&mut self.cluster).await
+        started(&mut self.cluster, Self::options()).await
     }
 
-    /// The cluster whose databases groups fill with as many orders as they need, started for the first of them: see [`crate::history`].
+    /// The cluster whose databases groups fill with as many orders as they need, started for the first of them: see [`crate::history`]. It
+    /// has servers of its own, except in a quick run, where it is on those of the other cluster.
     ///
     /// # Errors
     /// When it does not start.
     pub async fn large_cluster(&mut self) -> anyhow::Result<Rc<Cluster>> {
-        started(&mut self.large).await
+        let options = if self.quick {
+            Self::options().on_servers_of(&*self.cluster().await?)
+        } else {
+            Self::options()
+        };
+        started(&mut self.large, options).await
     }
 
     /// The cluster that groups share from here on, in which nothing was measured yet. A quick run goes on with the one there is: to start a
@@ -110,8 +122,8 @@ impl Bench {
 
     /// Ends the shared clusters, for what needs the machine for itself.
     pub fn end_clusters(&mut self) {
-        self.cluster = None;
         self.large = None;
+        self.cluster = None;
     }
 
     /// The last lines of the services of the shared clusters.
@@ -163,6 +175,25 @@ impl Bench {
         let outcome = self.load(name, &url, load).await?;
         self.account_for(cluster, name, from, &outcome).await?;
         Ok(outcome)
+    }
+
+    /// Has the bare server do the work with so many clients: for so long, or in a quick run until it has shown that it can.
+    ///
+    /// # Errors
+    /// When `pgbench` is missing, or a transaction fails.
+    pub async fn by_pgbench(
+        &self,
+        database: &DatabaseAddress,
+        work: Work,
+        clients: u32,
+        duration: Duration,
+    ) -> anyhow::Result<pgbench::Outcome> {
+        let amount = if self.quick {
+            Amount::Transactions(TRANSACTIONS_QUICK)
+        } else {
+            Amount::For(duration)
+        };
+        pgbench::run(self.folder(), database, work, clients, amount).await
     }
 
     /// Waits until the orders that follow the order `from` are projected; fails the run where fewer are there than were answered.
@@ -222,11 +253,11 @@ impl Bench {
     }
 }
 
-async fn started(cluster: &mut Option<Rc<Cluster>>) -> anyhow::Result<Rc<Cluster>> {
+async fn started(cluster: &mut Option<Rc<Cluster>>, options: Options) -> anyhow::Result<Rc<Cluster>> {
     if let Some(cluster) = cluster {
         return Ok(Rc::clone(cluster));
     }
-    let started = Rc::new(Cluster::start(Bench::options()).await?);
+    let started = Rc::new(Cluster::start(options).await?);
     Ok(Rc::clone(cluster.insert(started)))
 }
 

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Under three minutes instead of twenty: shows that everything works, not how fast
+    /// A minute instead of twenty: shows that everything works, not how fast
     #[arg(long)]
     quick: bool,
     /// Only this group; may be given several times

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use cluster::{DatabaseAddress, postgres_binaries};
 use common::database::SESSION_SETTINGS;
 use create_buy_order::db::LOOK_UP;
@@ -12,6 +12,15 @@ use fetch_buy_orders::db::PAGES;
 
 use crate::command;
 use crate::figures::percentile;
+
+/// How much is done.
+#[derive(Debug, Clone, Copy)]
+pub enum Amount {
+    /// As much as is done in this time.
+    For(Duration),
+    /// So many transactions in all, and one a client at least.
+    Transactions(u32),
+}
 
 /// Clients that connect within a second, with room: its time runs while they do, though what it reports is without that. On a machine so busy
 /// that it was over before the first transaction, the second number.
@@ -138,24 +147,29 @@ pub async fn run(
     database: &DatabaseAddress,
     work: Work,
     clients: u32,
-    duration: Duration,
+    amount: Amount,
 ) -> anyhow::Result<Outcome> {
     let folder = folder.join(uuid::Uuid::new_v4().to_string());
-    let [quick, slow] = CONNECTED_PER_SECOND.map(|per_second| {
-        let connecting = u64::from(clients) / per_second;
-        Duration::from_secs(duration.as_secs().max(1) + connecting)
-    });
-    match run_for(quick, &folder, database, &work, clients).await? {
-        Some(outcome) => Ok(outcome),
-        None => run_for(slow, &folder, database, &work, clients)
-            .await?
-            .context("pgbench made no transaction"),
+    let attempts = match amount {
+        Amount::For(duration) => CONNECTED_PER_SECOND
+            .map(|per_second| {
+                let connecting = u64::from(clients) / per_second;
+                format!("--time={}", duration.as_secs().max(1) + connecting)
+            })
+            .to_vec(),
+        Amount::Transactions(count) => vec![format!("--transactions={}", (count / clients).max(1))],
+    };
+    for attempt in attempts {
+        if let Some(outcome) = run_until(attempt, &folder, database, &work, clients).await? {
+            return Ok(outcome);
+        }
     }
+    bail!("pgbench made no transaction")
 }
 
 /// Nothing when there was no time for a transaction.
-async fn run_for(
-    time: Duration,
+async fn run_until(
+    amount: String,
     folder: &Path,
     database: &DatabaseAddress,
     work: &Work,
@@ -170,7 +184,7 @@ async fn run_for(
     arguments.extend([
         format!("--client={clients}"),
         format!("--jobs={}", clients.min(2)),
-        format!("--time={}", time.as_secs()),
+        amount,
         format!("--file={}", script.display()),
         format!("--log-prefix={}", folder.join("log").display()),
         format!("--sampling-rate={}", work.sampled()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Server, Service};
+use cluster::{Cluster, Server, Service, wait_until};
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -17,9 +17,16 @@ pub const PARAMETERS: [(&str, &str); 2] = [
     ("pg_stat_statements.track", "none"),
 ];
 
-/// How long what was counted may be on its way: an idle session of PostgreSQL reports what it counted after 10 s
-/// (`PGSTAT_IDLE_INTERVAL`), a connection of RabbitMQ every 5 s (`collect_statistics_interval`).
-pub const REPORTED_WITHIN: Duration = Duration::from_secs(11);
+/// Has RabbitMQ's connections report what they counted each second instead of each five, in ms.
+pub const BROKER_SETTING: (&str, &str) = ("collect_statistics_interval", "1000");
+
+/// Its management interface collects what they report as often, and takes a sample every 5 s (`sample_retention_policies`).
+const BROKER_REPORTS_WITHIN: Duration = Duration::from_secs(7);
+
+/// For sessions whose client is gone.
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
+
+const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()";
 
 const SERVERS: [(&str, Server); 3] = [
     ("PostgreSQL of the write model", Server::WriteModel),
@@ -57,7 +64,7 @@ pub struct Counted {
     pub statements: u64,
 }
 
-/// What is known when it has been reported: [`REPORTED_WITHIN`].
+/// What is known when it has been reported.
 #[derive(Debug, Clone, Copy)]
 pub struct Reported {
     /// Times that an instance forced its log to the disk.
@@ -106,7 +113,38 @@ impl Spent {
 }
 
 impl Reported {
-    /// So far.
+    /// All that was counted, also what would be reported later: the sessions of the services end, and with that they report. (One that is
+    /// idle does so after 10 s, `PGSTAT_IDLE_INTERVAL`.) On return the services run again.
+    ///
+    /// # Errors
+    /// When a server does not answer, or a service does not stop or start.
+    pub async fn to_the_end(cluster: &Cluster) -> anyhow::Result<Self> {
+        tokio::time::sleep(BROKER_REPORTS_WITHIN).await;
+        // With a connection ends what is known of it.
+        let broker = Self::so_far(cluster).await?;
+        for service in Service::ALL {
+            cluster.stop(service).await?;
+        }
+        for model in models(cluster) {
+            wait_until(
+                "the sessions of the services have ended",
+                ENDED_WITHIN,
+                async || {
+                    let sessions: i64 = sqlx::query_scalar(SESSIONS).fetch_one(model).await?;
+                    Ok(sessions <= i64::from(model.size()))
+                },
+            )
+            .await?;
+        }
+        let [write_model, read_model] = models(cluster);
+        let flushes = [flushes(write_model).await?, flushes(read_model).await?];
+        for service in Service::ALL {
+            cluster.start_service(service).await?;
+        }
+        Ok(Self { flushes, ..broker })
+    }
+
+    /// What was reported so far.
     ///
     /// # Errors
     /// When a server does not answer.

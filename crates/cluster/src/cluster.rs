@@ -70,9 +70,10 @@ impl Cluster {
         } else {
             None
         };
-        let servers = match &own_servers {
-            Some(servers) => servers.addresses(),
-            None => shared::addresses().await?,
+        let servers = match (&own_servers, options.servers_at) {
+            (Some(servers), _) => servers.addresses(),
+            (None, Some(addresses)) => addresses,
+            (None, None) => shared::addresses().await?,
         };
         let territory = Territory::create(&servers, options.migrated).await?;
         let prices = PriceSimulator::start()?;

@@ -17,7 +17,7 @@ use crate::ports::Lease;
 use crate::process::Output;
 
 pub use postgres::postgres_binaries;
-pub(crate) use postgres::{Durability, Postgres, Setup};
+pub(crate) use postgres::{Durability, Postgres};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
 pub(crate) use small_disk::SmallDisk;
 use temporary::TemporaryFolder;
@@ -28,6 +28,14 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// Why a server that answers refuses us: it keeps the credentials of its first start.
 const OTHER_CREDENTIALS: &str =
     "the stored data was made with other credentials: restore them in .env, or forget the data with --fresh";
+
+/// How a server is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    pub(crate) durability: Durability,
+    /// Parameters by name, with their values; they win over our own.
+    pub(crate) settings: &'a [(String, String)],
+}
 
 /// Where a database is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,14 +169,13 @@ impl Servers {
 
     /// Starts a set of servers as `options` say.
     pub(crate) async fn start(options: &Options) -> anyhow::Result<Self> {
-        let setup = Setup {
-            durability: if options.durable {
-                Durability::WhileItRuns
-            } else {
-                Durability::None
-            },
-            settings: &options.database_settings,
+        let durability = if options.durable {
+            Durability::WhileItRuns
+        } else {
+            Durability::None
         };
+        let [setup, broker_setup] = [&options.database_settings, &options.broker_settings]
+            .map(|settings| Setup { durability, settings });
         let folder = TemporaryFolder::create()?;
         let read_model_folder = folder.path().join("read_model");
         let mut write_model_folder = folder.path().join("write_model");
@@ -181,7 +188,7 @@ impl Servers {
         let (write_model, read_model, rabbitmq) = tokio::try_join!(
             database(&write_model_folder, "write_model", setup),
             database(&read_model_folder, "read_model", setup),
-            broker(folder.path(), setup.durability),
+            broker(folder.path(), broker_setup),
         )?;
         if write_model_disk.is_some() {
             write_model.keep_log_small().await?;
@@ -220,13 +227,13 @@ async fn database(folder: &Path, model: &str, setup: Setup<'_>) -> anyhow::Resul
         .with_context(|| format!("the PostgreSQL instance of the {model} did not start"))
 }
 
-async fn broker(folder: &Path, durability: Durability) -> anyhow::Result<RabbitMq> {
+async fn broker(folder: &Path, setup: Setup<'_>) -> anyhow::Result<RabbitMq> {
     let ports = RabbitMqPorts::free()?;
     RabbitMq::start(
         &folder.join("queue"),
         ports,
         ("pydist", "pydist_password"),
-        durability,
+        setup,
         Output::in_memory(),
     )
     .await

@@ -11,7 +11,7 @@ use crate::bench::{Bench, quiet};
 use crate::commits::{Commits, newest, now_us};
 use crate::figures::{figure, percentile};
 use crate::groups::CONNECTIONS;
-use crate::pgbench::{self, Work};
+use crate::pgbench::Work;
 use crate::wrk::{Ask, Load};
 
 pub(super) const NAME: &str = "end_to_end";
@@ -29,11 +29,13 @@ struct Bare {
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.fresh_cluster().await?;
-    place_orders(bench, &cluster, "warm-up", load(bench.duration(), None)).await?;
+    if !bench.quick {
+        place_orders(bench, &cluster, "warm-up", load(bench.duration(), None)).await?;
+    }
     let bare = bare(bench, &cluster).await?;
 
-    let long = Duration::from_secs(if bench.quick { 2 } else { 60 });
-    let short = Duration::from_secs(if bench.quick { 2 } else { 20 });
+    let long = Duration::from_secs(if bench.quick { 1 } else { 60 });
+    let short = Duration::from_secs(if bench.quick { 1 } else { 20 });
     let projected = steady(bench, &cluster, "sustained", load(long, None)).await?;
     let other = format!("`pgbench`, {CONNECTIONS} clients");
     let figures = &mut bench.figures;
@@ -56,9 +58,13 @@ fn load(duration: Duration, rate: Option<u32>) -> Load {
 
 async fn bare(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<Bare> {
     let database = cluster.another_write_model().await?;
-    let (folder, duration) = (bench.folder(), bench.duration());
+    let duration = bench.duration();
     let queue = bare_queue::messages_per_second(cluster, duration).await?;
-    let one_order = async || pgbench::run(folder, &database, Work::OneOrder, CONNECTIONS, duration).await;
+    let bare = &*bench;
+    let one_order = async || {
+        bare.by_pgbench(&database, Work::OneOrder, CONNECTIONS, duration)
+            .await
+    };
     // The first run pays for the first touch of everything.
     one_order().await?;
     let pgbench = one_order().await?;
@@ -85,7 +91,7 @@ async fn steady(bench: &mut Bench, cluster: &Cluster, name: &str, load: Load) ->
 }
 
 async fn burst(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
-    let duration = Duration::from_secs(if bench.quick { 2 } else { 10 });
+    let duration = Duration::from_secs(if bench.quick { 1 } else { 10 });
     let load = Load {
         connections: BURST_CONNECTIONS,
         ..load(duration, None)

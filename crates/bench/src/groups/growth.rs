@@ -42,8 +42,10 @@ async fn in_turns(
     let name = format!("{stored} orders stored");
     let mut none = Book::empty(empty).await?;
     let mut many = Book::of(large, name.clone());
-    for book in [&mut none, &mut many] {
-        book.warm_up(bench).await?;
+    if !bench.quick {
+        for book in [&none, &many] {
+            book.warm_up(bench).await?;
+        }
     }
     for turn in 0..turns {
         let mut books = [&mut none, &mut many];

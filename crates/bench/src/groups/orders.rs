@@ -14,7 +14,8 @@ use crate::wrk::{self, Ask, Load};
 
 pub(super) const NAME: &str = "orders";
 
-const CONNECTIONS: [u32; 4] = [1, 16, 64, 256];
+const CONNECTIONS: &[u32] = &[1, 16, 64, 256];
+const CONNECTIONS_QUICK: &[u32] = &[1, 64];
 /// Those that the targets name, and the clients of `pgbench` that they are held against besides as many as connections.
 const TARGET: (u32, u32) = (64, 32);
 
@@ -26,10 +27,17 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
     // Not the one that the service uses, so that nobody relays what pgbench writes.
     let bare = cluster.another_write_model().await?;
-    warm_up(bench, &cluster, &bare).await?;
+    if !bench.quick {
+        warm_up(bench, &cluster, &bare).await?;
+    }
     let mut failed = 0;
-    for connections in CONNECTIONS {
-        failed += beside_pgbench(bench, &cluster, &bare, connections).await?;
+    let all = if bench.quick {
+        CONNECTIONS_QUICK
+    } else {
+        CONNECTIONS
+    };
+    for connections in all {
+        failed += beside_pgbench(bench, &cluster, &bare, *connections).await?;
     }
     parts::measure(bench, &cluster, &bare).await?;
     bench.figures.add(NAME, "failed", f64::from(failed), "");
@@ -40,7 +48,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 async fn warm_up(bench: &mut Bench, cluster: &Cluster, bare: &DatabaseAddress) -> anyhow::Result<()> {
     let load = Load::unpaced(Ask::NewOrders, TARGET.0, bench.duration());
     bench.place_orders(cluster, "orders, warm-up", load).await?;
-    pgbench::run(bench.folder(), bare, Work::OneOrder, TARGET.1, bench.duration()).await?;
+    by_pgbench(bench, bare, TARGET.1).await?;
     Ok(())
 }
 
@@ -60,7 +68,7 @@ async fn place(bench: &mut Bench, cluster: &Cluster, connections: u32) -> anyhow
 }
 
 async fn by_pgbench(bench: &Bench, bare: &DatabaseAddress, clients: u32) -> anyhow::Result<pgbench::Outcome> {
-    pgbench::run(bench.folder(), bare, Work::OneOrder, clients, turn(bench)).await
+    bench.by_pgbench(bare, Work::OneOrder, clients, turn(bench)).await
 }
 
 fn name(connections: u32) -> String {
@@ -93,7 +101,7 @@ async fn beside_pgbench(
         if connections == TARGET.0 {
             with_fewer.push(by_pgbench(bench, bare, TARGET.1).await?.per_second);
             let work = Work::Batch { orders: BATCH };
-            let batches = pgbench::run(bench.folder(), bare, work, 1, turn(bench)).await?;
+            let batches = bench.by_pgbench(bare, work, 1, turn(bench)).await?;
             in_batches.push(batches.per_second * f64::from(BATCH));
         }
     }

@@ -6,7 +6,7 @@ use cluster::{Cluster, Service};
 use crate::bench::Bench;
 use crate::constant::Constant;
 use crate::groups::CONNECTIONS;
-use crate::pgbench::{self, Work};
+use crate::pgbench::Work;
 use crate::wrk::{Ask, Load};
 
 pub(super) const NAME: &str = "pages";
@@ -46,7 +46,9 @@ async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> 
     let name = format!("{page_size} rows");
     let ours = bench.load(&format!("pages, {name}"), &url, load).await?;
     let (database, work) = (&cluster.addresses().read_model, Work::Page { page_size });
-    let theirs = pgbench::run(bench.folder(), database, work, CONNECTIONS, bench.duration()).await?;
+    let theirs = bench
+        .by_pgbench(database, work, CONNECTIONS, bench.duration())
+        .await?;
     let constant = Constant::start(bench.folder(), cluster.http().get(&url)).await?;
     let unread = bench
         .load(&format!("a constant page, {name}"), constant.url(), load)

@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bench::{Bench, quiet};
 use crate::groups::CONNECTIONS;
-use crate::pgbench::{self, Work};
+use crate::pgbench::Work;
 use crate::wrk::{Ask, Load, repeated_key};
 
 pub(super) const NAME: &str = "repeats";
@@ -25,7 +25,9 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     ensure!(count(&cluster).await? == orders, "repeats made new orders");
     let database = &cluster.addresses().write_model;
     let work = Work::LookUp { run, keys };
-    let theirs = pgbench::run(bench.folder(), database, work, CONNECTIONS, bench.duration()).await?;
+    let theirs = bench
+        .by_pgbench(database, work, CONNECTIONS, bench.duration())
+        .await?;
 
     let name = format!("{CONNECTIONS} connections");
     let other = format!("`pgbench`, the look-up alone, {CONNECTIONS} clients");

@@ -4,6 +4,7 @@ mod drain;
 mod lock;
 mod scale;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster::Service;
@@ -18,8 +19,7 @@ pub(super) const NAME: &str = "replicas";
 
 /// In an order and then in the reverse, so that a trend of the machine favours none.
 const TURNS: [usize; 6] = [1, 2, 4, 4, 2, 1];
-/// Of a quick run.
-const TURNS_QUICK: [usize; 3] = [1, 2, 4];
+const TURNS_QUICK: [usize; 2] = [1, 2];
 const TURN: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_secs(1);
 const PAGE_SIZE: u32 = 10;
@@ -48,10 +48,12 @@ async fn loaded(bench: &mut Bench, service: Service, path: &str, ask: Ask) -> an
         duration: WARM_UP,
         ..load
     };
-    let name = format!("{}, warm-up", service.name());
-    bench.load(&name, &(cluster.url(service) + path), load).await?;
-    quiet(&cluster).await?;
-    history::settle(&cluster).await?;
+    if !bench.quick {
+        let name = format!("{}, warm-up", service.name());
+        bench.load(&name, &(cluster.url(service) + path), load).await?;
+        quiet(&cluster).await?;
+        history::settle(&cluster).await?;
+    }
     for replicas in turns(bench) {
         scale.to(*replicas).await?;
         let urls: Vec<String> = scale.urls().iter().map(|url| url.clone() + path).collect();
@@ -70,6 +72,11 @@ async fn loaded(bench: &mut Bench, service: Service, path: &str, ask: Ask) -> an
     Ok(())
 }
 
+/// With how many there were turns, the fewest first.
+fn counts(rates: &[(usize, f64)]) -> BTreeSet<usize> {
+    rates.iter().map(|(of, _)| *of).collect()
+}
+
 /// The mean of the turns with as many.
 fn mean(rates: &[(usize, f64)], many: usize) -> f64 {
     let rates = rates.iter().filter(|(of, _)| *of == many);
@@ -80,7 +87,7 @@ fn mean(rates: &[(usize, f64)], many: usize) -> f64 {
 /// The mean of the turns with as many replicas, beside that of one.
 fn add_figures(bench: &mut Bench, service: Service, rates: &[(usize, f64)]) {
     let one = mean(rates, 1);
-    for replicas in TURNS_QUICK {
+    for replicas in counts(rates) {
         let (name, rate) = (format!("{}, {replicas}", service.name()), mean(rates, replicas));
         match replicas {
             1 => bench.figures.add(NAME, name, rate, "/s"),

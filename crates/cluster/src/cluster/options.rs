@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Link;
+use super::{Cluster, Link};
+use crate::servers::Addresses;
 use crate::service::Service;
 
 /// What to start, and how.
@@ -13,10 +14,14 @@ pub struct Options {
     /// PostgreSQL and RabbitMQ processes of this cluster's own, for tests that stop or kill them. Starting them takes
     /// seconds; by default the servers are shared, and only databases and virtual host are private.
     pub own_servers: bool,
+    /// Where the servers are, if they are those of another cluster, which must not end before this one.
+    pub servers_at: Option<Addresses>,
     /// Whether own servers are as durable as in production, for benchmarks: what tests do not need costs most of an order.
     pub durable: bool,
     /// Parameters of both PostgreSQL instances, with their values (own servers only).
     pub database_settings: Vec<(String, String)>,
+    /// Settings of RabbitMQ, as in `rabbitmq.conf`, with their values (own servers only).
+    pub broker_settings: Vec<(String, String)>,
     /// Whether only the end of what services write is kept. Their output is read as a collector would, and not split into lines: for
     /// benchmarks, whose services write gigabytes.
     pub brief_output: bool,
@@ -36,8 +41,10 @@ impl Default for Options {
         Self {
             services: Service::ALL.to_vec(),
             own_servers: false,
+            servers_at: None,
             durable: false,
             database_settings: Vec::new(),
+            broker_settings: Vec::new(),
             brief_output: false,
             write_model_disk_bytes: None,
             migrated: true,
@@ -78,6 +85,14 @@ impl Options {
         self
     }
 
+    /// On the own servers of another cluster, whatever was said of own ones: see [`Options::servers_at`].
+    #[must_use]
+    pub fn on_servers_of(mut self, other: &Cluster) -> Self {
+        self.own_servers = false;
+        self.servers_at = Some(other.addresses().clone());
+        self
+    }
+
     /// With own servers that are as durable as in production: see [`Options::durable`].
     #[must_use]
     pub fn with_durable_servers(mut self) -> Self {
@@ -89,6 +104,13 @@ impl Options {
     #[must_use]
     pub fn with_database_setting(mut self, name: &str, value: impl Into<String>) -> Self {
         self.database_settings.push((name.to_owned(), value.into()));
+        self.with_own_servers()
+    }
+
+    /// With own servers, and a setting of RabbitMQ.
+    #[must_use]
+    pub fn with_broker_setting(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.broker_settings.push((name.to_owned(), value.into()));
         self.with_own_servers()
     }
 

@@ -18,6 +18,11 @@ use crate::process::Output;
 use crate::servers::{DatabaseAddress, Durability, Postgres, RabbitMq, RabbitMqPorts, Setup};
 use crate::service::Service;
 
+const SETUP: Setup<'_> = Setup {
+    durability: Durability::Full,
+    settings: &[],
+};
+
 /// Everything that runs. Dropping it stops the services, then the servers, in order.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -82,7 +87,7 @@ impl Parts {
                 &queue_folder,
                 queue,
                 (self.contract.get("Q_USER")?, self.contract.get("Q_PWD")?),
-                Durability::Full,
+                SETUP,
                 queue_log,
             ),
         )?;
@@ -181,9 +186,5 @@ async fn database(
         name: contract.get(&format!("{prefix}_POSTGRES_DB"))?.to_owned(),
     };
     let log = Output::to_file(&folder.new_log(model))?;
-    let setup = Setup {
-        durability: Durability::Full,
-        settings: &[],
-    };
-    Postgres::start(&data.join(model), address, setup, log, None).await
+    Postgres::start(&data.join(model), address, SETUP, log, None).await
 }

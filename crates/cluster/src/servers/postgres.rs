@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{DatabaseAddress, OTHER_CREDENTIALS, START_LIMIT};
+use super::{DatabaseAddress, OTHER_CREDENTIALS, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
 use crate::ports::Lease;
 use crate::process::{Output, Process, Program, locked};
@@ -32,14 +32,6 @@ pub(crate) enum Durability {
     WhileItRuns,
     /// For tests: the data is deleted at the end anyway.
     None,
-}
-
-/// How an instance is set up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Setup<'a> {
-    pub(crate) durability: Durability,
-    /// Parameters by name, with their values; they win over our own.
-    pub(crate) settings: &'a [(String, String)],
 }
 
 /// An instance that can be stopped, killed and started again on the same port.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use reqwest::StatusCode;
 use rustix::process::Signal;
 
-use super::{BrokerAddress, Durability, OTHER_CREDENTIALS, START_LIMIT};
+use super::{BrokerAddress, Durability, OTHER_CREDENTIALS, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
 use crate::http_client::http_client;
 use crate::ports::Lease;
@@ -76,7 +76,7 @@ impl RabbitMq {
         folder: &Path,
         ports: RabbitMqPorts,
         (user, password): (&str, &str),
-        durability: Durability,
+        setup: Setup<'_>,
         output: Output,
     ) -> anyhow::Result<Self> {
         let account = Account::for_server("rabbitmq")?;
@@ -88,7 +88,7 @@ impl RabbitMq {
             vhost: "/".to_owned(),
             management_url: format!("http://127.0.0.1:{}", ports.management),
         };
-        write_configuration(folder, &ports, &address, account.as_ref())?;
+        write_configuration(folder, &ports, &address, setup.settings, account.as_ref())?;
         let environment = environment(folder, &ports);
         let mut port_mapper = Program::new(
             "epmd",
@@ -107,7 +107,7 @@ impl RabbitMq {
             program.account.clone_from(&account);
         }
         // A clean stop of a node takes some 6 s, which is wasted on data that is deleted next.
-        node.end_with = if durability == Durability::Full {
+        node.end_with = if setup.durability == Durability::Full {
             Signal::TERM
         } else {
             Signal::KILL
@@ -361,6 +361,7 @@ fn write_configuration(
     folder: &Path,
     ports: &RabbitMqPorts,
     address: &BrokerAddress,
+    settings: &[(String, String)],
     account: Option<&Account>,
 ) -> anyhow::Result<()> {
     for place in [
@@ -375,7 +376,7 @@ fn write_configuration(
     if fs::read_to_string(&cookie).map_or(true, |text| text.is_empty()) {
         private_file(&cookie, &uuid::Uuid::new_v4().simple().to_string(), account)?;
     }
-    let configuration = format!(
+    let mut configuration = format!(
         "listeners.tcp.1 = 127.0.0.1:{}\n\
          management.tcp.ip = 127.0.0.1\n\
          management.tcp.port = {}\n\
@@ -385,6 +386,7 @@ fn write_configuration(
          log.file.level = warning\n",
         address.port, ports.management, address.user, address.password,
     );
+    configuration.extend(settings.iter().map(|(name, value)| format!("{name} = {value}\n")));
     private_file(&folder.join("rabbitmq.conf"), &configuration, account)?;
     private_file(&folder.join("rabbitmq-env.conf"), "", account)?;
     private_file(

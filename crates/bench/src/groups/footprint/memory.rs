@@ -11,6 +11,7 @@ use crate::wrk::{Ask, Load};
 
 /// Until what comes after a start, or after a load, is over.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
+const SETTLED_AFTER_QUICK: Duration = Duration::from_millis(200);
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
@@ -40,7 +41,12 @@ async fn restart(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 async fn add_figures(bench: &mut Bench, cluster: &Cluster, when: &str) -> anyhow::Result<()> {
-    tokio::time::sleep(SETTLED_AFTER).await;
+    let settled_after = if bench.quick {
+        SETTLED_AFTER_QUICK
+    } else {
+        SETTLED_AFTER
+    };
+    tokio::time::sleep(settled_after).await;
     let mut sum = 0;
     for service in Service::ALL {
         let bytes = cluster.vitals(service)?.resident_bytes;

@@ -10,7 +10,7 @@ use crate::bench::Bench;
 
 /// Odd, so that one of them is the median.
 const STARTS: usize = 7;
-const STARTS_QUICK: usize = 3;
+const STARTS_QUICK: usize = 1;
 /// How often it is asked: the figure is right to this.
 const EVERY: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use crate::bench::{Bench, quiet};
 use crate::commits;
 use crate::figures::figure;
 use crate::groups::{BATCH, CONNECTIONS};
-use crate::pgbench::{self, Work};
+use crate::pgbench::Work;
 use crate::spent::log_bytes;
 use crate::wrk::{Ask, Load};
 
@@ -54,9 +54,9 @@ impl<'a> Book<'a> {
 
     /// Whoever is measured first would pay for the first touch of everything.
     pub(super) async fn warm_up(&self, bench: &mut Bench) -> anyhow::Result<()> {
-        let (turn, warm_up) = (turn(bench), if bench.quick { turn(bench) } else { WARM_UP });
+        let turn = turn(bench);
         self.by_services(bench, turn).await?;
-        let by_bare = if self.apart.is_some() { turn } else { warm_up };
+        let by_bare = if self.apart.is_some() { turn } else { WARM_UP };
         self.by_bare_server(bench, by_bare).await?;
         Ok(())
     }
@@ -98,7 +98,7 @@ impl<'a> Book<'a> {
             .unwrap_or(&self.cluster.addresses().write_model);
         self.cluster.pause(Service::CreateBuyOrder)?;
         let work = Work::Batch { orders: BATCH };
-        let outcome = pgbench::run(bench.folder(), database, work, 1, duration).await;
+        let outcome = bench.by_pgbench(database, work, 1, duration).await;
         self.cluster.resume(Service::CreateBuyOrder)?;
         quiet(self.cluster).await?;
         Ok(outcome?.per_second * f64::from(BATCH))

@@ -1,9 +1,9 @@
 //! What a second writer costs the bare server: the lock passes from one to the other with each commit.
 
-use super::{NAME, TURN, mean, turns};
+use super::{NAME, TURN, counts, mean, turns};
 use crate::bench::Bench;
 use crate::groups::BATCH;
-use crate::pgbench::{self, Work};
+use crate::pgbench::Work;
 
 /// With 1, 2 and 4 clients, in turns.
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
@@ -14,11 +14,11 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let mut rates: Vec<(usize, f64)> = Vec::new();
     for clients in turns(bench) {
         let (work, count) = (Work::Batch { orders: BATCH }, u32::try_from(*clients)?);
-        let outcome = pgbench::run(bench.folder(), &bare, work, count, duration).await?;
+        let outcome = bench.by_pgbench(&bare, work, count, duration).await?;
         rates.push((*clients, outcome.per_second * f64::from(BATCH)));
     }
     let one = mean(&rates, 1);
-    for clients in [2, 4] {
+    for clients in counts(&rates).into_iter().filter(|clients| *clients > 1) {
         bench.figures.add_against(
             NAME,
             format!("the lock alone: `pgbench`, {BATCH} orders a transaction, {clients} clients"),
