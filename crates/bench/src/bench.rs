@@ -30,7 +30,7 @@ pub struct Bench {
     failures: Vec<String>,
     notes: Vec<String>,
     folder: tempfile::TempDir,
-    // In the order of their end: it may be on the servers of the other.
+    // In the order of their end: the large one may be on the servers of the other.
     large: Option<Rc<Cluster>>,
     cluster: Option<Rc<Cluster>>,
 }
@@ -70,7 +70,7 @@ impl Bench {
             .with_durable_servers()
             .with_brief_output()
             // Room for the indexes of 10 M orders, whose pages are asked for at random; the harness' default is for tests.
-            .with_database_setting("shared_buffers", "2GB")
+            .with_database_setting("shared_buffers", "3GB")
             .with_database_setting("max_wal_size", "4GB")
             .with_broker_setting(spent::BROKER_SETTING.0, spent::BROKER_SETTING.1);
         [commits::PARAMETER]

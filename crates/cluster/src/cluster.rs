@@ -25,8 +25,8 @@ pub use admin::Ended;
 pub use detour::{Detour, Diverted};
 pub use links::Link;
 pub use messages::{Peeked, Raw};
-pub use options::Options;
 pub(crate) use options::default_contract;
+pub use options::{Options, WhichServers};
 pub use processes::{Starved, clock_faker_installed};
 pub(crate) use replica::Replica;
 pub use server_control::Server;
@@ -65,15 +65,13 @@ impl Cluster {
     /// # Errors
     /// When a binary is missing or a part does not become healthy; the message holds its last log lines.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let own_servers = if options.own_servers {
-            Some(Servers::start(&options).await?)
-        } else {
-            None
-        };
-        let servers = match (&own_servers, options.servers_at) {
-            (Some(servers), _) => servers.addresses(),
-            (None, Some(addresses)) => addresses,
-            (None, None) => shared::addresses().await?,
+        let (servers, own_servers) = match &options.servers {
+            WhichServers::Shared => (shared::addresses().await?, None),
+            WhichServers::At(addresses) => (Addresses::clone(addresses), None),
+            WhichServers::Own => {
+                let own = Servers::start(&options).await?;
+                (own.addresses(), Some(own))
+            }
         };
         let territory = Territory::create(&servers, options.migrated).await?;
         let prices = PriceSimulator::start()?;

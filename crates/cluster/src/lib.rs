@@ -39,7 +39,8 @@ mod shared;
 mod wait;
 
 pub use cluster::{
-    Cluster, Detour, Diverted, Ended, Link, Options, Peeked, Raw, Server, Starved, clock_faker_installed,
+    Cluster, Detour, Diverted, Ended, Link, Options, Peeked, Raw, Server, Starved, WhichServers,
+    clock_faker_installed,
 };
 pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;

@@ -174,7 +174,7 @@ impl Servers {
         } else {
             Durability::None
         };
-        let [setup, broker_setup] = [&options.database_settings, &options.broker_settings]
+        let [database_setup, broker_setup] = [&options.database_settings, &options.broker_settings]
             .map(|settings| Setup { durability, settings });
         let folder = TemporaryFolder::create()?;
         let read_model_folder = folder.path().join("read_model");
@@ -186,8 +186,8 @@ impl Servers {
             write_model_disk = Some(disk);
         }
         let (write_model, read_model, rabbitmq) = tokio::try_join!(
-            database(&write_model_folder, "write_model", setup),
-            database(&read_model_folder, "read_model", setup),
+            database(&write_model_folder, "write_model", database_setup),
+            database(&read_model_folder, "read_model", database_setup),
             broker(folder.path(), broker_setup),
         )?;
         if write_model_disk.is_some() {

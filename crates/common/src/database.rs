@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use backon::Retryable as _;
+use scopeguard::ScopeGuard;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
@@ -103,8 +104,8 @@ async fn ask(options: &PgConnectOptions) -> sqlx::Result<()> {
     connected.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
 }
 
-/// Does `work` on a connection of the pool, for at most 12 s. Where it fails, the connection is closed, whatever state it is in: one that was
-/// given back with a failed transaction open would fail all that come after (sqlx's ping does not see it).
+/// Does `work` on a connection of the pool, for at most 12 s. Where it fails, or is dropped midway, the connection is closed, whatever state it
+/// is in: one that was given back with a transaction open would keep its locks, and fail all that come after (sqlx's ping does not see it).
 ///
 /// # Errors
 /// Those of `work`; [`sqlx::Error::PoolTimedOut`] where no connection can be had, and [`sqlx::Error::Io`] where the server fell silent.
@@ -112,18 +113,11 @@ pub async fn with_connection<T>(
     pool: &Pool,
     work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> sqlx::Result<T> {
-    let mut held = pool.take().await?;
+    let mut held = scopeguard::guard(pool.take().await?, |held| pool.close(held));
     let answered = tokio::time::timeout(ANSWER_LIMIT, work(held.connection())).await;
-    match answered.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))) {
-        Ok(outcome) => {
-            pool.keep(held);
-            Ok(outcome)
-        }
-        Err(error) => {
-            pool.close(held);
-            Err(error)
-        }
-    }
+    let outcome = answered.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
+    pool.keep(ScopeGuard::into_inner(held));
+    Ok(outcome)
 }
 
 /// Whether the same statement can succeed later: the server cannot be reached, is busy, is stopping, or gave up for want of time or

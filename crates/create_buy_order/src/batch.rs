@@ -130,18 +130,18 @@ impl Writer {
         let mut batch = Batch::default();
         batch.push(first);
         let begun = Instant::now();
-        let mut locked = false;
+        let mut has_lock = false;
         let written = database::with_connection(&self.pool, async |connection| {
-            let lock = db::Locked::begin(connection).await?;
-            locked = true;
+            let locked = db::Locked::begin(connection).await?;
+            has_lock = true;
             batch.take_waiting(&mut self.waiting);
-            db::write_batch(lock, &batch.drafts).await
+            db::write_batch(locked, &batch.drafts).await
         });
         let written = written.await;
         METRICS.wrote(begun);
         if written.is_ok() {
             self.outbox_grew.notify_one();
-        } else if !locked {
+        } else if !has_lock {
             // Those who came meanwhile would wait for nothing in the same way, one after the other.
             batch.take_waiting(&mut self.waiting);
         }

@@ -17,7 +17,8 @@ use crate::order::{Admission, Draft, Order, OrderRequest, Verdict, admit};
 
 /// A transaction under the lock that puts the writers in a row.
 ///
-/// Must be ended by [`Self::commit`] or [`Self::rollback`], or its connection be closed: dropped midway it would leave the transaction open.
+/// sqlx does not know of the transaction. One that is dropped, instead of ended by [`Self::commit`] or [`Self::rollback`], stays open, and its
+/// connection must be closed, as [`common::database::with_connection`] does.
 #[derive(Debug)]
 pub struct Locked<'c> {
     connection: &'c mut PgConnection,
@@ -68,12 +69,17 @@ impl<'c> Locked<'c> {
 /// # Errors
 /// When the write model fails. After a failed commit it is not known whether the batch was written; repeating the requests is safe.
 pub async fn write_batch(mut locked: Locked<'_>, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
-    let requests: Vec<OrderRequest> = drafts.iter().map(|draft| draft.request).collect();
+    let requests = || {
+        drafts
+            .iter()
+            .map(|draft| draft.request)
+            .collect::<Vec<OrderRequest>>()
+    };
     let mut known = HashMap::new();
     let mut admissions = admit(drafts, locked.total, |_| false);
     if admissions.contains(&Admission::OverCap) {
         // What leaves no room may be the very order that a repeat among these asks for.
-        known = look_up(locked.connection(), &requests).await?;
+        known = look_up(locked.connection(), &requests()).await?;
         admissions = admit(drafts, locked.total, |place| known.contains_key(&place));
     }
 
@@ -89,31 +95,25 @@ pub async fn write_batch(mut locked: Locked<'_>, drafts: &[Draft]) -> sqlx::Resu
     };
     if created.len() < new.len() {
         // Some came into the book after they were looked up.
-        known = look_up(locked.connection(), &requests).await?;
+        known = look_up(locked.connection(), &requests()).await?;
     }
-    locked.commit().await?;
 
-    let mut repeated = |place| known.remove(&place).map(Verdict::Repeated);
+    let created = |place: &usize| created.get(place).cloned();
+    let mut known = |place| known.remove(&place).map(Verdict::Repeated);
     let verdict = |(place, admission): (usize, &Admission)| match admission {
-        Admission::New => created
-            .get(&place)
-            .cloned()
-            .map(Verdict::Created)
-            .or_else(|| repeated(place)),
-        Admission::SameAs(first) => created
-            .get(first)
-            .cloned()
-            .map(Verdict::Repeated)
-            .or_else(|| repeated(place)),
-        Admission::Known => repeated(place),
+        Admission::New => created(&place).map(Verdict::Created).or_else(|| known(place)),
+        Admission::SameAs(first) => created(first).map(Verdict::Repeated).or_else(|| known(place)),
+        Admission::Known => known(place),
         Admission::OverCap => Some(Verdict::OverCap),
     };
-    admissions
+    let verdicts = admissions
         .iter()
         .enumerate()
         .map(verdict)
         .map(|verdict| verdict.ok_or(sqlx::Error::RowNotFound))
-        .collect()
+        .collect::<sqlx::Result<Vec<Verdict>>>()?;
+    locked.commit().await?;
+    Ok(verdicts)
 }
 
 /// For each request the order that an equal one made before, if any.

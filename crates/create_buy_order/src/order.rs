@@ -96,18 +96,18 @@ pub fn btc_amount(amount: FiatAmount, rate: BtcRate) -> Option<BtcAmount> {
 /// How a draft of a batch is to be treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// To be written.
+    /// To be written, unless it came into the book meanwhile.
     New,
     /// Equal to an order in the book.
     Known,
-    /// Equal to the draft at this place of the same batch, which is to be written.
+    /// Equal to the draft at this place of the same batch, which is new.
     SameAs(usize),
     /// Does not fit under the cap.
     OverCap,
 }
 
 /// Decides on a batch, draft by draft in order of arrival: `total` is the BTC in the book, and `is_known` tells whether the draft at a
-/// place has its order there. A draft that does not fit changes nothing, and a smaller one after it may still fit.
+/// place has its order there, as far as the book was asked. A draft that does not fit changes nothing, and a smaller one after it may still fit.
 pub fn admit(drafts: &[Draft], total: Decimal, is_known: impl Fn(usize) -> bool) -> Vec<Admission> {
     let mut total = total;
     let mut new: HashMap<OrderRequest, usize> = HashMap::new();

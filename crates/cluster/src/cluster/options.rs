@@ -6,16 +6,24 @@ use super::{Cluster, Link};
 use crate::servers::Addresses;
 use crate::service::Service;
 
+/// The servers of a cluster.
+#[derive(Debug, Clone)]
+pub enum WhichServers {
+    /// Those that all tests of a run share.
+    Shared,
+    /// Processes of its own, for tests that stop or kill them. Starting them takes seconds.
+    Own,
+    /// Those of another cluster, which must not end before this one.
+    At(Box<Addresses>),
+}
+
 /// What to start, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The services to start; all five by default. They wait for `migration`: without it they never become healthy.
     pub services: Vec<Service>,
-    /// PostgreSQL and RabbitMQ processes of this cluster's own, for tests that stop or kill them. Starting them takes
-    /// seconds; by default the servers are shared, and only databases and virtual host are private.
-    pub own_servers: bool,
-    /// Where the servers are, if they are those of another cluster, which must not end before this one.
-    pub servers_at: Option<Addresses>,
+    /// Which PostgreSQL and RabbitMQ the cluster is on. By default they are shared, and only databases and virtual host are private.
+    pub servers: WhichServers,
     /// Whether own servers are as durable as in production, for benchmarks: what tests do not need costs most of an order.
     pub durable: bool,
     /// Parameters of both PostgreSQL instances, with their values (own servers only).
@@ -40,8 +48,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             services: Service::ALL.to_vec(),
-            own_servers: false,
-            servers_at: None,
+            servers: WhichServers::Shared,
             durable: false,
             database_settings: Vec::new(),
             broker_settings: Vec::new(),
@@ -81,15 +88,14 @@ impl Options {
     /// With own servers, for tests that stop or kill them.
     #[must_use]
     pub fn with_own_servers(mut self) -> Self {
-        self.own_servers = true;
+        self.servers = WhichServers::Own;
         self
     }
 
-    /// On the own servers of another cluster, whatever was said of own ones: see [`Options::servers_at`].
+    /// On the servers of another cluster, as they are, whatever was said of own ones before.
     #[must_use]
     pub fn on_servers_of(mut self, other: &Cluster) -> Self {
-        self.own_servers = false;
-        self.servers_at = Some(other.addresses().clone());
+        self.servers = WhichServers::At(Box::new(other.addresses().clone()));
         self
     }
 

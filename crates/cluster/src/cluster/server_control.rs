@@ -155,6 +155,6 @@ impl Cluster {
     pub(super) fn servers(&self) -> anyhow::Result<&Servers> {
         self.own_servers
             .as_ref()
-            .context("these servers are shared with other tests: set Options::own_servers")
+            .context("these servers are not of this cluster alone: see Options::with_own_servers")
     }
 }

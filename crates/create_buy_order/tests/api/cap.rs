@@ -130,6 +130,24 @@ async fn repeats_of_the_order_that_fills_the_book_are_answered_with_it_though_no
 }
 
 #[tokio::test]
+async fn a_repeat_takes_no_room_from_the_new_orders_beside_it() -> anyhow::Result<()> {
+    let cluster = order_desk_with_quotes_for("60").await?;
+    let urls = two_processes(&cluster).await?;
+    cluster.prices().set_rate("USD", "1.00");
+    assert_eq!(buy(&cluster, "USD", "40.00", &new_key()).await?.status, 200);
+    // Both processes get the same order first, and then four of their own. All of them fit, if the same one is counted once.
+    let order = |amount: &str| json!({ "currency": "USD", "amount": amount, "idempotence_key": new_key() });
+    let mut bodies = vec![order("20.00"); 2];
+    bodies.extend((0..8).map(|_| order("5.00")));
+    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.replayed).count(), 1);
+    assert_eq!(total(&cluster).await?, Decimal::ONE_HUNDRED);
+    assert_eq!(sum(&cluster).await?, Decimal::ONE_HUNDRED);
+    Ok(())
+}
+
+#[tokio::test]
 async fn two_processes_sell_the_last_free_satoshis_once() -> anyhow::Result<()> {
     let cluster = order_desk_with_quotes_for(NO_TIME).await?;
     let urls = two_processes(&cluster).await?;

@@ -1,6 +1,5 @@
 use cluster::{Cluster, Options, Service, wait_until};
 use futures_util::future::try_join_all;
-
 use rust_decimal::Decimal;
 use serde_json::json;
 

@@ -1,8 +1,10 @@
 //! The pool of connections that services share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cluster::{Cluster, Service};
+use anyhow::bail;
+use cluster::{Cluster, Service, wait_until};
 use common::database::{self, MOST_CONNECTIONS, with_connection};
 use common::endpoints::Database;
 use common::env::Env;
@@ -10,6 +12,8 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::order_desk;
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 async fn pool(cluster: &Cluster) -> anyhow::Result<database::Pool> {
     let mut env = Env::from_pairs(cluster.environment(Service::CreateBuyOrder)?);
@@ -46,6 +50,29 @@ async fn who_waits_while_all_connections_are_in_use_gets_one_as_soon_as_one_is_g
         user??;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn work_that_is_dropped_midway_leaves_nothing_locked() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    let pool = pool(&cluster).await?;
+    let locked = Semaphore::new(0);
+    let work = with_connection(&pool, async |connection| {
+        sqlx::raw_sql("BEGIN; SELECT FROM buy_order_running_total FOR UPDATE")
+            .execute(connection)
+            .await?;
+        locked.add_permits(1);
+        std::future::pending::<sqlx::Result<()>>().await
+    });
+    tokio::select! {
+        ended = work => bail!("it ended: {ended:?}"),
+        permit = locked.acquire() => permit?.forget(),
+    }
+    wait_until("the lock is free", LIMIT, async || {
+        let lock = "SELECT FROM buy_order_running_total FOR UPDATE NOWAIT";
+        Ok(sqlx::query(lock).execute(cluster.write_model()).await.is_ok())
+    })
+    .await
 }
 
 #[tokio::test]

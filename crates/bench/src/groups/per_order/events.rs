@@ -13,11 +13,16 @@ use crate::groups::CONNECTIONS;
 const SERVICES: [Service; 3] = [Service::BtcPrice, Service::CreateBuyOrder, Service::ReadModelSync];
 
 /// Events that come later than this after the one before are of something else.
-const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_secs(2);
+const SILENCE_QUICK: Duration = Duration::from_millis(500);
 
 pub(super) async fn measure(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
     // By turns, so that what else the machine does falls on both.
-    let rounds: u32 = if bench.quick { 1 } else { 3 };
+    let (rounds, silence): (u32, Duration) = if bench.quick {
+        (1, SILENCE_QUICK)
+    } else {
+        (3, SILENCE)
+    };
     let (mut without, mut with, mut events, mut orders) = (0.0, 0.0, 0.0, 0.0);
     restart(cluster, None).await?;
     for _ in 0..rounds {
@@ -26,9 +31,9 @@ pub(super) async fn measure(bench: &mut Bench, cluster: &Cluster) -> anyhow::Res
         let fluentd = LogServer::start()?;
         restart(cluster, Some(&fluentd)).await?;
         let from = newest(cluster).await?;
-        let events_before = silent(&fluentd).await?;
+        let events_before = silent(&fluentd, silence).await?;
         with += orders_per_second(bench, cluster, "with Fluentd").await?;
-        events += figure(silent(&fluentd).await? - events_before);
+        events += figure(silent(&fluentd, silence).await? - events_before);
         orders += orders_since(cluster, from).await?;
         // While it is there: with what they cannot deliver, services take longer to stop.
         restart(cluster, None).await?;
@@ -61,10 +66,10 @@ async fn restart(cluster: &Cluster, fluentd: Option<&LogServer>) -> anyhow::Resu
 }
 
 /// How many events have come when no more do.
-async fn silent(fluentd: &LogServer) -> anyhow::Result<u64> {
+async fn silent(fluentd: &LogServer, silence: Duration) -> anyhow::Result<u64> {
     let mut before = fluentd.events();
     loop {
-        tokio::time::sleep(SILENCE).await;
+        tokio::time::sleep(silence).await;
         let events = fluentd.events();
         if events == before {
             return Ok(u64::try_from(events)?);

@@ -5,7 +5,7 @@ use crate::bench::Bench;
 use crate::groups::BATCH;
 use crate::pgbench::Work;
 
-/// With 1, 2 and 4 clients, in turns.
+/// With as many clients as there are replicas, in turns. As many orders are on their way in all, as with the connections that replicas share.
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
     // Not the one that the service uses, so that nobody relays what pgbench writes.
@@ -13,15 +13,18 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let duration = bench.duration().min(TURN);
     let mut rates: Vec<(usize, f64)> = Vec::new();
     for clients in turns(bench) {
-        let (work, count) = (Work::Batch { orders: BATCH }, u32::try_from(*clients)?);
-        let outcome = bench.by_pgbench(&bare, work, count, duration).await?;
-        rates.push((*clients, outcome.per_second * f64::from(BATCH)));
+        let count = u32::try_from(*clients)?;
+        let orders = BATCH / count;
+        let outcome = bench
+            .by_pgbench(&bare, Work::Batch { orders }, count, duration)
+            .await?;
+        rates.push((*clients, outcome.per_second * f64::from(orders)));
     }
     let one = mean(&rates, 1);
     for clients in counts(&rates).into_iter().filter(|clients| *clients > 1) {
         bench.figures.add_against(
             NAME,
-            format!("the lock alone: `pgbench`, {BATCH} orders a transaction, {clients} clients"),
+            format!("the lock alone: `pgbench`, {BATCH} orders on their way, {clients} clients"),
             (mean(&rates, clients), "/s"),
             ("1 client, in turns", one),
         );
