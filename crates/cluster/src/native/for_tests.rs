@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Interrupt;
 use crate::servers::Servers;
@@ -48,6 +48,8 @@ pub async fn with_servers(command: &[OsString]) -> anyhow::Result<ExitCode> {
         () = interrupt.wait() => return Ok(ExitCode::from(130)),
     };
     let (program, arguments) = command.split_first().context("no command was given")?;
+    // Before the command starts: its end is not missed.
+    let mut a_child_ended = signal(SignalKind::child())?;
     let mut child = Command::new(program)
         .args(arguments)
         .env(SERVERS_VARIABLE, serde_json::to_string(&servers.addresses())?)
@@ -58,7 +60,8 @@ pub async fn with_servers(command: &[OsString]) -> anyhow::Result<ExitCode> {
             break status;
         }
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            // It may be one of the servers'.
+            _ = a_child_ended.recv() => {}
             () = interrupt.wait() => {
                 // A terminal's Ctrl-C reached the command too; a plain SIGTERM reached only us.
                 if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
