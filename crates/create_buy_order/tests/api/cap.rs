@@ -4,7 +4,9 @@ use rust_decimal::Decimal;
 use serde_json::json;
 
 use super::batch::put_past_the_look_up;
-use super::{Answer, buy, count, new_key, order_desk_with_quotes_for, put_json, total, two_processes};
+use super::{
+    Answer, assert_one_order, buy, count, new_key, order_desk_with_quotes_for, put_json, total, two_processes,
+};
 
 /// So short that a rate is asked for anew for every order.
 const NO_TIME: &str = "0.000001";
@@ -117,13 +119,7 @@ async fn repeats_of_the_order_that_fills_the_book_are_answered_with_it_though_no
     assert_eq!(buy(&cluster, "USD", "0.01", &new_key()).await?.status, 200);
     let all_the_rest = json!({ "currency": "USD", "amount": "99.99", "idempotence_key": new_key() });
     let answers = put_past_the_look_up(&cluster, &urls, &vec![all_the_rest; 4]).await?;
-    assert!(
-        answers
-            .iter()
-            .all(|answer| answer.status == 200 && answer.body == answers[0].body),
-        "{answers:?}"
-    );
-    assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
+    assert_one_order(&answers);
     assert_eq!(total(&cluster).await?, Decimal::ONE_HUNDRED);
     assert_eq!(sum(&cluster).await?, Decimal::ONE_HUNDRED);
     Ok(())

@@ -87,6 +87,14 @@ pub(crate) async fn count(cluster: &Cluster, table: &'static str) -> anyhow::Res
         .await?)
 }
 
+/// All are answered with the same order: one as new, the others as its repeats.
+pub(crate) fn assert_one_order(answers: &[Answer]) {
+    let same = |answer: &Answer| answer.status == 200 && answer.body == answers[0].body;
+    assert!(answers.iter().all(same), "{answers:?}");
+    let new = answers.iter().filter(|answer| !answer.replayed);
+    assert_eq!(new.count(), 1, "{answers:?}");
+}
+
 pub(crate) async fn total(cluster: &Cluster) -> anyhow::Result<Decimal> {
     Ok(
         sqlx::query_scalar("SELECT btc_amount FROM buy_order_running_total")
