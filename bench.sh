@@ -6,7 +6,7 @@
 #   --output FILE     where all figures go, as JSON (target/bench.json)
 #   --report PAGE     writes the tables into this page, between its marks: docs/PERFORMANCE.md
 #
-# Installs what it needs, builds release binaries, and brings its own servers on free ports, as durable as in production: it needs no running
+# Installs what it needs, builds release binaries (and images, unless --quick, where Docker can be had, for their sizes), and brings its own servers on free ports, as durable as in production: it needs no running
 # cluster, and leaves one that runs alone. Fails when a request failed or a measurement could not be made; timings are shown, never asserted.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -25,11 +25,26 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         .figures
         .add(NAME, "binaries of all services", megabytes(sum), "MB");
 
-    let engine = docker(&["version", "--format", "{{.Server.Version}}"]);
-    if engine.await.is_err() {
-        bench.note("no Docker engine answers here: the sizes of images are left out");
-        return Ok(());
+    let engine_was_there = engine_answers().await;
+    // Minutes, for figures that say nothing on whether the services work.
+    if !bench.quick
+        && let Err(error) = build_images().await
+    {
+        bench.note(format!("the images could not be built: {error:#}"));
     }
+    if engine_answers().await {
+        images(bench).await?;
+    } else {
+        bench.note("no Docker engine answers here: the sizes of images are left out");
+    }
+    if !engine_was_there {
+        // Does nothing where none was started.
+        script("scripts/ensure_docker.sh", &["stop"]).await?;
+    }
+    Ok(())
+}
+
+async fn images(bench: &mut Bench) -> anyhow::Result<()> {
     for service in Service::ALL {
         let image = format!("pydist/{}", service.name());
         match docker(&["image", "inspect", "--format", "{{.Size}}", &image]).await {
@@ -51,6 +66,23 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 fn binary(service: Service) -> anyhow::Result<PathBuf> {
     let running = std::env::current_exe().context("could not tell where this program is")?;
     Ok(running.with_file_name(service.name()))
+}
+
+/// Those that are up to date are left as they are.
+async fn build_images() -> anyhow::Result<()> {
+    script("scripts/ensure_docker.sh", &[]).await?;
+    script("./build_run_images.sh", &[]).await
+}
+
+/// Of the repository, in whose folder we run.
+async fn script(path: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    command::output(path, arguments, &[]).await.map(drop)
+}
+
+async fn engine_answers() -> bool {
+    docker(&["version", "--format", "{{.Server.Version}}"])
+        .await
+        .is_ok()
 }
 
 async fn docker(arguments: &[&str]) -> anyhow::Result<String> {
