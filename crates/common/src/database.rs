@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL.
 
 mod measure;
+pub mod outage;
 mod pool;
 mod pulse;
 
@@ -14,6 +15,7 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::endpoints::Database;
 use crate::retry;
+pub use outage::is_away;
 pub use pool::Pool;
 pub(crate) use pulse::Pulse;
 
@@ -120,39 +122,20 @@ pub async fn with_connection<T>(
     Ok(outcome)
 }
 
-/// Whether the same statement can succeed later: the server cannot be reached, is busy, is stopping, or gave up for want of time or
-/// room. Everything else, for example a column that is not there, is a fault of ours.
-#[must_use]
-pub fn is_away(error: &sqlx::Error) -> bool {
-    // Classes of SQLSTATE: connection, rolled back by a conflict, resources, a lock not to be had, operator intervention and
-    // statement_timeout, system error; and 25P03, the server's end of a transaction that stood idle, 25006, a server that only reads for now.
-    const CLASSES: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
-    const STATES: [&str; 2] = ["25P03", "25006"];
-    match error {
-        sqlx::Error::Database(refusal) => {
-            let code = refusal.code().unwrap_or_default();
-            STATES.contains(&&*code) || CLASSES.iter().any(|class| code.starts_with(class))
+/// Does the `work` that is made for it, which only reads, on a connection of the pool as [`with_connection`] does, and once more on another one where the first was
+/// found to be lost, or to keep outdated plans.
+///
+/// # Errors
+/// As [`with_connection`].
+pub async fn read<T, W>(pool: &Pool, work: impl Fn() -> W) -> sqlx::Result<T>
+where
+    W: AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+{
+    let mut tries = outage::Tries::default();
+    loop {
+        match with_connection(pool, work()).await {
+            Err(error) if tries.once_more(&error) => {}
+            outcome => return outcome,
         }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_is_away_is_told_from_a_fault_of_ours() {
-        assert!(is_away(&sqlx::Error::PoolTimedOut));
-        assert!(is_away(&sqlx::Error::Io(
-            std::io::ErrorKind::ConnectionReset.into()
-        )));
-        assert!(!is_away(&sqlx::Error::ColumnNotFound("id".to_owned())));
     }
 }

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::database::outage::{Tries, is_fault_of_a_row};
+use common::database::with_connection;
 use common::{database, trace};
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
@@ -130,20 +132,17 @@ impl Writer {
         let mut batch = Batch::default();
         batch.push(first);
         let begun = Instant::now();
-        let mut has_lock = false;
-        let written = database::with_connection(&self.pool, async |connection| {
-            let locked = db::Locked::begin(connection).await?;
-            has_lock = true;
-            batch.take_waiting(&mut self.waiting);
-            db::write_batch(locked, &batch.drafts).await
-        });
-        let written = written.await;
+        let written = match self.write_all(&mut batch).await {
+            Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
+            // One of them is to blame: let it fail alone.
+            Err(error) if batch.drafts.len() > 1 && is_fault_of_a_row(&error) => {
+                self.write_in_parts(&batch.drafts).await
+            }
+            Err(error) => failures(error, batch.drafts.len()),
+        };
         METRICS.wrote(begun);
-        if written.is_ok() {
+        if written.iter().any(Result::is_ok) {
             self.outbox_grew.notify_one();
-        } else if !has_lock {
-            // Those who came meanwhile would wait for nothing in the same way, one after the other.
-            batch.take_waiting(&mut self.waiting);
         }
         METRICS.took(batch.drafts.len());
         if self.waiting.is_empty() {
@@ -153,6 +152,66 @@ impl Writer {
             self.answering.spawn(async move { batch.answer(written) });
         }
     }
+
+    async fn write_all(&mut self, batch: &mut Batch) -> sqlx::Result<Vec<Verdict>> {
+        let mut tries = Tries::default();
+        loop {
+            let (mut has_lock, mut committing) = (false, false);
+            let written = with_connection(&self.pool, async |connection| {
+                let mut locked = db::Locked::begin(connection).await?;
+                has_lock = true;
+                batch.take_waiting(&mut self.waiting);
+                let verdicts = db::write_batch(&mut locked, &batch.drafts).await?;
+                committing = true;
+                locked.commit().await?;
+                Ok(verdicts)
+            });
+            match written.await {
+                // Before the commit nothing lasts.
+                Err(error) if !committing && tries.once_more(&error) => {}
+                written => {
+                    if !has_lock {
+                        // Those who came meanwhile would wait for nothing in the same way, one after the other.
+                        batch.take_waiting(&mut self.waiting);
+                    }
+                    return written;
+                }
+            }
+        }
+    }
+
+    /// Each part in a transaction of its own, halved until the drafts that the database refuses are alone.
+    async fn write_in_parts(&self, drafts: &[Draft]) -> Written {
+        let mut written = Written::with_capacity(drafts.len());
+        let (first, second) = drafts.split_at(drafts.len() / 2);
+        let mut parts = vec![second, first];
+        while let Some(part) = parts.pop() {
+            let verdicts = with_connection(&self.pool, async |connection| {
+                let mut locked = db::Locked::begin(connection).await?;
+                let verdicts = db::write_batch(&mut locked, part).await?;
+                locked.commit().await?;
+                Ok(verdicts)
+            });
+            match verdicts.await {
+                Ok(verdicts) => written.extend(verdicts.into_iter().map(Ok)),
+                Err(error) if part.len() > 1 && is_fault_of_a_row(&error) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(error) => written.extend(failures(error, part.len())),
+            }
+        }
+        written
+    }
+}
+
+/// What became of each draft.
+type Written = Vec<Result<Verdict, Arc<sqlx::Error>>>;
+
+/// Drafts that failed together, told once.
+fn failures(error: sqlx::Error, drafts: usize) -> Written {
+    tracing::error!(event = "model_update_failed", model = "write_model", info = %error);
+    vec![Err(Arc::new(error)); drafts]
 }
 
 /// Drafts that are written together, and who waits for their verdicts.
@@ -176,34 +235,22 @@ impl Batch {
         }
     }
 
-    fn answer(self, written: sqlx::Result<Vec<Verdict>>) {
+    fn answer(self, written: Written) {
         let Self { drafts, answers } = self;
         let batch_size = i64::try_from(drafts.len()).unwrap_or(i64::MAX);
-        for draft in &drafts {
-            draft
-                .trace
-                .span()
-                .set_attribute(KeyValue::new("db.operation.batch.size", batch_size));
-        }
-        match written {
-            Ok(verdicts) => {
-                for ((answer, verdict), draft) in answers.into_iter().zip(verdicts).zip(drafts) {
-                    draft.trace.span().end();
-                    let _in_its_trace = draft.trace.attach();
-                    report(&verdict);
-                    // The client may have hung up; its order is in the book all the same.
-                    let _ = answer.send(Ok(verdict));
-                }
+        for ((draft, answer), written) in drafts.into_iter().zip(answers).zip(written) {
+            let span = draft.trace.span();
+            span.set_attribute(KeyValue::new("db.operation.batch.size", batch_size));
+            if let Err(error) = &written {
+                trace::fail(&draft.trace, error.to_string());
             }
-            Err(error) => {
-                tracing::error!(event = "model_update_failed", model = "write_model", info = %error);
-                let error = Arc::new(error);
-                for (answer, draft) in answers.into_iter().zip(drafts) {
-                    trace::fail(&draft.trace, error.to_string());
-                    draft.trace.span().end();
-                    let _ = answer.send(Err(WriteError::Database(Arc::clone(&error))));
-                }
+            span.end();
+            let _in_its_trace = draft.trace.clone().attach();
+            if let Ok(verdict) = &written {
+                report(verdict);
             }
+            // The client may have hung up; its order is in the book all the same.
+            let _ = answer.send(written.map_err(WriteError::Database));
         }
     }
 }

@@ -6,6 +6,7 @@ use common::endpoints::Database;
 use common::env::Env;
 use common::range_checksum::{End, Line};
 use common::service::{Outcome, print};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::history;
@@ -54,8 +55,10 @@ async fn print_all(pool: &database::Pool, range_size: i64) -> anyhow::Result<()>
     };
     let mut after = now.first_id - 1;
     while after < now.last_id {
-        let range = with_connection(pool, async |connection| {
-            history::next_range(connection, after, now.last_id, range_size).await
+        let range = database::read(pool, || {
+            async |connection: &mut PgConnection| {
+                history::next_range(connection, after, now.last_id, range_size).await
+            }
         })
         .await
         .with_context(|| format!("the orders after id {after} cannot be read"))?;

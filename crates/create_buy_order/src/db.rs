@@ -3,7 +3,7 @@
 pub mod history;
 pub mod outbox;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
 use common::trace_context::traceparent;
@@ -49,7 +49,7 @@ impl<'c> Locked<'c> {
     /// Makes all that was written inside the transaction last.
     ///
     /// # Errors
-    /// When the write model is away: it is not known whether it lasts.
+    /// When the write model is away: it is not known whether it lasts. Repeating the requests is safe.
     pub async fn commit(self) -> sqlx::Result<()> {
         sqlx::raw_sql("COMMIT").execute(self.connection).await.map(drop)
     }
@@ -63,24 +63,55 @@ impl<'c> Locked<'c> {
     }
 }
 
-/// Writes a batch of drafts, none of which was in the book when its request was looked up, commits, and returns a verdict for each, in their
-/// order. All of an order, its idempotence key, the running total and the outbox commit together or not at all.
+/// What the book says of drafts that make no order, asked under the lock.
+#[derive(Debug, Default)]
+struct Book {
+    /// By the place of the draft.
+    known: HashMap<usize, Order>,
+    /// The places of drafts whose currency it does not have.
+    without_currency: HashSet<usize>,
+}
+
+impl Book {
+    async fn ask(connection: &mut PgConnection, drafts: &[Draft]) -> sqlx::Result<Self> {
+        let requests: Vec<OrderRequest> = drafts.iter().map(|draft| draft.request).collect();
+        let known = look_up(&mut *connection, &requests).await?;
+        let missing = missing_currencies(connection).await?;
+        let has_none =
+            |(place, request): (usize, &OrderRequest)| missing.contains(&request.currency).then_some(place);
+        Ok(Self {
+            known,
+            without_currency: requests.iter().enumerate().filter_map(has_none).collect(),
+        })
+    }
+
+    fn decides(&self, place: usize) -> bool {
+        self.known.contains_key(&place) || self.without_currency.contains(&place)
+    }
+
+    fn verdict(&mut self, place: usize) -> Option<Verdict> {
+        match self.known.remove(&place) {
+            Some(order) => Some(Verdict::Repeated(order)),
+            None => self
+                .without_currency
+                .contains(&place)
+                .then_some(Verdict::NoCurrency),
+        }
+    }
+}
+
+/// Writes a batch of drafts, none of which was in the book when its request was looked up, and returns a verdict for each, in their order.
+/// All of an order, its idempotence key, the running total and the outbox commit together or not at all.
 ///
 /// # Errors
-/// When the write model fails. After a failed commit it is not known whether the batch was written; repeating the requests is safe.
-pub async fn write_batch(mut locked: Locked<'_>, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
-    let requests = || {
-        drafts
-            .iter()
-            .map(|draft| draft.request)
-            .collect::<Vec<OrderRequest>>()
-    };
-    let mut known = HashMap::new();
+/// When the write model fails: then nothing lasts.
+pub async fn write_batch(locked: &mut Locked<'_>, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
+    let mut book = Book::default();
     let mut admissions = admit(drafts, locked.total, |_| false);
     if admissions.contains(&Admission::OverCap) {
-        // What leaves no room may be the very order that a repeat among these asks for.
-        known = look_up(locked.connection(), &requests()).await?;
-        admissions = admit(drafts, locked.total, |place| known.contains_key(&place));
+        // What leaves no room may be the very order that a repeat among these asks for, or one that cannot be written.
+        book = Book::ask(locked.connection(), drafts).await?;
+        admissions = admit(drafts, locked.total, |place| book.decides(place));
     }
 
     let new: Vec<(usize, &Draft)> = drafts
@@ -94,26 +125,38 @@ pub async fn write_batch(mut locked: Locked<'_>, drafts: &[Draft]) -> sqlx::Resu
         insert_orders(locked.connection(), &new).await?
     };
     if created.len() < new.len() {
-        // Some came into the book after they were looked up.
-        known = look_up(locked.connection(), &requests()).await?;
+        // Some came into the book after they were looked up, or are in a currency that it does not have.
+        book = Book::ask(locked.connection(), drafts).await?;
     }
 
     let created = |place: &usize| created.get(place).cloned();
-    let mut known = |place| known.remove(&place).map(Verdict::Repeated);
-    let verdict = |(place, admission): (usize, &Admission)| match admission {
-        Admission::New => created(&place).map(Verdict::Created).or_else(|| known(place)),
-        Admission::SameAs(first) => created(first).map(Verdict::Repeated).or_else(|| known(place)),
-        Admission::Known => known(place),
+    let mut verdict = |(place, admission): (usize, &Admission)| match admission {
+        Admission::New => created(&place)
+            .map(Verdict::Created)
+            .or_else(|| book.verdict(place)),
+        Admission::SameAs(first) => created(first)
+            .map(Verdict::Repeated)
+            .or_else(|| book.verdict(place)),
+        Admission::Decided => book.verdict(place),
         Admission::OverCap => Some(Verdict::OverCap),
     };
-    let verdicts = admissions
+    admissions
         .iter()
         .enumerate()
-        .map(verdict)
-        .map(|verdict| verdict.ok_or(sqlx::Error::RowNotFound))
-        .collect::<sqlx::Result<Vec<Verdict>>>()?;
-    locked.commit().await?;
-    Ok(verdicts)
+        .map(|admission| verdict(admission).ok_or(sqlx::Error::RowNotFound))
+        .collect()
+}
+
+/// The currencies that this service knows and the table does not: the schema is older than the service.
+///
+/// # Errors
+/// When the write model is away.
+pub async fn missing_currencies(connection: &mut PgConnection) -> sqlx::Result<Vec<Currency>> {
+    let there: Vec<String> = sqlx::query_scalar("SELECT iso3::text FROM currency")
+        .fetch_all(connection)
+        .await?;
+    let is_missing = |currency: &Currency| there.iter().all(|iso3| iso3 != currency.iso3());
+    Ok(Currency::ALL.into_iter().filter(is_missing).collect())
 }
 
 /// For each request the order that an equal one made before, if any.

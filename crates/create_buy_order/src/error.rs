@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use common::database;
 use common::http::Problem;
+use common::money::Currency;
 
 use crate::batch::WriteError;
 use crate::metrics::METRICS;
@@ -21,6 +22,9 @@ pub enum ApiError {
     /// The order does not fit.
     #[error("the order would take the book past {CAP} BTC")]
     OverCap,
+    /// The write model does not have the currency.
+    #[error("orders in {0} are not available yet, try again shortly with the same idempotence_key")]
+    NoCurrency(Currency),
     /// No rate to compute the BTC with.
     #[error("no recent price is available, try again shortly")]
     PriceUnavailable(#[source] Arc<PriceError>),
@@ -34,9 +38,10 @@ pub enum ApiError {
 
 impl ApiError {
     /// The reasons that `/metrics` tells apart.
-    pub const REASONS: [&'static str; 8] = [
+    pub const REASONS: [&'static str; 9] = [
         "invalid",
         "over_cap",
+        "no_currency",
         "no_price",
         "not_read",
         "busy",
@@ -50,6 +55,7 @@ impl ApiError {
         match self {
             Self::Invalid(_) => "invalid",
             Self::OverCap => "over_cap",
+            Self::NoCurrency(_) => "no_currency",
             Self::PriceUnavailable(_) => "no_price",
             Self::NotRead(_) => "not_read",
             Self::NotWritten(WriteError::Busy) => "busy",
@@ -72,6 +78,12 @@ impl IntoResponse for ApiError {
         match self {
             Self::Invalid(problem) => problem,
             Self::OverCap => Problem::client(StatusCode::CONFLICT, detail),
+            Self::NoCurrency(currency) => {
+                let reason = anyhow::anyhow!(
+                    "the table currency has no {currency}: the schema is older than this service"
+                );
+                Problem::unavailable(detail, reason)
+            }
             Self::PriceUnavailable(error) => Problem::unavailable(detail, error),
             Self::NotRead(error) if is_ours => Problem::internal(error),
             Self::NotRead(error) => Problem::unavailable(detail, error),

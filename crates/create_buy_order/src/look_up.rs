@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use common::coalesce::Coalesced;
-use common::database::{Pool, with_connection};
+use common::database::{self, Pool};
+use sqlx::PgConnection;
 
 use crate::db;
 use crate::order::{Order, OrderRequest};
@@ -38,8 +39,8 @@ impl LookUp {
 }
 
 async fn find(write_model: &Pool, requests: &[OrderRequest]) -> Vec<Found> {
-    let known = with_connection(write_model, async |connection| {
-        db::look_up(connection, requests).await
+    let known = database::read(write_model, || {
+        async |connection: &mut PgConnection| db::look_up(connection, requests).await
     });
     match known.await {
         Ok(mut known) => (0..requests.len())

@@ -70,6 +70,8 @@ pub enum Verdict {
     Repeated(Order),
     /// The order would take the book past [`CAP`]; nothing was changed.
     OverCap,
+    /// The write model does not have the currency yet: its schema is older than this service.
+    NoCurrency,
 }
 
 /// `amount / rate`, rounded up to a whole satoshi, computed in integers so that no digit is lost midway. `None` where the result is
@@ -98,22 +100,22 @@ pub fn btc_amount(amount: FiatAmount, rate: BtcRate) -> Option<BtcAmount> {
 pub enum Admission {
     /// To be written, unless it came into the book meanwhile.
     New,
-    /// Equal to an order in the book.
-    Known,
+    /// Makes no order, as far as the book was asked: it has an equal one, or not the currency.
+    Decided,
     /// Equal to the draft at this place of the same batch, which is new.
     SameAs(usize),
     /// Does not fit under the cap.
     OverCap,
 }
 
-/// Decides on a batch, draft by draft in order of arrival: `total` is the BTC in the book, and `is_known` tells whether the draft at a
-/// place has its order there, as far as the book was asked. A draft that does not fit changes nothing, and a smaller one after it may still fit.
-pub fn admit(drafts: &[Draft], total: Decimal, is_known: impl Fn(usize) -> bool) -> Vec<Admission> {
+/// Decides on a batch, draft by draft in order of arrival: `total` is the BTC in the book, and `is_decided` tells whether the book has
+/// decided on the draft at a place, as far as it was asked. A draft that does not fit changes nothing, and a smaller one after it may still fit.
+pub fn admit(drafts: &[Draft], total: Decimal, is_decided: impl Fn(usize) -> bool) -> Vec<Admission> {
     let mut total = total;
     let mut new: HashMap<OrderRequest, usize> = HashMap::new();
     let mut decide = |place: usize, draft: &Draft| {
-        if is_known(place) {
-            return Admission::Known;
+        if is_decided(place) {
+            return Admission::Decided;
         }
         if let Some(first) = new.get(&draft.request) {
             return Admission::SameAs(*first);

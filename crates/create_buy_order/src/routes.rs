@@ -129,7 +129,7 @@ impl From<Order> for BuyOrder {
         (status = 500, body = Detail, description = "A fault of ours; the log has the same reference", example = json!({
             "detail": "an error occurred.  please contact pydist support and quote reference 5fa733ae-82b4-4ac0-8478-35ff30dae879"
         })),
-        (status = 503, body = Detail, description = "No price, or no write model: try again with the same idempotence_key",
+        (status = 503, body = Detail, description = "No price, no write model, or not yet this currency: try again with the same idempotence_key",
             headers(("Retry-After" = u64, description = "Seconds to wait")),
             example = json!({"detail": "no recent price is available, try again shortly"})),
     ),
@@ -182,6 +182,7 @@ fn answer(request: OrderRequest, verdict: Verdict) -> Result<Response, ApiError>
         Verdict::Created(order) => (order, false),
         Verdict::Repeated(order) => (order, true),
         Verdict::OverCap => return Err(ApiError::OverCap),
+        Verdict::NoCurrency => return Err(ApiError::NoCurrency(currency)),
     };
     let external_id = order.external_id;
     let mut response = Json(BuyOrderResponse {

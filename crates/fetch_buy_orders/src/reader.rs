@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use common::coalesce::Coalesced;
-use common::database::{Pool, with_connection};
+use common::database::{self, Pool};
+use sqlx::PgConnection;
 
 use crate::db::{self, PageRequest};
 use crate::page::Page;
@@ -39,8 +40,8 @@ impl Reader {
 }
 
 async fn read(read_model: &Pool, requests: &[PageRequest]) -> Vec<Read> {
-    let pages = with_connection(read_model, async |connection| {
-        db::pages(connection, requests).await
+    let pages = database::read(read_model, || {
+        async |connection: &mut PgConnection| db::pages(connection, requests).await
     });
     match pages.await {
         Ok(pages) => pages.into_iter().map(|rows| Ok(rows.map(Page::of))).collect(),

@@ -4,10 +4,12 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use common::database::outage;
 use common::endpoints::Database;
 use common::retry;
 use refinery::Runner;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::Client;
+use tokio_postgres::error::{DbError, Severity};
 
 mod write_model {
     refinery::embed_migrations!("../../migrations/write_model");
@@ -70,7 +72,7 @@ enum Failure {
 }
 
 impl Failure {
-    /// Whether waiting may mend it: the server is away, busy or full, or someone holds a lock.
+    /// Whether waiting may mend it, by the list of what passes that the services keep to.
     fn is_transient(&self) -> bool {
         let error = match self {
             Self::Connect(_) => return true,
@@ -79,15 +81,14 @@ impl Failure {
                 .source()
                 .and_then(|source| source.downcast_ref::<tokio_postgres::Error>()),
         };
-        error.is_some_and(|error| error.code().is_none_or(is_transient))
+        // Without an answer of the server it is the connection's end.
+        error.is_some_and(|error| error.as_db_error().is_none_or(is_transient))
     }
 }
 
-/// Without a code the error is not the server's verdict but the connection's end; see [`Failure::is_transient`].
-fn is_transient(state: &SqlState) -> bool {
-    let class = state.code().get(..2).unwrap_or_default();
-    // Connection, resources, operator intervention, rolled back by a conflict.
-    matches!(class, "08" | "53" | "57" | "40") || *state == SqlState::LOCK_NOT_AVAILABLE
+fn is_transient(refusal: &DbError) -> bool {
+    let ends_session = matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    outage::passes(refusal.code().code(), ends_session)
 }
 
 /// Applies what is missing. Waits with backoff, and an event per try, while the database is away or busy.
@@ -157,18 +158,43 @@ async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
         port = database.port,
         user = database.user,
     );
+    let applied = apply_missing(model, &mut client).await?;
+    drop(client);
+    // Ends with the goodbye to the server. What it answers no longer matters: the migrations are committed.
+    let _ = session.await;
+    Ok(applied)
+}
+
+async fn apply_missing(model: Model, client: &mut Client) -> Result<usize, Failure> {
+    if is_up_to_date(model, client).await? {
+        return Ok(0);
+    }
     for statement in [SESSION, LOCK, WHILE_MIGRATING] {
         client.batch_execute(statement).await.map_err(Failure::Session)?;
     }
     let report = model
         .runner()
-        .run_async(&mut client)
+        .run_async(client)
         .await
         .map_err(Failure::Migration)?;
-    drop(client);
-    // Ends with the goodbye to the server. What it answers no longer matters: the migrations are committed.
-    let _ = session.await;
     Ok(report.applied_migrations().len())
+}
+
+/// Whether every migration was applied, just as it is here. Only reads, where refinery begins with a `CREATE TABLE`: a standby, or a database
+/// that is read-only for a while, is up to date all the same.
+async fn is_up_to_date(model: Model, client: &mut Client) -> Result<bool, Failure> {
+    const HISTORY: &str = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
+    let has_history = client.query_one(HISTORY, &[]).await.map_err(Failure::Session)?;
+    if !has_history.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let runner = model.runner();
+    let applied = runner.get_applied_migrations_async(client).await;
+    let applied = applied.map_err(Failure::Migration)?;
+    Ok(runner
+        .get_migrations()
+        .iter()
+        .all(|migration| applied.contains(migration)))
 }
 
 #[cfg(test)]
@@ -226,23 +252,5 @@ mod tests {
             );
         }
         Ok(())
-    }
-
-    #[test]
-    fn waiting_mends_a_busy_server_but_not_bad_sql() {
-        for state in [
-            SqlState::TOO_MANY_CONNECTIONS,
-            SqlState::ADMIN_SHUTDOWN,
-            SqlState::LOCK_NOT_AVAILABLE,
-        ] {
-            assert!(is_transient(&state), "{state:?}");
-        }
-        for state in [
-            SqlState::SYNTAX_ERROR,
-            SqlState::DUPLICATE_TABLE,
-            SqlState::INSUFFICIENT_PRIVILEGE,
-        ] {
-            assert!(!is_transient(&state), "{state:?}");
-        }
     }
 }

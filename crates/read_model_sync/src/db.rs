@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use common::buy_order_event::BuyOrderCreated;
+use common::database::outage::is_fault_of_a_row;
 use common::database::{Pool, with_connection};
 use common::range_checksum::{self, RangeChecksum};
 use rust_decimal::Decimal;
@@ -61,20 +62,6 @@ fn failure(error: &sqlx::Error) -> Outcome {
         Outcome::Permanent(reason)
     } else {
         Outcome::Transient(reason)
-    }
-}
-
-/// Whether PostgreSQL refused the values themselves, so that trying again cannot help. Everything else passes: a server that stops, a full
-/// disk, a deadlock, a table that is not there yet.
-fn is_fault_of_a_row(error: &sqlx::Error) -> bool {
-    const DATA_EXCEPTION: &str = "22";
-    const INTEGRITY_VIOLATION: &str = "23";
-    match error {
-        sqlx::Error::Encode(_) => true,
-        sqlx::Error::Database(refusal) => refusal
-            .code()
-            .is_some_and(|code| code.starts_with(DATA_EXCEPTION) || code.starts_with(INTEGRITY_VIOLATION)),
-        _ => false,
     }
 }
 

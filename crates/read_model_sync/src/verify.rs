@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use common::database::{self, with_connection};
+use common::database;
 use common::endpoints::Database;
 use common::env::Env;
 use common::range_checksum::{End, Line, RangeChecksum};
 use common::service::{Outcome, print};
+use sqlx::PgConnection;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 use tokio_util::sync::CancellationToken;
 
@@ -64,8 +65,10 @@ async fn compare(pool: &database::Pool, patience: Duration) -> anyhow::Result<Ou
         tokio::time::sleep(POLL).await;
         differences = still_different(pool, differences, deadline).await?;
     }
-    let strangers = with_connection(pool, async |connection| {
-        db::strangers(connection, first_id, end.last_id, end.as_of_epoch_us).await
+    let strangers = database::read(pool, || {
+        async |connection: &mut PgConnection| {
+            db::strangers(connection, first_id, end.last_id, end.as_of_epoch_us).await
+        }
     })
     .await
     .context("the read model cannot be read")?;
@@ -129,8 +132,8 @@ async fn read_checksums(pool: &database::Pool) -> anyhow::Result<Comparison> {
 
 async fn difference(pool: &database::Pool, write_model: RangeChecksum) -> anyhow::Result<Option<Difference>> {
     let (from_id, to_id) = (write_model.from_id, write_model.to_id);
-    let read_model = with_connection(pool, async |connection| {
-        db::checksum(connection, from_id, to_id).await
+    let read_model = database::read(pool, || {
+        async |connection: &mut PgConnection| db::checksum(connection, from_id, to_id).await
     })
     .await
     .with_context(|| format!("ids {from_id} to {to_id} of the read model cannot be read"))?;

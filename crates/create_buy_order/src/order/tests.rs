@@ -121,7 +121,7 @@ fn equal_drafts_of_one_batch_are_one_order() {
         admitted,
         [
             Admission::New,
-            Admission::Known,
+            Admission::Decided,
             Admission::SameAs(0),
             Admission::SameAs(0)
         ]
@@ -132,6 +132,6 @@ fn equal_drafts_of_one_batch_are_one_order() {
 fn a_repeat_is_known_even_when_the_book_is_full() {
     assert_eq!(
         admit(&[draft(1, 1), draft(2, 1)], CAP, |place| place == 0),
-        [Admission::Known, Admission::OverCap]
+        [Admission::Decided, Admission::OverCap]
     );
 }

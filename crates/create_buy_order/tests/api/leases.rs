@@ -67,13 +67,8 @@ async fn a_relay_that_was_frozen_with_a_claim_publishes_nothing_of_what_another_
     assert!(claimed.elapsed() < TAKEN_OVER_WITHIN, "{:?}", claimed.elapsed());
     assert_eq!(ready(&channel, "buy_order").await?, 1);
 
-    // An event that a third relay seems to hold: the late one must not give it back either.
-    sqlx::query(
-        "INSERT INTO outbox OVERRIDING SYSTEM VALUE SELECT 1, id, null, now(), now() + interval '1 hour' FROM buy_order
-         ON CONFLICT DO NOTHING",
-    )
-    .execute(pool)
-    .await?;
+    // An event that a third relay holds, and goes on holding: the late one must not give it back either.
+    let third = ThirdRelay::holds_an_event(pool).await?;
     cluster.resume(Service::CreateBuyOrder)?;
     wait_until("the late relay finds that its lease is over", LIMIT, async || {
         let lines = cluster.output(Service::CreateBuyOrder);
@@ -88,6 +83,86 @@ async fn a_relay_that_was_frozen_with_a_claim_publishes_nothing_of_what_another_
     })
     .await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2, "each once");
+    third.still_holds_it().await
+}
+
+/// A claim that is renewed in time, for as long as nobody else changes it.
+struct ThirdRelay(tokio::task::JoinHandle<anyhow::Result<()>>);
+
+impl ThirdRelay {
+    async fn holds_an_event(pool: &sqlx::PgPool) -> anyhow::Result<Self> {
+        let mut until: String = sqlx::query_scalar(
+            "INSERT INTO outbox (id, buy_order_id, claimed_until) OVERRIDING SYSTEM VALUE
+             SELECT 1, id, now() + interval '8 seconds' FROM buy_order RETURNING claimed_until::text",
+        )
+        .fetch_one(pool)
+        .await?;
+        let pool = pool.clone();
+        Ok(Self(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                until = sqlx::query_scalar(
+                    "UPDATE outbox SET claimed_until = now() + interval '8 seconds'
+                     WHERE id = 1 AND claimed_until = $1::timestamptz RETURNING claimed_until::text",
+                )
+                .bind(until)
+                .fetch_one(&pool)
+                .await?;
+            }
+        })))
+    }
+
+    async fn still_holds_it(self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.0.is_finished(), "its claim was changed: {:?}", self.0.await);
+        self.0.abort();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn after_the_databases_clock_was_set_back_what_was_claimed_is_published_within_seconds()
+-> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    outbox_empties(&cluster).await?;
+    // What is left of a relay that claimed an event, and died, before the clock went back by ten minutes.
+    sqlx::query(
+        "INSERT INTO outbox (buy_order_id, created_at, claimed_until)
+         SELECT id, now() + interval '10 minutes', now() + interval '10 minutes 5 seconds' FROM buy_order",
+    )
+    .execute(cluster.write_model())
+    .await?;
+    let set_back = Instant::now();
+    outbox_empties(&cluster).await?;
+    assert!(set_back.elapsed() < TAKEN_OVER_WITHIN, "{:?}", set_back.elapsed());
+    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_age_of_an_event_from_the_future_is_how_long_it_was_seen_to_wait() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    let nobody = cluster::PortLease::take()?.port().to_string();
+    cluster.set_env(Service::CreateBuyOrder, "Q_PORT", &nobody);
+    cluster.stop(Service::CreateBuyOrder).await?;
+    cluster.start_service(Service::CreateBuyOrder).await?;
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    // As it looks once the clock of the database went back.
+    sqlx::query("UPDATE outbox SET created_at = now() + interval '10 minutes'")
+        .execute(cluster.write_model())
+        .await?;
+    let mut ages = Vec::new();
+    wait_until("the age grows", LIMIT, async || {
+        let url = cluster.url(Service::CreateBuyOrder) + "/metrics";
+        let shown = cluster.http().get(url).send().await?.text().await?;
+        let age = shown
+            .lines()
+            .find_map(|line| line.strip_prefix("outbox_oldest_age_seconds "));
+        ages.extend(age.map(str::parse::<f64>).transpose()?);
+        Ok(ages.last().is_some_and(|age| *age > 4.0))
+    })
+    .await?;
+    assert!(ages.iter().all(|age| (0.0..60.0).contains(age)), "{ages:?}");
     Ok(())
 }
 

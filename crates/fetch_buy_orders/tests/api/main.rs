@@ -5,5 +5,6 @@ mod common_routes;
 mod configuration;
 mod faults;
 mod plan;
+mod sessions;
 mod support;
 mod walking;

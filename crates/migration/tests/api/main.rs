@@ -4,5 +4,6 @@
 mod applying;
 mod configuration;
 mod read_model;
+mod read_only;
 mod support;
 mod write_model;

@@ -1,0 +1,143 @@
+//! What an operator does to the sessions of the service, or takes from its role, and mends again: never a fault of ours.
+
+use std::time::Duration;
+
+use cluster::{Cluster, Options, Service, wait_until};
+use sqlx::AssertSqlSafe;
+
+use super::{buy, count, new_key, order_desk};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An order desk whose service has a role of its own, which owns nothing.
+async fn order_desk_with_a_role() -> anyhow::Result<(Cluster, String)> {
+    let cluster = Cluster::start(Options::only(&[Service::BtcPrice])).await?;
+    let role = cluster.addresses().write_model.name.replace("test_", "role_");
+    operate(&cluster, &format!("CREATE ROLE {role} LOGIN PASSWORD 'first'")).await?;
+    operate(
+        &cluster,
+        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"),
+    )
+    .await?;
+    cluster.set_env(Service::CreateBuyOrder, "WRITE_MODEL_DB_USER", &role);
+    cluster.set_env(Service::CreateBuyOrder, "WRITE_MODEL_DB_PWD", "first");
+    cluster.start_service(Service::CreateBuyOrder).await?;
+    Ok((cluster, role))
+}
+
+async fn operate(cluster: &Cluster, statement: &str) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+        .execute(cluster.write_model())
+        .await?;
+    Ok(())
+}
+
+/// Ends every session of the service, and waits until they are gone.
+async fn end_sessions(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut connection = cluster.write_model().acquire().await?;
+    let ended: Vec<i32> = sqlx::query_scalar(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name <> 'migration' AND pid <> pg_backend_pid()",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid")
+        .bind(&ended)
+        .execute(&mut *connection)
+        .await?;
+    anyhow::ensure!(!ended.is_empty(), "the service has no session");
+    wait_until("the sessions are gone", LIMIT, async || {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)")
+            .bind(&ended)
+            .fetch_one(&mut *connection)
+            .await?;
+        Ok(left == 0)
+    })
+    .await
+}
+
+async fn readiness(cluster: &Cluster) -> anyhow::Result<u16> {
+    let url = cluster.url(Service::CreateBuyOrder) + "/readyz";
+    Ok(cluster.http().get(url).send().await?.status().as_u16())
+}
+
+async fn orders_are_refused_for_now(cluster: &Cluster) -> anyhow::Result<()> {
+    let refused = buy(cluster, "USD", "1", &new_key()).await?;
+    assert_eq!(
+        (refused.status, refused.retry_after.is_some()),
+        (503, true),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+async fn orders_are_accepted_again(cluster: &Cluster) -> anyhow::Result<()> {
+    wait_until("orders are accepted again", LIMIT, async || {
+        Ok(buy(cluster, "USD", "1", &new_key()).await?.status == 200)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn while_the_password_of_the_role_is_another_orders_are_503_and_so_is_readiness() -> anyhow::Result<()>
+{
+    let (cluster, role) = order_desk_with_a_role().await?;
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    operate(&cluster, &format!("ALTER ROLE {role} PASSWORD 'second'")).await?;
+    end_sessions(&cluster).await?;
+    for _ in 0..3 {
+        orders_are_refused_for_now(&cluster).await?;
+    }
+    wait_until("readiness says the same", LIMIT, async || {
+        Ok(readiness(&cluster).await? == 503)
+    })
+    .await?;
+
+    operate(&cluster, &format!("ALTER ROLE {role} PASSWORD 'first'")).await?;
+    orders_are_accepted_again(&cluster).await
+}
+
+#[tokio::test]
+async fn while_the_role_lacks_a_privilege_orders_are_503() -> anyhow::Result<()> {
+    let (cluster, role) = order_desk_with_a_role().await?;
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    for privilege in [
+        "SELECT ON buy_order",
+        "INSERT ON outbox",
+        "UPDATE ON buy_order_running_total",
+    ] {
+        operate(&cluster, &format!("REVOKE {privilege} FROM {role}")).await?;
+        orders_are_refused_for_now(&cluster).await?;
+        operate(&cluster, &format!("GRANT {privilege} TO {role}")).await?;
+        orders_are_accepted_again(&cluster).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_order_whose_session_was_ended_meanwhile_is_written_on_another_one() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    for orders in 1..=5 {
+        let key = new_key();
+        let accepted = buy(&cluster, "USD", "1", &key).await?;
+        assert_eq!((accepted.status, accepted.replayed), (200, false), "{accepted:?}");
+        end_sessions(&cluster).await?;
+        // The look-up comes upon the dead session first.
+        let repeat = buy(&cluster, "USD", "1", &key).await?;
+        assert_eq!((repeat.status, &repeat.body), (200, &accepted.body));
+        assert_eq!(count(&cluster, "buy_order").await?, orders);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_order_after_a_migration_that_outdated_the_kept_plans_is_written() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    for scale in ["21, 8", "22, 8"] {
+        assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+        let change = format!("ALTER TABLE buy_order ALTER COLUMN btc_rate TYPE numeric({scale})");
+        operate(&cluster, &change).await?;
+        let accepted = buy(&cluster, "USD", "1", &new_key()).await?;
+        assert_eq!(accepted.status, 200, "{accepted:?}");
+    }
+    Ok(())
+}
