@@ -14,9 +14,11 @@ use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
 
 use super::{Error, topology, within};
-use crate::endpoints;
+use crate::{endpoints, net};
 
-/// A broker that is reachable connects within milliseconds; more than this is a broker that hangs.
+/// Each address of the broker's name gets so long: a packet that was lost is sent again within the first second.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
+/// A broker that is reachable answers within milliseconds; more than this is a broker that hangs.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// A peer that is silent for two of these is gone; without it a cut cable would go unnoticed for ever.
@@ -62,8 +64,7 @@ impl Session {
     /// # Errors
     /// When the broker is away, refuses the login, hangs, or has other ideas about the topology.
     pub async fn open(queue: &endpoints::Queue, name: &str) -> Result<Self, Error> {
-        let address = (queue.host.as_str(), queue.port);
-        let stream = within(CONNECT_LIMIT, "connect", TcpStream::connect(address)).await?;
+        let stream = net::connect(&queue.host, queue.port, ADDRESS_LIMIT).await?;
         let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
         let log_in = log_in(stream, uri(queue), name);
         let session = Self {

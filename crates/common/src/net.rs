@@ -1,0 +1,142 @@
+//! TCP connections to what a service needs: every address of a name is tried, and one that has died is noticed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+/// A connection that is idle for so long is probed. Middleboxes forget idle ones after minutes.
+const PROBED_AFTER: Duration = Duration::from_secs(10);
+
+/// From one probe to the next.
+const PROBED_EVERY: Duration = Duration::from_secs(5);
+
+/// A peer that acknowledges neither a probe nor what was sent for so long is gone. With [`PROBED_AFTER`] it stays below the 30 s within which
+/// everything works again after an outage.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+
+/// Connects to a host by its name or address. A name may have several addresses: each gets the time `limit`, in the order of the resolver,
+/// and so does the resolver. The connection is watched by [`watch`].
+///
+/// # Errors
+/// When the name has no address, or none of them can be reached: then each is named with its reason.
+pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let addresses = in_time(limit, lookup_host((host, port))).await?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    connect_to_one_of(&addresses, limit).await
+}
+
+/// Connects to the first of these addresses that answers within `limit`.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to_one_of(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let mut failures = Vec::with_capacity(addresses.len());
+    let mut kind = io::ErrorKind::NotFound;
+    for address in addresses {
+        match in_time(limit, TcpStream::connect(address)).await {
+            Ok(stream) => {
+                watch(&stream)?;
+                return Ok(stream);
+            }
+            Err(error) => {
+                kind = error.kind();
+                failures.push(format!("{address}: {error}"));
+            }
+        }
+    }
+    if failures.is_empty() {
+        failures.push("the name has no address".to_owned());
+    }
+    Err(io::Error::new(kind, failures.join("; ")))
+}
+
+/// Has the kernel end this connection when its peer is gone, also while nothing is sent: else a cut cable, or a middlebox that has forgotten
+/// the connection, goes unnoticed for a quarter of an hour, or for ever.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn watch(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    let probes = TcpKeepalive::new()
+        .with_time(PROBED_AFTER)
+        .with_interval(PROBED_EVERY);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(GIVEN_UP_AFTER))
+}
+
+async fn in_time<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, future).await.unwrap_or_else(|_| {
+        let text = format!("no answer within {} s", limit.as_secs_f32());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::time::Instant;
+
+    use socket2::{Domain, Socket, Type};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(500);
+
+    /// A host that answers nothing: the queue of its listener is full, so that the kernel drops what else comes. It lives as long as what is
+    /// returned.
+    async fn silent_address() -> (SocketAddr, Vec<TcpStream>, Socket) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(LIMIT, TcpStream::connect(address)).await {
+            waiting.push(stream);
+        }
+        (address, waiting, listener)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_costs_its_limit_and_the_next_one_is_tried() {
+        let (silent, _waiting, _listener) = silent_address().await;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let begun = Instant::now();
+        let stream = connect_to_one_of(&[silent, good], LIMIT).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good);
+        assert!(begun.elapsed() >= LIMIT && begun.elapsed() < 4 * LIMIT);
+    }
+
+    #[tokio::test]
+    async fn where_no_address_answers_each_is_named_with_its_reason() {
+        let (silent, _waiting, _listener) = silent_address().await;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let closed = listener.local_addr().unwrap();
+        drop(listener);
+        let error = connect_to_one_of(&[silent, closed], LIMIT).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("{silent}: no answer within 0.5 s")),
+            "{text}"
+        );
+        assert!(text.contains(&format!("{closed}: Connection refused")), "{text}");
+        assert!(connect_to_one_of(&[], LIMIT).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_probed_and_given_up_within_half_a_minute() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("localhost", port, LIMIT).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let noticed = socket.tcp_keepalive_time().unwrap() + socket.tcp_user_timeout().unwrap().unwrap();
+        assert!(noticed < Duration::from_secs(30), "{noticed:?}");
+    }
+}
