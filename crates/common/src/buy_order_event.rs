@@ -1,17 +1,19 @@
 //! The message on the queue: an order was created.
 //!
 //! Read more liberally than written: the Python system that this one is a port of may send its decimals as JSON numbers, and those are
-//! taken by their digits, never through a float. Fields that are not known are ignored.
+//! taken by their digits, never through a float. Fields that are not known are ignored. What no order can be, and no client could be shown,
+//! is refused, whoever sent it: no value of a message may make the reader panic, because the message would come again.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use crate::money::{BtcAmount, BtcRate, FiatAmount};
@@ -27,8 +29,10 @@ pub const CONTENT_TYPE: &str = "application/json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuyOrderCreated {
     /// `buy_order.id` of the write model.
+    #[serde(deserialize_with = "read_id")]
     pub id: i64,
     /// `client.id` of the write model.
+    #[serde(deserialize_with = "read_id")]
     pub client_id: i64,
     /// The id that clients see.
     pub external_id: Uuid,
@@ -36,6 +40,7 @@ pub struct BuyOrderCreated {
     #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
     pub created_at: OffsetDateTime,
     /// `currency.id` of the write model.
+    #[serde(deserialize_with = "read_id")]
     pub currency_id: i64,
     /// ISO 4217: three capitals. Which currencies there are is the write model's business, so this is not an enumeration.
     #[serde(deserialize_with = "read_iso3")]
@@ -77,20 +82,20 @@ where
 
 /// Moves the point of `1.5e-3` as its exponent says: `0.0015`. Python writes small numbers that way. No digit is lost or rounded.
 fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
-    /// Far beyond any column, and no reason to build a long text for a hostile exponent.
-    const LARGEST_EXPONENT: i32 = 40;
+    /// The most that a decimal can have; far beyond any column, and no reason to build a long text for a hostile exponent.
+    const LARGEST_EXPONENT: u32 = 28;
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
         return Some(Cow::Borrowed(text));
     };
     let exponent: i32 = exponent
         .parse()
         .ok()
-        .filter(|exponent: &i32| exponent.abs() <= LARGEST_EXPONENT)?;
+        .filter(|exponent: &i32| exponent.unsigned_abs() <= LARGEST_EXPONENT)?;
     let (sign, unsigned) = mantissa
         .strip_prefix('-')
         .map_or(("", mantissa), |unsigned| ("-", unsigned));
     let (integer, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    let shift = usize::try_from(exponent.abs()).ok()?;
+    let shift = usize::try_from(exponent.unsigned_abs()).ok()?;
     let moved = if exponent < 0 {
         let digits = format!("{}{integer}{fraction}", "0".repeat(shift));
         // What was the integer part, padded, now has its last `shift` digits behind the point.
@@ -115,14 +120,28 @@ fn write_time<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::
     serializer.serialize_str(&rfc3339_micros(*time))
 }
 
-/// Reads RFC 3339 with any offset, and cuts to microseconds, so that the value survives PostgreSQL.
+/// Reads RFC 3339 with any offset, and cuts to microseconds, so that the value survives PostgreSQL. Of the years of orders only: RFC 3339 has
+/// no way to write a year before 0 or after 9999, and an offset may lead there.
 fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+    const YEARS: RangeInclusive<i32> = 1970..=9999;
     let text: Cow<'de, str> = Deserialize::deserialize(deserializer)?;
-    let time = OffsetDateTime::parse(&text, &Rfc3339)
-        .map_err(D::Error::custom)?
-        .to_offset(time::UtcOffset::UTC);
+    let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
+    let time = time
+        .checked_to_offset(UtcOffset::UTC)
+        .filter(|time| YEARS.contains(&time.year()))
+        .ok_or_else(|| D::Error::custom(format_args!("not in the years 1970 to 9999: {text:?}")))?;
     time.replace_microsecond(time.microsecond())
         .map_err(D::Error::custom)
+}
+
+/// An id that a database has drawn: from 1 on.
+fn read_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let id: i64 = Deserialize::deserialize(deserializer)?;
+    if id >= 1 {
+        Ok(id)
+    } else {
+        Err(D::Error::custom(format_args!("not an id: {id}")))
+    }
 }
 
 fn read_iso3<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -133,6 +152,9 @@ fn read_iso3<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
         Err(D::Error::custom(format_args!("not an ISO 4217 code: {text:?}")))
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -244,7 +266,11 @@ mod tests {
             (r#""123.45""#, r#""123.456""#),
             (r#""123.45""#, r#""0""#),
             (r#""123.45""#, "-1"),
-            (r#""123.45""#, "1e41"),
+            (r#""123.45""#, "1e29"),
+            (r#""123.45""#, "1e-29"),
+            (r#""123.45""#, "1e2147483647"),
+            (r#""123.45""#, "1e-2147483648"),
+            (r#""123.45""#, r#""1e-2147483648""#),
             (r#""123.45""#, "1e-99999999999"),
             (r#""123.45""#, r#""e5""#),
             (r#""123.45""#, r#""1e""#),
@@ -258,6 +284,15 @@ mod tests {
             (r#""id":1"#, r#""id":1.5"#),
             (r#""id":1"#, r#""id":9223372036854775808"#),
             (r#""id":1,"#, ""),
+            (r#""id":1"#, r#""id":0"#),
+            (r#""client_id":1"#, r#""client_id":-9223372036854775808"#),
+            (r#""currency_id":1"#, r#""currency_id":0"#),
+            ("2026-11-23T15:37:32.531853Z", "9999-12-31T23:59:59-01:00"),
+            ("2026-11-23T15:37:32.531853Z", "0000-01-01T00:00:00+01:00"),
+            ("2026-11-23T15:37:32.531853Z", "0001-01-01T00:00:00Z"),
+            ("2026-11-23T15:37:32.531853Z", "1970-01-01T00:59:59+01:00"),
+            ("2026-11-23T15:37:32.531853Z", "-001-01-01T00:00:00Z"),
+            ("2026-11-23T15:37:32.531853Z", "9999-12-31T23:59:60-23:59"),
             (
                 r#""2026-11-23T15:37:32.531853Z""#,
                 r#""2026-11-23T15:37:32.531853""#,

@@ -7,11 +7,13 @@ use time::{OffsetDateTime, UtcOffset};
 const RFC_3339_MICROSECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
-/// For example `2026-11-23T15:37:32.531853Z`: RFC 3339, always with six decimals.
+/// For example `2026-11-23T15:37:32.531853Z`: RFC 3339, always with six decimals. A time that is beyond the year 9999 in UTC, but not in its own
+/// offset, is written in that, as if it were UTC: hours off, and no panic. Whatever reads times of others refuses it before.
 #[must_use]
 pub fn rfc3339_micros(time: OffsetDateTime) -> String {
     // Formatting fails only where a component is missing, and a time with an offset has them all.
-    time.to_offset(UtcOffset::UTC)
+    time.checked_to_offset(UtcOffset::UTC)
+        .unwrap_or(time)
         .format(RFC_3339_MICROSECONDS)
         .unwrap_or_default()
 }
@@ -31,5 +33,11 @@ mod tests {
             rfc3339_micros(datetime!(2026-11-23 15:37:32.531853999 UTC)),
             "2026-11-23T15:37:32.531853Z"
         );
+    }
+
+    #[test]
+    fn the_last_hour_that_can_be_written_is_no_panic() {
+        let text = rfc3339_micros(datetime!(9999-12-31 23:59:59 -1));
+        assert!(text.starts_with("9999-12-31T23:59:59"), "{text}");
     }
 }

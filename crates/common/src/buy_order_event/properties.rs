@@ -1,0 +1,171 @@
+//! Whatever is sent, the reader does not panic, and what it takes could be shown to clients.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+
+use super::{BuyOrderCreated, rfc3339_micros};
+
+const FIELDS: [(&str, &str); 9] = [
+    ("id", "1"),
+    ("client_id", "1"),
+    ("external_id", r#""3b14efb6-041f-4d31-b35a-37c82333af36""#),
+    ("created_at", r#""2026-11-23T15:37:32.531853Z""#),
+    ("currency_id", "1"),
+    ("currency_iso3", r#""USD""#),
+    ("currency_amount", r#""123.45""#),
+    ("btc_rate", r#""48478.88000000""#),
+    ("btc_amount", r#""0.00254647""#),
+];
+
+/// Numbers as JSON writes them, near every bound that there is, and far beyond.
+fn number() -> impl Strategy<Value = String> {
+    let exponent = prop_oneof![
+        Just(i64::from(i32::MIN)),
+        Just(i64::from(i32::MAX)),
+        Just(i64::MIN),
+        -45_i64..45,
+        any::<i64>()
+    ];
+    prop_oneof![
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<u128>().prop_map(|number| number.to_string()),
+        (any::<bool>(), "[0-9]{1,45}", "[0-9]{1,45}").prop_map(|(negative, integer, fraction)| {
+            let integer = integer.trim_start_matches('0');
+            let integer = if integer.is_empty() { "0" } else { integer };
+            format!("{}{integer}.{fraction}", if negative { "-" } else { "" })
+        }),
+        ("-?[1-9](\\.[0-9]{1,30})?[eE]", exponent)
+            .prop_map(|(mantissa, exponent)| format!("{mantissa}{exponent}")),
+    ]
+}
+
+/// Times in RFC 3339's form, most of them possible, some beyond what the form can write.
+fn time() -> impl Strategy<Value = String> {
+    let year = prop_oneof![Just(0), Just(1969), Just(1970), Just(9999), 0..10_000];
+    let offset = prop_oneof![
+        Just("Z".to_owned()),
+        ("[+-]", 0..25, 0..61).prop_map(|(sign, hours, minutes)| format!("{sign}{hours:02}:{minutes:02}"))
+    ];
+    let day = (
+        prop_oneof![Just(1), Just(12), 0..14],
+        prop_oneof![Just(1), Just(31), 0..33],
+    );
+    let clock = (
+        prop_oneof![Just(0), Just(23), 0..25],
+        prop_oneof![Just(0), Just(59), 0..61],
+        prop_oneof![Just(0), Just(60), 0..62],
+    );
+    (year, day, clock, "(\\.[0-9]{1,12})?", offset).prop_map(
+        |(year, (month, day), (hour, minute, second), fraction, offset)| {
+            format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{offset}")
+        },
+    )
+}
+
+/// A value of JSON.
+fn value() -> impl Strategy<Value = String> {
+    let quoted = |text: String| Value::String(text).to_string();
+    prop_oneof![
+        4 => number(),
+        2 => number().prop_map(quoted),
+        4 => time().prop_map(quoted),
+        1 => any::<String>().prop_map(quoted),
+        1 => "[A-Z]{3}".prop_map(quoted),
+        1 => "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}".prop_map(quoted),
+        1 => prop_oneof![Just("null"), Just("true"), Just("[]"), Just("{}"), Just("[1,[2]]")].prop_map(str::to_owned),
+    ]
+}
+
+fn message(changes: &[(usize, String)]) -> String {
+    let mut fields = FIELDS.map(|(name, value)| (name, value.to_owned()));
+    for (place, value) in changes {
+        fields[place % FIELDS.len()].1.clone_from(value);
+    }
+    let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
+    format!("{{{}}}", fields.join(","))
+}
+
+/// What the columns of the read model and the answers of `fetch_buy_orders` can hold.
+fn check_that_it_can_be_shown(event: &BuyOrderCreated) -> Result<(), TestCaseError> {
+    prop_assert!(event.id >= 1 && event.client_id >= 1 && event.currency_id >= 1);
+    prop_assert!((1970..=9999).contains(&event.created_at.year()));
+    prop_assert!(event.created_at.offset().is_utc() && event.created_at.nanosecond() % 1000 == 0);
+    prop_assert_eq!(
+        rfc3339_micros(event.created_at).len(),
+        "2026-11-23T15:37:32.531853Z".len()
+    );
+    prop_assert!(
+        event.currency_iso3.len() == 3 && event.currency_iso3.bytes().all(|byte| byte.is_ascii_uppercase())
+    );
+    for (text, integer_digits, decimals) in [
+        (event.currency_amount.to_string(), 10, 2),
+        (event.btc_rate.to_string(), 12, 8),
+        (event.btc_amount.to_string(), 3, 8),
+    ] {
+        let (integer, fraction) = text.split_once('.').unwrap_or_default();
+        prop_assert!(
+            (1..=integer_digits).contains(&integer.len()) && fraction.len() == decimals,
+            "{}",
+            text
+        );
+        prop_assert!(
+            text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) && !text.starts_with('-'),
+            "{}",
+            text
+        );
+    }
+    let written = serde_json::to_string(event).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let read: Option<BuyOrderCreated> = serde_json::from_str(&written).ok();
+    prop_assert_eq!(read.as_ref(), Some(event));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(body in vec(any::<u8>(), 0..300)) {
+        let _ = serde_json::from_slice::<BuyOrderCreated>(&body);
+    }
+
+    #[test]
+    fn no_values_make_the_reader_panic_and_what_is_taken_can_be_shown(changes in vec((0..FIELDS.len(), value()), 1..3)) {
+        if let Ok(event) = serde_json::from_str::<BuyOrderCreated>(&message(&changes)) {
+            check_that_it_can_be_shown(&event)?;
+        }
+    }
+
+    #[test]
+    fn every_decimal_and_every_time_is_read_or_refused(number in number(), time in time(), place in 6..9_usize) {
+        let time = Value::String(time).to_string();
+        for changes in [vec![(place, number)], vec![(3, time)]] {
+            if let Ok(event) = serde_json::from_str::<BuyOrderCreated>(&message(&changes)) {
+                check_that_it_can_be_shown(&event)?;
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_cut_or_changed_anywhere_is_read_or_refused(place in 0..300_usize, byte in any::<u8>(), cut in any::<bool>()) {
+        let mut body = message(&[]).into_bytes();
+        let place = place % body.len();
+        if cut {
+            body.truncate(place);
+        } else {
+            body[place] = byte;
+        }
+        if let Ok(event) = serde_json::from_slice::<BuyOrderCreated>(&body) {
+            check_that_it_can_be_shown(&event)?;
+        }
+    }
+
+    #[test]
+    fn other_shapes_are_refused(fields in vec(("[a-z_0-9]{0,20}", value()), 0..12)) {
+        let mut object = Map::new();
+        for (name, value) in fields {
+            object.insert(name, serde_json::from_str(&value).unwrap_or_default());
+        }
+        prop_assert!(serde_json::from_str::<BuyOrderCreated>(&Value::Object(object).to_string()).is_err());
+    }
+}
