@@ -186,6 +186,12 @@ wait_until_healthy() {
     fail "not healthy within $HEALTHY_WITHIN_S s: ${waiting:-the entry}. The last log lines of all containers are above."
 }
 
+# database_url PREFIX: the database on this machine, for a client of PostgreSQL.
+database_url() {
+    printf 'postgres://%s:%s@127.0.0.1:%s/%s' "$(url_part "$(setting "$1_POSTGRES_USER")")" "$(url_part "$(setting "$1_POSTGRES_PASSWORD")")" \
+        "$(setting "$1_DB_EXT_PORT")" "$(url_part "$(setting "$1_POSTGRES_DB")")"
+}
+
 introduce_docker() {
     local create fetch
     create=http://127.0.0.1:$(setting CREATE_BUY_ORDER_EXT_PORT)
@@ -197,8 +203,8 @@ The cluster is healthy. Prices come from: $prices
   create_buy_order   $create/docs
   fetch_buy_orders   $fetch/docs
   RabbitMQ           http://127.0.0.1:$(setting Q_EXT_ADMIN_PORT)   user $(setting Q_USER), password $(setting Q_PWD)
-  write model        postgres://$(setting WRITE_MODEL_POSTGRES_USER):$(setting WRITE_MODEL_POSTGRES_PASSWORD)@127.0.0.1:$(setting WRITE_MODEL_DB_EXT_PORT)/$(setting WRITE_MODEL_POSTGRES_DB)
-  read model         postgres://$(setting READ_MODEL_POSTGRES_USER):$(setting READ_MODEL_POSTGRES_PASSWORD)@127.0.0.1:$(setting READ_MODEL_DB_EXT_PORT)/$(setting READ_MODEL_POSTGRES_DB)
+  write model        $(database_url WRITE_MODEL)
+  read model         $(database_url READ_MODEL)
   logs               scripts/compose.sh logs
 
 Try it:

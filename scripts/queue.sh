@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
 # Asks RabbitMQ's management API of the cluster that ./run.sh started, for example:  scripts/queue.sh 'queues?columns=name,messages'
+#
+#   scripts/queue.sh RESOURCE [METHOD [JSON]]      in RESOURCE, {vhost} and {user} stand for Q_VHOST and Q_USER
 set -euo pipefail
 # shellcheck source=scripts/settings.sh
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
-if [ $# -ne 1 ]; then
-    sed -n '2s/^# //p' "$0" >&2
+if [ $# -lt 1 ] || [ $# -gt 3 ]; then
+    sed -n '2,4s/^# *//p' "$0" >&2
     exit 2
 fi
-# From a file: arguments can be read by everybody on the machine.
-curl --silent --show-error --fail --max-time 30 --noproxy '*' "http://127.0.0.1:$(setting Q_EXT_ADMIN_PORT)/api/$1" \
-    --config <(printf 'user = "%s:%s"\n' "$(setting Q_USER)" "$(setting Q_PWD)")
+resource=${1//'{vhost}'/$(url_part "$(setting Q_VHOST)")}
+resource=${resource//'{user}'/$(url_part "$(setting Q_USER)")}
+# In quotes of curl's configuration file.
+login=$(setting Q_USER):$(setting Q_PWD)
+login=${login//\\/\\\\}
+login=${login//\"/\\\"}
+# From a file: arguments can be read by everybody on the machine. Braces and brackets mean nothing in a resource.
+curl --silent --show-error --fail --max-time 30 --noproxy '*' --globoff "http://127.0.0.1:$(setting Q_EXT_ADMIN_PORT)/api/$resource" \
+    --request "${2:-GET}" --header 'Content-Type: application/json' ${3:+--data "$3"} --config <(printf 'user = "%s"\n' "$login")
 echo

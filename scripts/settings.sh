@@ -2,18 +2,36 @@
 # Sourced: the settings of the deployment, as Compose reads them.
 
 # setting NAME: from the environment, else from .env, where the last line of a name counts, quotes around a value are no part of it,
-# and neither is a comment after it.
+# and neither is a comment after it. What the Composes read differently is refused by `cluster run`, which reads by the same rules.
 setting() {
     if [ -n "${!1+set}" ]; then
         printf '%s' "${!1}"
         return
     fi
-    local value
-    value=$(sed -nE "/^ *(export +)?$1 *=/ {
-        s/^[^=]*= *//
-        /^[\"']/! s/( +#.*| *)\$//
-        s/^\"([^\"]*)\".*|^'([^']*)'.*/\1\2/
-        p
-    }" "$(dirname "${BASH_SOURCE[0]}")/../.env" | tail -n 1)
+    local line value='' pattern="^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*(.*)$"
+    while IFS= read -r line || [ -n "$line" ]; do
+        [[ $line == *"$1"* && $line =~ $pattern ]] && value=${BASH_REMATCH[2]}
+    done <"$(dirname "${BASH_SOURCE[0]}")/../.env"
+    local single="^'(([^'\\\\]|\\\\'|\\\\[^'])*)'" double='^"([^"]*)"'
+    if [[ $value =~ $single ]]; then
+        value=${BASH_REMATCH[1]//\\\'/\'}
+    elif [[ $value =~ $double ]]; then
+        value=${BASH_REMATCH[1]}
+    else
+        value=${value%%" #"*}
+        value=${value%"${value##*[![:space:]]}"}
+    fi
     printf '%s' "$value"
+}
+
+# url_part TEXT: with every character escaped that may mean something in a URL.
+url_part() {
+    local LC_ALL=C text=$1 index character
+    for ((index = 0; index < ${#text}; index++)); do
+        character=${text:index:1}
+        case $character in
+        [a-zA-Z0-9._~-]) printf '%s' "$character" ;;
+        *) printf '%%%02X' "'$character" ;;
+        esac
+    done
 }

@@ -44,17 +44,10 @@ impl Endpoint {
         Url::parse(&format!("http://localhost{text}")).is_ok_and(|url| url.path() == text)
     }
 
-    /// Whether a URL takes this text as its host, and nothing else in it.
-    #[must_use]
-    pub fn is_host(text: &str) -> bool {
-        let lower_case = text.to_ascii_lowercase();
-        Url::parse(&format!("http://{lower_case}/")).is_ok_and(|url| url.host_str() == Some(&lower_case))
-    }
-
     /// `coinbase` or `simulator`, derived from the host that is asked, so that it cannot say otherwise.
     #[must_use]
     pub fn source(&self) -> &'static str {
-        let host = self.peer.host.to_ascii_lowercase();
+        let host = self.peer.host.to_string();
         let host = host.trim_end_matches('.');
         if host == "coinbase.com" || host.ends_with(".coinbase.com") {
             "coinbase"
@@ -223,6 +216,7 @@ fn beginning(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use common::endpoints::Peer;
+    use common::env::Env;
     use common::money::Currency;
 
     use super::{Endpoint, PriceError, judge};
@@ -315,12 +309,8 @@ mod tests {
     #[test]
     fn only_coinbase_itself_is_called_coinbase() {
         let source = |host: &str| {
-            let peer = Peer {
-                protocol: "https".to_owned(),
-                host: host.to_owned(),
-                port: 443,
-            };
-            Endpoint::new(peer, "/v2/prices").source()
+            let mut env = Env::from_pairs([("CB_HOST", host), ("CB_PORT", "443")]);
+            Endpoint::new(Peer::from_env(&mut env, "CB"), "/v2/prices").source()
         };
         for host in [
             "coinbase.com",

@@ -51,12 +51,6 @@ fn endpoint(env: &mut Env) -> Endpoint {
             "CB_PATH is malformed: {path:?} is not a plain path that begins with a slash"
         ));
     }
-    if !peer.host.is_empty() && !Endpoint::is_host(&peer.host) {
-        env.fault(format!(
-            "CB_HOST is malformed: {:?} is not a host name",
-            peer.host
-        ));
-    }
     Endpoint::new(peer, &path)
 }
 
@@ -96,6 +90,15 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_address_of_the_provider_is_a_host() -> anyhow::Result<()> {
+        for host in ["::1", "[::1]"] {
+            let config = read(&[("CB_HOST", host)])?;
+            assert_eq!(config.coinbase.to_string(), "https://[::1]:443/v2/prices");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn an_empty_environment_names_all_that_is_missing() {
         let mut env = Env::from_pairs::<String, String>([]);
         let config = Config::from_env(&mut env);
@@ -122,6 +125,7 @@ mod tests {
             ("CB_HOST", "elsewhere.test/@coinbase.com"),
             ("CB_HOST", "user@coinbase.com"),
             ("CB_HOST", "coinbase com"),
+            ("CB_HOST", "fe80::1%eth0"),
             ("CB_PROTOCOL", "ftp"),
         ] {
             let faults = read(&[(name, value)])

@@ -193,10 +193,7 @@ pub(crate) async fn create_vhost(broker: &BrokerAddress) -> anyhow::Result<()> {
     let permissions = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
     let steps = [
         (broker.api("vhosts/{vhost}"), serde_json::json!({})),
-        (
-            broker.api(&format!("permissions/{{vhost}}/{}", broker.user)),
-            permissions,
-        ),
+        (broker.api("permissions/{vhost}/{user}"), permissions),
     ];
     for (url, body) in steps {
         let request = client

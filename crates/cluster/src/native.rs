@@ -2,6 +2,7 @@
 
 mod contract;
 mod detach;
+mod env_file;
 mod folder;
 mod for_tests;
 mod leftovers;

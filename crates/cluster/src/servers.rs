@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Options;
@@ -24,10 +25,6 @@ use temporary::TemporaryFolder;
 
 /// How long a server may take to answer: generous, for machines that are busy with other tests.
 const START_LIMIT: Duration = Duration::from_secs(120);
-
-/// Why a server that answers refuses us: it keeps the credentials of its first start.
-const OTHER_CREDENTIALS: &str =
-    "the stored data was made with other credentials: restore them in .env, or forget the data with --fresh";
 
 /// How a server is set up.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +72,7 @@ impl DatabaseAddress {
             password,
             name,
         } = self;
+        let [user, password, name] = [user, password, name].map(|part| url_part(part));
         format!("postgres://{user}:{password}@{host}:{port}/{name}")
     }
 
@@ -117,22 +115,32 @@ impl BrokerAddress {
             vhost,
             ..
         } = self;
-        format!("amqp://{user}:{password}@{host}:{port}/{}", escaped(vhost))
+        let [user, password, vhost] = [user, password, vhost].map(|part| url_part(part));
+        format!("amqp://{user}:{password}@{host}:{port}/{vhost}")
     }
 
-    /// The address of a management API resource, such as `queues/{vhost}`: `{vhost}` stands for our virtual host.
+    /// The address of a management API resource, such as `permissions/{vhost}/{user}`: these stand for our virtual host and user.
     #[must_use]
     pub fn api(&self, resource: &str) -> String {
         format!(
             "{}/api/{}",
             self.management_url,
-            resource.replace("{vhost}", &escaped(&self.vhost))
+            resource
+                .replace("{vhost}", &url_part(&self.vhost))
+                .replace("{user}", &url_part(&self.user))
         )
     }
 }
 
-fn escaped(vhost: &str) -> String {
-    vhost.replace('/', "%2f")
+/// A text as one part of a URL, whatever its characters.
+pub(crate) fn url_part(text: &str) -> String {
+    // What RFC 3986 calls unreserved stays readable.
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// The addresses of a set of servers.

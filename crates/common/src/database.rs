@@ -89,7 +89,7 @@ fn options(endpoint: &Database) -> PgConnectOptions {
         .port(endpoint.port)
         .database(&endpoint.name)
         .username(&endpoint.user)
-        .password(endpoint.password.expose())
+        .password(&endpoint.password.expose())
         .options(SESSION_SETTINGS)
 }
 

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use crate::env::{Env, Secret};
+use stringprep::saslprep;
+use url::Host;
+
+use crate::env::{Env, Secret, without_brackets};
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
 /// Where a service listens: `SERVICE_HOST`, `SERVICE_PORT`.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// The address to bind, for example `0.0.0.0`.
+    /// The address to bind, for example `0.0.0.0`, or `::` for IPv6 and IPv4.
     pub host: String,
     /// The TCP port; 0 lets the system choose.
     pub port: u16,
@@ -19,7 +22,7 @@ impl Listen {
     /// Reads `SERVICE_HOST` and `SERVICE_PORT`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
-            host: env.string("SERVICE_HOST"),
+            host: without_brackets(&env.host("SERVICE_HOST")),
             port: env.parse("SERVICE_PORT"),
         }
     }
@@ -41,7 +44,7 @@ impl Logging {
     pub fn from_env(env: &mut Env) -> Self {
         const FORWARD_PORT: u16 = 24224;
         Self {
-            host: env.optional("LOGGING_HOST"),
+            host: env.optional_host("LOGGING_HOST").as_ref().map(without_brackets),
             port: env.parse_or("LOGGING_PORT", FORWARD_PORT),
             retry: env.seconds_or("LOGGING_RETRY_S", ONE_SECOND),
         }
@@ -68,13 +71,32 @@ pub struct Database {
 impl Database {
     /// Reads the group whose names begin with `prefix`, for example `WRITE_MODEL_DB`.
     pub fn from_env(env: &mut Env, prefix: &str) -> Self {
-        Self {
-            host: env.string(&format!("{prefix}_HOST")),
+        let database = Self {
+            host: without_brackets(&env.host(&format!("{prefix}_HOST"))),
             port: env.parse(&format!("{prefix}_PORT")),
             name: env.string(&format!("{prefix}_NAME")),
             user: env.string(&format!("{prefix}_USER")),
             password: env.secret(&format!("{prefix}_PWD")),
             retry_wait: env.seconds_or(&format!("{prefix}_RETRY_WAIT_S"), ONE_SECOND),
+        };
+        database.check_login(env, prefix);
+        database
+    }
+
+    /// What sqlx cannot log in with, by SCRAM (RFC 5802): it would try for ever. PostgreSQL itself, and so `psql`, is less strict.
+    fn check_login(&self, env: &mut Env, prefix: &str) {
+        if self.user.contains(',') {
+            env.fault(format!(
+                "{prefix}_USER holds a comma, which separates the parts of a login: choose another name"
+            ));
+        }
+        for (part, text) in [("USER", &self.user), ("PWD", &self.password.expose())] {
+            if saslprep(text).is_err() {
+                env.fault(format!(
+                    "{prefix}_{part} holds a character that a login may not hold (RFC 4013), for example a control character or an emoji: \
+                     choose another"
+                ));
+            }
         }
     }
 }
@@ -102,7 +124,7 @@ impl Queue {
     /// Reads the `Q_…` group.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
-            host: env.string("Q_HOST"),
+            host: without_brackets(&env.host("Q_HOST")),
             port: env.parse("Q_PORT"),
             exchange: env.string_or("Q_EXCHANGE", "pydist"),
             user: env.string("Q_USER"),
@@ -118,8 +140,8 @@ impl Queue {
 pub struct Peer {
     /// `http` or `https`.
     pub protocol: String,
-    /// The host name.
-    pub host: String,
+    /// The host, as a URL has it.
+    pub host: Host,
     /// The TCP port.
     pub port: u16,
 }
@@ -136,7 +158,7 @@ impl Peer {
         }
         Self {
             protocol,
-            host: env.string(&format!("{prefix}_HOST")),
+            host: env.host(&format!("{prefix}_HOST")),
             port: env.parse(&format!("{prefix}_PORT")),
         }
     }
@@ -157,6 +179,15 @@ mod tests {
         let mut env = Env::from_pairs([("X_PROTOCOL", "ftp"), ("X_HOST", "a"), ("X_PORT", "80")]);
         Peer::from_env(&mut env, "X");
         assert!(env.finish(()).is_err());
+    }
+
+    #[test]
+    fn the_url_of_a_peer_has_an_ipv6_address_in_brackets() {
+        for host in ["::1", "[::1]"] {
+            let mut env = Env::from_pairs([("X_HOST", host), ("X_PORT", "80")]);
+            let peer = Peer::from_env(&mut env, "X");
+            assert_eq!(peer.url("/healthcheck"), "http://[::1]:80/healthcheck");
+        }
     }
 
     #[test]

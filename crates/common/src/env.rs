@@ -1,9 +1,14 @@
 //! Configuration from the environment alone (12-factor, III), with every fault named at once.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
+
+use url::Host;
 
 /// A reader of the environment that collects faults instead of stopping at the first.
 ///
@@ -20,16 +25,53 @@ pub struct Env {
 #[error("the environment does not hold a valid configuration:\n  {}", .0.join("\n  "))]
 pub struct ConfigFaults(Vec<String>);
 
-/// A value that never appears in a log: its `Debug` is redacted.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+/// A value that never appears in a log: its `Debug` is redacted. One that comes from a file is read there each time it is asked for, so that
+/// a file that was rotated counts from the next connection on.
+#[derive(Clone, Default)]
+pub struct Secret {
+    /// What was read last, shared by all clones.
+    last: Arc<Mutex<String>>,
+    file: Option<SecretFile>,
+}
+
+#[derive(Clone)]
+struct SecretFile {
+    variable: String,
+    path: PathBuf,
+}
 
 impl Secret {
-    /// The secret itself, for the one place that needs it.
+    /// The secret itself, for the one place that needs it. Where its file cannot be read, or is empty, the value that was read last stays: a
+    /// rotation may be under way.
     #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
+    pub fn expose(&self) -> String {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(SecretFile { variable, path }) = &self.file {
+            match read_secret(path) {
+                Ok(secret) => *last = secret,
+                Err(error) => {
+                    tracing::warn!(event = "secret_file_not_read", variable, path = %path.display(), %error);
+                }
+            }
+        }
+        last.clone()
     }
+}
+
+/// The content of a file, less one line break at its end, LF or CRLF, which editors and `echo` add. Every other character is part of the
+/// secret, spaces and further line breaks too.
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut content = std::fs::read_to_string(path)?;
+    if content.ends_with('\n') {
+        content.pop();
+        if content.ends_with('\r') {
+            content.pop();
+        }
+    }
+    if content.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty"));
+    }
+    Ok(content)
 }
 
 impl fmt::Debug for Secret {
@@ -116,28 +158,48 @@ impl Env {
         }
     }
 
-    /// A required secret: the value of `NAME`, or the content of the file that `NAME_FILE` names, less a trailing line break.
+    /// A required secret: the value of `NAME`, or the content of the file that `NAME_FILE` names, less one line break at its end.
     pub fn secret(&mut self, name: &str) -> Secret {
-        let file_variable = format!("{name}_FILE");
-        if let Some(path) = self.optional(&file_variable) {
-            return match std::fs::read_to_string(&path) {
-                Ok(content) => Secret(content.trim_end_matches(['\n', '\r']).to_owned()),
-                Err(error) => {
-                    self.faults.push(format!(
-                        "{file_variable} names {path:?}, which cannot be read: {error}"
-                    ));
-                    Secret::default()
-                }
-            };
+        let variable = format!("{name}_FILE");
+        let (secret, file) = if let Some(path) = self.optional(&variable).map(PathBuf::from) {
+            let secret = read_secret(&path).unwrap_or_else(|error| {
+                self.fault(format!(
+                    "{variable} names {}, which cannot be read: {error}",
+                    path.display()
+                ));
+                String::new()
+            });
+            (secret, Some(SecretFile { variable, path }))
+        } else {
+            let secret = self.optional(name).unwrap_or_else(|| {
+                self.missing::<()>(&format!("{name} (or {variable})"));
+                String::new()
+            });
+            (secret, None)
+        };
+        Secret {
+            last: Arc::new(Mutex::new(secret)),
+            file,
         }
-        match self.optional(name) {
-            Some(value) => Secret(value),
-            None => {
-                self.faults
-                    .push(format!("{name} (or {file_variable}) is missing"));
-                Secret::default()
-            }
+    }
+
+    /// A required host: a name, an IPv4 address, or an IPv6 address with or without brackets.
+    pub fn host(&mut self, name: &str) -> Host {
+        let host = self.optional_host(name);
+        if self.optional(name).is_none() {
+            self.missing::<()>(name);
         }
+        host.unwrap_or_else(|| Host::Domain(String::new()))
+    }
+
+    /// A host that may be absent.
+    pub fn optional_host(&mut self, name: &str) -> Option<Host> {
+        let text = self.optional(name)?;
+        let host = parse_host(&text);
+        if let Err(reason) = &host {
+            self.fault(format!("{name} is malformed: {text:?} {reason}"));
+        }
+        host.ok()
     }
 
     /// Notes a fault that a getter cannot see, for example of two values together.
@@ -173,6 +235,37 @@ impl Env {
     }
 }
 
+/// A host as a URL has it: names in lower case and as DNS knows them, addresses in their usual form.
+fn parse_host(text: &str) -> Result<Host, &'static str> {
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(address) = inner.parse::<Ipv6Addr>() {
+        return Ok(Host::Ipv6(address));
+    }
+    if inner
+        .split_once('%')
+        .is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
+    {
+        return Err("has a zone, which a URL cannot name: use an address that needs none");
+    }
+    match Host::parse(text) {
+        // A URL may write any character as %41.
+        Ok(host) if !text.contains('%') => Ok(host),
+        _ => Err("is neither a host name nor an IP address"),
+    }
+}
+
+/// The host as a socket or a driver takes it: an IPv6 address without brackets.
+#[must_use]
+pub fn without_brackets(host: &Host) -> String {
+    match host {
+        Host::Ipv6(address) => address.to_string(),
+        named => named.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,17 +286,133 @@ mod tests {
         );
     }
 
+    fn secret_in_file(
+        content: &[u8],
+    ) -> std::io::Result<(tempfile::NamedTempFile, Secret, Result<(), ConfigFaults>)> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), content)?;
+        let mut env = Env::from_pairs([("PWD_FILE", file.path().to_string_lossy())]);
+        let secret = env.secret("PWD");
+        Ok((file, secret, env.finish(())))
+    }
+
     #[test]
     fn a_secret_comes_from_a_file_without_its_line_break_and_never_shows_in_debug() -> std::io::Result<()> {
-        let path = std::env::temp_dir().join(format!("secret-{}", std::process::id()));
-        std::fs::write(&path, "hush\n")?;
-        let mut env = Env::from_pairs([("PWD_FILE", path.to_string_lossy())]);
-        let secret = env.secret("PWD");
-        std::fs::remove_file(&path)?;
+        let (_file, secret, outcome) = secret_in_file(b"hush\n")?;
         assert_eq!(secret.expose(), "hush");
         assert_eq!(format!("{secret:?}"), "Secret(…)");
-        assert_eq!(env.finish(()), Ok(()));
+        assert_eq!(outcome, Ok(()));
         Ok(())
+    }
+
+    #[test]
+    fn of_a_secret_file_one_line_break_at_the_end_is_left_out_and_nothing_else() -> std::io::Result<()> {
+        for (content, secret) in [
+            ("hush", "hush"),
+            ("hush\r\n", "hush"),
+            ("hush\n\n", "hush\n"),
+            ("hush\r", "hush\r"),
+            (" \thush # no comment \n", " \thush # no comment "),
+            ("a\nb\r\n", "a\nb"),
+            ("päss€😀\n", "päss€😀"),
+        ] {
+            let (_file, read, outcome) = secret_in_file(content.as_bytes())?;
+            assert_eq!((read.expose().as_str(), outcome), (secret, Ok(())), "{content:?}");
+        }
+        for content in [&b""[..], b"\n", b"\r\n", b"\xff\n"] {
+            let (_file, _, outcome) = secret_in_file(content)?;
+            let faults = outcome.map_err(|faults| faults.to_string());
+            assert!(
+                faults.as_ref().is_err_and(|text| text.contains("PWD_FILE names")),
+                "{faults:?}"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_secret_file_is_read_each_time_and_one_that_is_away_changes_nothing() -> std::io::Result<()> {
+        let (file, secret, _) = secret_in_file(b"first\n")?;
+        let clone = secret.clone();
+        std::fs::write(file.path(), "second\r\n")?;
+        assert_eq!(secret.expose(), "second");
+        std::fs::write(file.path(), "")?;
+        assert_eq!(secret.expose(), "second");
+        file.close()?;
+        assert_eq!(
+            (secret.expose(), clone.expose()),
+            ("second".to_owned(), "second".to_owned())
+        );
+        Ok(())
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_secret_of_any_characters_is_the_same_from_the_environment_and_from_a_file(secret in "[^\0]*[^\0\r\n]") {
+            let mut env = Env::from_pairs([("PWD", secret.clone())]);
+            proptest::prop_assert_eq!(env.secret("PWD").expose(), secret.clone());
+            for line_break in ["", "\n", "\r\n"] {
+                let (_file, read, _) = secret_in_file(format!("{secret}{line_break}").as_bytes())?;
+                proptest::prop_assert_eq!(read.expose(), secret.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_ipv6_may_have_brackets() {
+        for (text, url, socket) in [
+            ("::1", "[::1]", "::1"),
+            ("[::1]", "[::1]", "::1"),
+            ("::", "[::]", "::"),
+            ("[2001:DB8::0001]", "[2001:db8::1]", "2001:db8::1"),
+            ("::ffff:127.0.0.1", "[::ffff:7f00:1]", "::ffff:127.0.0.1"),
+            ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+            ("write_model", "write_model", "write_model"),
+            ("API.Example.com.", "api.example.com.", "api.example.com."),
+            ("bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ] {
+            let mut env = Env::from_pairs([("A_HOST", text)]);
+            let host = env.host("A_HOST");
+            assert_eq!(
+                (host.to_string().as_str(), without_brackets(&host).as_str()),
+                (url, socket),
+                "{text}"
+            );
+            assert_eq!(env.finish(()), Ok(()), "{text}");
+        }
+        for text in [
+            "fe80::1%eth0",
+            "[fe80::1%25eth0]",
+            "[::1",
+            "::1]",
+            "[127.0.0.1]",
+            "[name]",
+            "[]",
+            "1::2::3",
+            ":::1",
+            "::1:80:80:80:80:80:80:80",
+            "name:80",
+            "127.0.0.1:80",
+            "http://name",
+            "user@name",
+            "a/b",
+            "a b",
+            "256.0.0.1",
+            "%41",
+            "a?b",
+            "a#b",
+            " ",
+        ] {
+            let mut env = Env::from_pairs([("A_HOST", text)]);
+            env.host("A_HOST");
+            let faults = env.finish(()).map_err(|faults| faults.to_string());
+            assert!(
+                faults
+                    .as_ref()
+                    .is_err_and(|said| said.contains("A_HOST is malformed")),
+                "{text}: {faults:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The environment contract of `.env`, turned from compose's network to this machine's.
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
+use super::env_file::parse;
 use crate::ports::{Lease, is_free};
 use crate::service::Service;
 
@@ -34,7 +36,7 @@ impl Contract {
         let mut variables = parse(&text).with_context(|| format!("{} is malformed", file.display()))?;
         for (name, value) in &mut variables {
             // As compose does.
-            if let Ok(own) = own_variable(name) {
+            if let Some(own) = own_variable(name)? {
                 *value = own;
             }
         }
@@ -46,10 +48,11 @@ impl Contract {
             "SIMULATOR_RATE_EUR",
             "SIMULATOR_RATE_GBP",
         ] {
-            if let Ok(own) = own_variable(name) {
+            if let Some(own) = own_variable(name)? {
                 variables.insert(name.to_owned(), own);
             }
         }
+        check_credentials(&variables)?;
         let mut contract = Self {
             ports: published(&variables)?,
             variables,
@@ -119,8 +122,49 @@ impl Contract {
     clippy::disallowed_methods,
     reason = "compose lets the environment override its file, and so does this"
 )]
-fn own_variable(name: &str) -> Result<String, std::env::VarError> {
-    std::env::var(name)
+fn own_variable(name: &str) -> anyhow::Result<Option<String>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => bail!("{name} in the environment is not UTF-8"),
+    }
+}
+
+/// What the private servers could not be told, or could not be asked with.
+fn check_credentials(variables: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    const GIVEN_TO_SERVERS: [&str; 8] = [
+        "WRITE_MODEL_POSTGRES_USER",
+        "WRITE_MODEL_POSTGRES_PASSWORD",
+        "WRITE_MODEL_POSTGRES_DB",
+        "READ_MODEL_POSTGRES_USER",
+        "READ_MODEL_POSTGRES_PASSWORD",
+        "READ_MODEL_POSTGRES_DB",
+        "Q_USER",
+        "Q_PWD",
+    ];
+    for (name, value) in GIVEN_TO_SERVERS
+        .iter()
+        .filter_map(|name| Some((name, variables.get(*name)?)))
+    {
+        ensure!(
+            !value.contains(char::is_control),
+            "{name} holds a control character, for example a line break: choose another"
+        );
+    }
+    for name in ["WRITE_MODEL_POSTGRES_USER", "READ_MODEL_POSTGRES_USER"] {
+        ensure!(
+            !variables
+                .get(name)
+                .is_some_and(|user| user.contains(['"', '\'', '$', '\\'])),
+            "{name} holds a quote, `$` or `\\`, with which PostgreSQL cannot make its first role: choose another"
+        );
+    }
+    // The management interface is asked by HTTP basic authentication, which ends the name at the colon.
+    ensure!(
+        !variables.get("Q_USER").is_some_and(|user| user.contains(':')),
+        "Q_USER holds a colon, with which nobody can log in to RabbitMQ's management interface: choose another"
+    );
+    Ok(())
 }
 
 fn published(variables: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<&'static str, u16>> {
@@ -150,61 +194,10 @@ fn published(variables: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<&'
     Ok(ports)
 }
 
-fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|(number, line)| {
-            let line = line.strip_prefix("export ").unwrap_or(line);
-            let (name, value) = line
-                .split_once('=')
-                .with_context(|| format!("line {}: no `=`", number + 1))?;
-            Ok((name.trim().to_owned(), unquoted(value.trim()).to_owned()))
-        })
-        .collect()
-}
-
-fn unquoted(value: &str) -> &str {
-    for quote in ['"', '\''] {
-        if let Some(inner) = value
-            .strip_prefix(quote)
-            .and_then(|rest| rest.strip_suffix(quote))
-        {
-            return inner;
-        }
-    }
-    // A comment after the value, as compose reads it.
-    value
-        .split_once(" #")
-        .map_or(value, |(before, _)| before.trim_end())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_are_read_as_compose_reads_them() {
-        let read = parse("# note\n\nA=1\nB = \"two # words\"\nC='x'\nD=a=b # why\nexport E=\n").unwrap();
-        let read: Vec<_> = read
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        assert_eq!(
-            read,
-            [
-                ("A", "1"),
-                ("B", "two # words"),
-                ("C", "x"),
-                ("D", "a=b"),
-                ("E", "")
-            ]
-        );
-    }
 
     #[test]
     fn a_taken_port_and_a_malformed_one_are_named_with_their_variables() {

@@ -12,6 +12,7 @@ use super::contract::Contract;
 use super::folder::Folder;
 use super::parts::Parts;
 use super::{Interrupt, Place, RunOptions, detach, leftovers};
+use crate::servers::DatabaseAddress;
 use crate::wait::wait_until;
 
 const INTERRUPTED: u8 = 130;
@@ -117,11 +118,14 @@ fn introduce(parts: &Parts, folder: &Folder) -> anyhow::Result<()> {
             "WRITE_MODEL" => "WRITE_MODEL_DB_EXT_PORT",
             _ => "READ_MODEL_DB_EXT_PORT",
         })?;
-        let (user, password) = (variable("POSTGRES_USER")?, variable("POSTGRES_PASSWORD")?);
-        Ok(format!(
-            "postgres://{user}:{password}@127.0.0.1:{port}/{}",
-            variable("POSTGRES_DB")?
-        ))
+        let address = DatabaseAddress {
+            host: "127.0.0.1".to_owned(),
+            port,
+            user: variable("POSTGRES_USER")?.to_owned(),
+            password: variable("POSTGRES_PASSWORD")?.to_owned(),
+            name: variable("POSTGRES_DB")?.to_owned(),
+        };
+        Ok(address.uri())
     };
     println!(
         "\nThe cluster is healthy. Prices come from: {prices}\n\

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{DatabaseAddress, OTHER_CREDENTIALS, START_LIMIT, Setup};
+use super::{DatabaseAddress, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
 use crate::ports::Lease;
 use crate::process::{Output, Process, Program, locked};
@@ -41,6 +41,8 @@ pub(crate) struct Postgres {
     program: Program,
     output: Output,
     data: PathBuf,
+    /// Whether the data was made by this process.
+    made_now: bool,
     process: Mutex<Option<Process>>,
     _lease: Option<Lease>,
 }
@@ -58,13 +60,15 @@ impl Postgres {
         let account = Account::for_server("postgres")?;
         private_directory(folder, account.as_ref())?;
         let data = folder.join("data");
-        if !data.join("PG_VERSION").exists() {
+        let made_now = !data.join("PG_VERSION").exists();
+        if made_now {
             initialise(&binaries, folder, &address, account.as_ref()).await?;
         }
         let server = Self {
             program: program(&binaries, folder, &address, setup, account),
             output,
             data,
+            made_now,
             address,
             process: Mutex::new(None),
             _lease: lease,
@@ -100,10 +104,7 @@ impl Postgres {
         })
         .await?;
         if refused {
-            bail!(
-                "PostgreSQL refuses user {}: {OTHER_CREDENTIALS}",
-                self.address.user
-            );
+            bail!("{}", self.refusal());
         }
         self.with(Process::still_runs)
     }
@@ -193,6 +194,20 @@ impl Postgres {
         locked(&self.process).as_ref().map(Process::pid)
     }
 
+    /// Why a server that answers refuses us, and what to do. It does not tell a wrong password from a role that is not there.
+    fn refusal(&self) -> String {
+        let (user, place) = (&self.address.user, self.data.display());
+        if self.made_now {
+            return format!(
+                "PostgreSQL refuses user {user} with the password that its new data in {place} was made with: please report this"
+            );
+        }
+        format!(
+            "PostgreSQL refuses user {user}. Its data in {place} keeps user and password of its first start: set them in .env to what they were \
+             then. To change a password, start with the old one, ALTER ROLE … PASSWORD, then change .env. (--fresh would delete all orders.)"
+        )
+    }
+
     fn with<T>(&self, action: impl FnOnce(&Process) -> anyhow::Result<T>) -> anyhow::Result<T> {
         action(
             locked(&self.process)
@@ -205,7 +220,7 @@ impl Postgres {
         let mut connection = PgConnection::connect_with(&self.address.named("postgres").options()).await?;
         let exists = sqlx::query("SELECT FROM pg_database WHERE datname = $1").bind(&self.address.name);
         if exists.fetch_optional(&mut connection).await?.is_none() {
-            let statement = format!("CREATE DATABASE \"{}\"", self.address.name);
+            let statement = format!("CREATE DATABASE \"{}\"", self.address.name.replace('"', "\"\""));
             sqlx::query(AssertSqlSafe(statement))
                 .execute(&mut connection)
                 .await?;

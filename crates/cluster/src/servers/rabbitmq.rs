@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use reqwest::StatusCode;
 use rustix::process::Signal;
 
-use super::{BrokerAddress, Durability, OTHER_CREDENTIALS, START_LIMIT, Setup};
+use super::{BrokerAddress, Durability, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
 use crate::http_client::http_client;
 use crate::ports::Lease;
@@ -65,6 +65,9 @@ pub(crate) struct RabbitMq {
     node: Program,
     output: Output,
     registry: PathBuf,
+    folder: PathBuf,
+    /// Whether the data was made by this process.
+    made_now: bool,
     // The node first: dropped, and so ended, before its port mapper.
     processes: Mutex<Option<(Process, Process)>>,
     _ports: RabbitMqPorts,
@@ -88,6 +91,8 @@ impl RabbitMq {
             vhost: "/".to_owned(),
             management_url: format!("http://127.0.0.1:{}", ports.management),
         };
+        let node_data = folder.join("data").join(NODE);
+        let made_now = !node_data.exists();
         write_configuration(folder, &ports, &address, setup.settings, account.as_ref())?;
         let environment = environment(folder, &ports);
         let mut port_mapper = Program::new(
@@ -114,9 +119,10 @@ impl RabbitMq {
         };
         node.grace = Duration::from_secs(40);
         port_mapper.end_with = Signal::KILL;
-        let registry = folder.join(format!("data/{NODE}/quorum/{NODE}/names.dets"));
         let server = Self {
-            registry,
+            registry: node_data.join("quorum").join(NODE).join("names.dets"),
+            folder: folder.to_owned(),
+            made_now,
             address,
             port_mapper,
             node,
@@ -167,9 +173,24 @@ impl RabbitMq {
         })
         .await?;
         if refused {
-            bail!("RabbitMQ refuses user {}: {OTHER_CREDENTIALS}", self.address.user);
+            bail!("{}", self.refusal());
         }
         self.with(Process::still_runs)
+    }
+
+    /// Why a node that answers refuses us, and what to do.
+    fn refusal(&self) -> String {
+        let (user, place) = (&self.address.user, self.folder.display());
+        if self.made_now {
+            return format!(
+                "RabbitMQ refuses user {user} with the password that its new data in {place} was made with: please report this"
+            );
+        }
+        format!(
+            "RabbitMQ refuses user {user}. Its data in {place} keeps user and password of its first start: set them in .env to what they were \
+             then. Or delete that folder alone, start, and bring back with scripts/republish.sh what was in the queue. (--fresh would delete \
+             all orders, too.)"
+        )
     }
 
     /// Stops the node and its port mapper.
@@ -327,6 +348,12 @@ fn find(name: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("`{name}` was not found"))
 }
 
+/// A text as an Erlang term, byte by byte, so that no character of it can mean anything else.
+fn erlang_binary(text: &str) -> String {
+    let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
+    format!("<<{}>>", bytes.join(","))
+}
+
 fn environment(folder: &Path, ports: &RabbitMqPorts) -> Vec<(String, String)> {
     let inside = |name: &str| folder.join(name).display().to_string();
     let pairs = [
@@ -339,6 +366,7 @@ fn environment(folder: &Path, ports: &RabbitMqPorts) -> Vec<(String, String)> {
         ("RABBITMQ_NODENAME", NODE.to_owned()),
         ("RABBITMQ_CONF_ENV_FILE", inside("rabbitmq-env.conf")),
         ("RABBITMQ_CONFIG_FILE", inside("rabbitmq.conf")),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", inside("advanced.config")),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", inside("enabled_plugins")),
         ("RABBITMQ_MNESIA_BASE", inside("data")),
         ("RABBITMQ_LOG_BASE", inside("log")),
@@ -380,14 +408,19 @@ fn write_configuration(
         "listeners.tcp.1 = 127.0.0.1:{}\n\
          management.tcp.ip = 127.0.0.1\n\
          management.tcp.port = {}\n\
-         default_user = {}\n\
-         default_pass = {}\n\
          disk_free_limit.absolute = 50MB\n\
          log.file.level = warning\n",
-        address.port, ports.management, address.user, address.password,
+        address.port, ports.management,
     );
     configuration.extend(settings.iter().map(|(name, value)| format!("{name} = {value}\n")));
     private_file(&folder.join("rabbitmq.conf"), &configuration, account)?;
+    // Not in rabbitmq.conf, where `#` begins a comment, blanks at the ends are lost, and nothing can be quoted.
+    let credentials = format!(
+        "[{{rabbit, [{{default_user, {}}}, {{default_pass, {}}}]}}].\n",
+        erlang_binary(&address.user),
+        erlang_binary(&address.password)
+    );
+    private_file(&folder.join("advanced.config"), &credentials, account)?;
     private_file(&folder.join("rabbitmq-env.conf"), "", account)?;
     private_file(
         &folder.join("enabled_plugins"),

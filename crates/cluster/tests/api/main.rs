@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod broker_faults;
+mod credentials;
 mod database_faults;
 mod disk_faults;
 mod documents;

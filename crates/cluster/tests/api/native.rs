@@ -82,10 +82,15 @@ impl Site {
     }
 
     fn call(&self, command: &str, more: &[&str]) -> anyhow::Result<Output> {
+        self.call_with(command, more, &[])
+    }
+
+    fn call_with(&self, command: &str, more: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Output> {
         // Output to files: a process in the background would keep a pipe open.
         let (out, error) = (self.folder.path().join("out"), self.folder.path().join("error"));
         let mut program = self.command(command, more);
         program
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(fs::File::create(&out)?)
             .stderr(fs::File::create(&error)?);
@@ -229,13 +234,72 @@ fn data_made_with_other_credentials_is_kept_and_the_start_ends_with_a_sentence()
         let kept = site.set(variable, "another")?;
         let message = site.fails("run", &["--detach"])?;
         assert!(
-            message.contains(refused) && message.contains("--fresh"),
+            message.contains(refused)
+                && message.contains("--fresh would delete all orders")
+                && message.contains("set them in .env to what they were"),
             "{variable}: {message}"
         );
         assert_eq!(site.processes(), Vec::<String>::new());
         site.set(variable, &kept)?;
     }
     site.succeeds("run", &["--detach"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_and_passwords_of_any_characters_work_and_a_shell_may_set_them() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "\\'"));
+    let hard = r##" pa#ss" 'a' \b #c $d x%20@/:;&=<>|`!~{} ä€ "##;
+    for model in ["WRITE_MODEL", "READ_MODEL"] {
+        for (variable, value) in [
+            ("POSTGRES_USER", "me: #1 /@%20ä"),
+            ("DB_USER", "me: #1 /@%20ä"),
+            ("POSTGRES_PASSWORD", hard),
+            ("DB_PWD", hard),
+            ("POSTGRES_DB", "it's \"mine\" #1 \\x %2f/ä"),
+            ("DB_NAME", "it's \"mine\" #1 \\x %2f/ä"),
+        ] {
+            site.set(&format!("{model}_{variable}"), &quoted(value))?;
+        }
+    }
+    for (name, value) in [
+        ("Q_USER", "it's \"me\" #1 \\x $y/ä"),
+        ("Q_VHOST", "/ä #%2f"),
+        ("Q_EXCHANGE", "ä #1"),
+    ] {
+        site.set(name, &quoted(value))?;
+    }
+    // From the environment, where no character is special: the very one that a rabbitmq.conf cuts off.
+    for password in ["pa#ss"; 2] {
+        let ended = site.call_with("run", &["--detach"], &[("Q_PWD", password)])?;
+        assert!(ended.status.success(), "{ended:?}");
+        site.put_order().await?;
+        site.succeeds("stop", &[])?;
+    }
+    site.set("Q_PWD", "'pa#ss'")?;
+    site.succeeds("run", &["--detach"])?;
+    wait_until("both orders are in the page", LIMIT, async || {
+        Ok(site.orders().await? == 2)
+    })
+    .await
+}
+
+#[test]
+fn what_cannot_be_a_name_of_the_private_servers_is_refused_by_name() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let kept = site.set("Q_USER", "a:b")?;
+    let said = site.fails("run", &["--detach"])?;
+    assert!(said.contains("Q_USER holds a colon"), "{said}");
+    site.set("Q_USER", &kept)?;
+    let kept = site.set("READ_MODEL_POSTGRES_USER", "a\"b")?;
+    let said = site.fails("run", &["--detach"])?;
+    assert!(said.contains("READ_MODEL_POSTGRES_USER holds a quote"), "{said}");
+    site.set("READ_MODEL_POSTGRES_USER", &kept)?;
+    site.set("Q_PWD", "a$b")?;
+    let said = site.fails("run", &["--detach"])?;
+    assert!(said.contains("Q_PWD") && said.contains("single quotes"), "{said}");
+    assert_eq!(site.processes(), Vec::<String>::new());
     Ok(())
 }
 

@@ -193,7 +193,7 @@ fn uri(queue: &endpoints::Queue) -> AMQPUri {
         authority: AMQPAuthority {
             userinfo: AMQPUserInfo {
                 username: queue.user.clone(),
-                password: queue.password.expose().to_owned(),
+                password: queue.password.expose(),
             },
             host: queue.host.clone(),
             port: queue.port,

@@ -1,7 +1,7 @@
 //! `GET /healthcheck`, `/livez` and `/readyz`, and the program arguments that ask for them, as images without a shell have no `curl`.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,12 +97,13 @@ pub(crate) fn ask_own_service(question: &str, mut env: Env) -> ExitCode {
 }
 
 fn ask(listen: &Listen, question: &str) -> anyhow::Result<String> {
-    let host = if listen.host == "0.0.0.0" {
-        "127.0.0.1"
-    } else {
-        &listen.host
+    // One that listens on all addresses is asked on this machine's own.
+    let host = match listen.host.parse() {
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
+        _ => listen.host.clone(),
     };
-    let address = (host, listen.port)
+    let address = (host.as_str(), listen.port)
         .to_socket_addrs()?
         .next()
         .context("the host has no address")?;
