@@ -50,10 +50,10 @@ pub const SESSION_SETTINGS: [(&str, &str); 6] = [
 ///
 /// `database` is its name in the events, for example `write_model`.
 pub async fn connect(endpoint: &Database, database: &'static str) -> Pool {
-    let options = options(endpoint);
-    let pool = pool(&options);
+    let pool = pool(&options(endpoint), endpoint);
     measure::show(&pool);
-    let ask = || ask(&options);
+    // Each time with the password as it is then.
+    let ask = || async { ask(&options(endpoint)).await };
     let Database { host, port, user, .. } = endpoint;
     let report = |error: &sqlx::Error, _pause| {
         tracing::warn!(event = "failed_to_connect_to_database", database, port, host, user, error = %error);
@@ -80,7 +80,7 @@ pub async fn connect_once(endpoint: &Database, database: &'static str) -> anyhow
     ask(&options)
         .await
         .with_context(|| format!("the database {database} at {host}:{port} is away"))?;
-    Ok(pool(&options))
+    Ok(pool(&options, endpoint))
 }
 
 fn options(endpoint: &Database) -> PgConnectOptions {
@@ -93,12 +93,12 @@ fn options(endpoint: &Database) -> PgConnectOptions {
         .options(SESSION_SETTINGS)
 }
 
-fn pool(options: &PgConnectOptions) -> Pool {
+fn pool(options: &PgConnectOptions, endpoint: &Database) -> Pool {
     let connections = PgPoolOptions::new()
         .max_connections(MOST_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.clone());
-    Pool::new(connections)
+    Pool::new(connections, endpoint.password.clone())
 }
 
 async fn ask(options: &PgConnectOptions) -> sqlx::Result<()> {

@@ -10,6 +10,7 @@ mod events;
 #[path = "../../../fluent_logger/tests/forward_server/server.rs"]
 mod forward_server;
 mod harness;
+mod ipv6;
 mod log_server;
 mod metrics;
 mod native;
@@ -19,6 +20,7 @@ mod processes;
 mod proxy;
 mod readiness;
 mod request_ids;
+mod rotation;
 mod servers;
 mod support;
 mod traces;

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::measure;
+use crate::env::Secret;
 
 /// After this long a connection goes through the pool again, which closes those that are broken or old.
 const IN_HAND_FOR: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ pub struct Pool {
     connections: PgPool,
     /// As many as connections. Who waits for one is woken when it is in hand, of which sqlx knows nothing.
     turns: Arc<Semaphore>,
+    password: Secret,
     in_hand: Arc<Mutex<Vec<InHand>>>,
 }
 
@@ -47,11 +49,12 @@ pub(super) struct Held {
 }
 
 impl Pool {
-    pub(super) fn new(connections: PgPool) -> Self {
+    pub(super) fn new(connections: PgPool, password: Secret) -> Self {
         let most = usize::try_from(connections.options().get_max_connections()).unwrap_or(usize::MAX);
         Self {
             connections,
             turns: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            password,
             in_hand: Arc::default(),
         }
     }
@@ -62,7 +65,8 @@ impl Pool {
         let server = PgConnectOptions::clone(&self.connections.connect_options());
         let options = self.connections.options().clone();
         let options = options.max_connections(CONNECTIONS_OF_A_TASK);
-        let pool = Self::new(options.connect_lazy_with(server.options(settings.iter().copied())));
+        let connections = options.connect_lazy_with(server.options(settings.iter().copied()));
+        let pool = Self::new(connections, self.password.clone());
         measure::show(&pool);
         pool
     }
@@ -92,10 +96,16 @@ impl Pool {
         let last = self.in_hand().pop();
         let connection = match last.filter(InHand::is_fresh) {
             Some(last) => last,
-            None => InHand {
-                connection: self.connections.acquire().await?,
-                since: Instant::now(),
-            },
+            None => {
+                // The pool may open a connection: with the password as it is now.
+                let options = PgConnectOptions::clone(&self.connections.connect_options());
+                let password = self.password.expose();
+                self.connections.set_connect_options(options.password(&password));
+                InHand {
+                    connection: self.connections.acquire().await?,
+                    since: Instant::now(),
+                }
+            }
         };
         Ok(Held { connection, turn })
     }

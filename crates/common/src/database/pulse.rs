@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::endpoints::Database;
@@ -10,14 +9,14 @@ use crate::endpoints::Database;
 /// Asks a database on a connection of its own, kept from one time to the next.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    options: PgConnectOptions,
+    endpoint: Database,
     kept: Mutex<Option<PgConnection>>,
 }
 
 impl Pulse {
     pub(crate) fn of(endpoint: &Database) -> Self {
         Self {
-            options: super::options(endpoint),
+            endpoint: endpoint.clone(),
             kept: Mutex::default(),
         }
     }
@@ -39,6 +38,6 @@ impl Pulse {
     }
 
     async fn connect(&self) -> sqlx::Result<PgConnection> {
-        self.options.connect().await
+        super::options(&self.endpoint).connect().await
     }
 }
