@@ -165,8 +165,8 @@ while read -r kind group; do
         field_name=${group,,} field_name=${field_name%_db}
         field "$field_name" Database "\`${group}_…\`." "Database::from_env(env, \"$group\")"
         shared "$field_name" Pool "Connections to the database of \`${group}_…\`." "$field_name"
-        add waits "let $field_name = database::connect(&config.$field_name, \"$field_name\").await;"
-        part[needs]+=".needs_database(\"$field_name\", &config.$field_name)"
+        add waits "let $field_name = database::connect(&config.$field_name, \"$field_name\").await?;"
+        part[needs]+=".needs_database(\"$field_name\", &$field_name)"
         used database
         required "$group" HOST PORT NAME USER PWD
         ;;

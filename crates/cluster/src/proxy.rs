@@ -65,7 +65,11 @@ impl Traffic {
 }
 
 /// An order to the proxy's thread, and where it says that it is in force.
-type Order = (Traffic, mpsc::Sender<anyhow::Result<()>>);
+enum Order {
+    Traffic(Traffic, mpsc::Sender<anyhow::Result<()>>),
+    /// The answer is the number of connections that fell silent.
+    SilenceOpen(mpsc::Sender<usize>),
+}
 
 /// A proxy on a port of its own, with a thread of its own: a test that blocks does not stop it. Dropping it resets its connections.
 #[derive(Debug)]
@@ -94,6 +98,7 @@ impl TcpProxy {
             listener: None,
             upstream: (upstream_host.to_owned(), upstream_port),
             traffic: watch::Sender::new(Traffic::Pass),
+            silenced: watch::Sender::new(()),
             connections: JoinSet::new(),
             open: Arc::clone(&open),
         };
@@ -125,7 +130,7 @@ impl TcpProxy {
     /// When it is to listen again and another program has taken its port.
     pub fn set(&self, traffic: Traffic) {
         let (in_force, answer) = mpsc::channel();
-        let order = (traffic.clone(), in_force);
+        let order = Order::Traffic(traffic.clone(), in_force);
         let sent = self
             .orders
             .as_ref()
@@ -137,6 +142,21 @@ impl TcpProxy {
         };
         if let Err(error) = outcome {
             panic!("the proxy on port {} cannot {traffic:?}: {error:#}", self.port());
+        }
+    }
+
+    /// Has every connection that is open now fall silent for ever, as behind a middlebox that has forgotten it and still acknowledges: what
+    /// either side sends is taken and lost, and so is its end; nothing is ever sent to it again. New connections fare as was set. Answers how
+    /// many fell silent.
+    pub fn silence_open(&self) -> usize {
+        let (in_force, answer) = mpsc::channel();
+        let orders = self.orders.as_ref();
+        let sent = orders.is_some_and(|orders| orders.send(Order::SilenceOpen(in_force)).is_ok());
+        // A thread that has ended has no connections.
+        if sent {
+            answer.recv().unwrap_or_default()
+        } else {
+            0
         }
     }
 }
@@ -155,6 +175,8 @@ struct Proxy {
     listener: Option<TcpListener>,
     upstream: (String, u16),
     traffic: watch::Sender<Traffic>,
+    /// Followed by those connections that are not silent yet.
+    silenced: watch::Sender<()>,
     connections: JoinSet<()>,
     open: Arc<AtomicUsize>,
 }
@@ -164,10 +186,18 @@ impl Proxy {
         self.listener = TcpListener::from_std(listener).ok();
         loop {
             tokio::select! {
-                order = inbox.recv() => {
-                    let Some((traffic, in_force)) = order else { return };
-                    let _ = in_force.send(self.enforce(traffic).await);
-                }
+                order = inbox.recv() => match order {
+                    Some(Order::Traffic(traffic, in_force)) => {
+                        let _ = in_force.send(self.enforce(traffic).await);
+                    }
+                    Some(Order::SilenceOpen(in_force)) => {
+                        let speaking = self.silenced.receiver_count();
+                        // As with traffic: connections look at it before each byte.
+                        self.silenced.send_replace(());
+                        let _ = in_force.send(speaking);
+                    }
+                    None => return,
+                },
                 client = accept(self.listener.as_ref()) => self.welcome(client),
                 Some(_) = self.connections.join_next() => {}
             }
@@ -195,7 +225,7 @@ impl Proxy {
             return;
         }
         let open = Open::count(&self.open);
-        let connection = Connection::new(client, self.traffic.subscribe());
+        let connection = Connection::new(client, self.traffic.subscribe(), self.silenced.subscribe());
         let upstream = self.upstream.clone();
         self.connections.spawn(async move {
             let _open = open;

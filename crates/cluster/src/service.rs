@@ -44,6 +44,8 @@ const WRITE_MODEL: &[&str] = &[
     "WRITE_MODEL_DB_PWD",
     "WRITE_MODEL_DB_PWD_FILE",
     "WRITE_MODEL_DB_RETRY_WAIT_S",
+    "WRITE_MODEL_DB_SSLMODE",
+    "WRITE_MODEL_DB_CA_FILE",
 ];
 const READ_MODEL: &[&str] = &[
     "READ_MODEL_DB_HOST",
@@ -53,6 +55,8 @@ const READ_MODEL: &[&str] = &[
     "READ_MODEL_DB_PWD",
     "READ_MODEL_DB_PWD_FILE",
     "READ_MODEL_DB_RETRY_WAIT_S",
+    "READ_MODEL_DB_SSLMODE",
+    "READ_MODEL_DB_CA_FILE",
 ];
 const MIGRATION: &[&str] = &["MIGRATION_PROTOCOL", "MIGRATION_HOST", "MIGRATION_PORT"];
 const QUEUE: &[&str] = &[

@@ -1,7 +1,12 @@
 //! The groups of variables that several services read: where to listen, and what to talk to.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context as _, ensure};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use stringprep::saslprep;
 use url::Host;
 
@@ -51,7 +56,38 @@ impl Logging {
     }
 }
 
-/// A PostgreSQL database: `{PREFIX}_HOST`, `_PORT`, `_NAME`, `_USER`, `_PWD` (or `_PWD_FILE`), `_RETRY_WAIT_S`.
+/// Whether a connection to a database is encrypted, and whom it trusts: libpq's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Where the server offers it and both sides agree, else in plain text. Nobody's certificate is verified.
+    #[default]
+    Prefer,
+    /// Always; but nobody's certificate is verified.
+    Require,
+    /// Always, with a server whose certificate is signed by an authority that we trust, and made out to its host name.
+    VerifyFull,
+}
+
+impl SslMode {
+    fn from_env(env: &mut Env, name: &str) -> Self {
+        match env.optional(name).as_deref() {
+            None | Some("prefer") => Self::Prefer,
+            Some("disable") => Self::Disable,
+            Some("require") => Self::Require,
+            Some("verify-full") => Self::VerifyFull,
+            Some(other) => {
+                env.fault(format!(
+                    "{name} is malformed: {other:?} is none of disable, prefer, require and verify-full"
+                ));
+                Self::Prefer
+            }
+        }
+    }
+}
+
+/// A PostgreSQL database: `{PREFIX}_HOST`, `_PORT`, `_NAME`, `_USER`, `_PWD` (or `_PWD_FILE`), `_RETRY_WAIT_S`, `_SSLMODE`, `_CA_FILE`.
 #[derive(Debug, Clone)]
 pub struct Database {
     /// The host name.
@@ -66,6 +102,10 @@ pub struct Database {
     pub password: Secret,
     /// The first pause between two attempts to connect.
     pub retry_wait: Duration,
+    /// Whether connections are encrypted.
+    pub ssl_mode: SslMode,
+    /// A PEM file of authorities that are trusted besides the public ones. Read at each connection.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Database {
@@ -78,6 +118,8 @@ impl Database {
             user: env.string(&format!("{prefix}_USER")),
             password: env.secret(&format!("{prefix}_PWD")),
             retry_wait: env.seconds_or(&format!("{prefix}_RETRY_WAIT_S"), ONE_SECOND),
+            ssl_mode: SslMode::from_env(env, &format!("{prefix}_SSLMODE")),
+            ca_file: Self::ca_file(env, prefix),
         };
         database.check_login(env, prefix);
         database
@@ -99,6 +141,33 @@ impl Database {
             }
         }
     }
+
+    fn ca_file(env: &mut Env, prefix: &str) -> Option<PathBuf> {
+        let name = format!("{prefix}_CA_FILE");
+        let path = PathBuf::from(env.optional(&name)?);
+        let mode = env.optional(&format!("{prefix}_SSLMODE")).unwrap_or_default();
+        if mode != "verify-full" {
+            // Else someone would believe in a check that is not made.
+            env.fault(format!(
+                "{name} is set, but certificates are verified with {prefix}_SSLMODE=verify-full only"
+            ));
+        }
+        if let Err(error) = check_authorities(&path) {
+            env.fault(format!("{name} names {path:?}, which {error:#}"));
+        }
+        Some(path)
+    }
+}
+
+fn check_authorities(path: &Path) -> anyhow::Result<()> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).context("cannot be read")? {
+        authorities
+            .add(certificate.context("is not PEM")?)
+            .context("holds a certificate that cannot be trusted")?;
+    }
+    ensure!(!authorities.is_empty(), "holds no certificate");
+    Ok(())
 }
 
 /// The RabbitMQ broker: `Q_HOST`, `Q_PORT`, `Q_EXCHANGE`, `Q_USER`, `Q_PWD` (or `Q_PWD_FILE`), `Q_VHOST`, `Q_CLIENT_CONNECT_RETRY_S`.
@@ -179,6 +248,45 @@ mod tests {
         let mut env = Env::from_pairs([("X_PROTOCOL", "ftp"), ("X_HOST", "a"), ("X_PORT", "80")]);
         Peer::from_env(&mut env, "X");
         assert!(env.finish(()).is_err());
+    }
+
+    fn database(variables: &[(&str, &str)]) -> Result<Database, String> {
+        let required = [
+            ("HOST", "a"),
+            ("PORT", "1"),
+            ("NAME", "b"),
+            ("USER", "c"),
+            ("PWD", "d"),
+        ];
+        let all = required.iter().chain(variables);
+        let mut env = Env::from_pairs(all.map(|(name, value)| (format!("X_DB_{name}"), (*value).to_owned())));
+        let database = Database::from_env(&mut env, "X_DB");
+        env.finish(database).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn the_ssl_mode_of_a_database_is_one_of_libpqs_and_prefer_where_none_is_set() {
+        let mode = |text| database(&[("SSLMODE", text)]).map(|database| database.ssl_mode);
+        assert_eq!(mode(""), Ok(SslMode::Prefer));
+        assert_eq!(mode("prefer"), Ok(SslMode::Prefer));
+        assert_eq!(mode("disable"), Ok(SslMode::Disable));
+        assert_eq!(mode("require"), Ok(SslMode::Require));
+        assert_eq!(mode("verify-full"), Ok(SslMode::VerifyFull));
+        for text in ["verify-ca", "REQUIRE", "on"] {
+            assert!(mode(text).is_err_and(|faults| faults.contains("X_DB_SSLMODE is malformed")));
+        }
+    }
+
+    #[test]
+    fn a_ca_file_of_a_database_that_would_verify_nothing_is_refused_by_its_name() {
+        for variables in [
+            &[("CA_FILE", "/nowhere")][..],
+            &[("CA_FILE", "/nowhere"), ("SSLMODE", "require")],
+            &[("CA_FILE", "/nowhere"), ("SSLMODE", "verify-full")],
+            &[("CA_FILE", "/dev/null"), ("SSLMODE", "verify-full")],
+        ] {
+            assert!(database(variables).is_err_and(|faults| faults.contains("X_DB_CA_FILE ")));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod admin;
 mod command_line;
+mod libpq;
 mod open_files;
 
 pub use admin::{Outcome, administer, print};

@@ -22,8 +22,8 @@ use crate::routes::{State, router};
 /// When the port cannot be bound or an HTTP client cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
-    let readiness = Readiness::default().needs_database("write_model", &config.write_model);
-    let pool = database::connect(&config.write_model, "write_model").await;
+    let pool = database::connect(&config.write_model, "write_model").await?;
+    let readiness = Readiness::default().needs_writable_database("write_model", &pool);
     migrations::wait(&config.migration).await?;
 
     let outbox_grew = Arc::new(Notify::new());

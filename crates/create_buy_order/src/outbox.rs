@@ -48,14 +48,14 @@ enum Interrupted {
 /// `wake` is to be notified after each commit that wrote to the outbox.
 ///
 /// # Errors
-/// None so far; the signature is that of a service's task.
+/// When its pool of connections cannot be built.
 pub async fn relay(
     pool: Pool,
     queue: endpoints::Queue,
     wake: Arc<Notify>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
-    let pool = pool.with_settings(&SESSION_SETTINGS);
+    let pool = pool.with_settings(&SESSION_SETTINGS)?;
     let mut backoff = Backoff::starting_at(queue.connect_retry);
     let name = "create_buy_order outbox relay";
     while let Some(mut publishing) = broker::connect_publisher(&queue, name, &mut backoff, &stopping).await {

@@ -17,8 +17,8 @@ use crate::routes;
 /// When the port cannot be bound.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
-    let readiness = Readiness::default().needs_database("read_model", &config.read_model);
-    let read_model = database::connect(&config.read_model, "read_model").await;
+    let read_model = database::connect(&config.read_model, "read_model").await?;
+    let readiness = Readiness::default().needs_database("read_model", &read_model);
     migrations::wait(&config.migration).await?;
     let listener = http::bind(&config.listen).await?;
     lifecycle.spawn(

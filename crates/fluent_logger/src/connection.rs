@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -13,6 +14,10 @@ use crate::ack::{self, Unexpected};
 use crate::buffer::Chunk;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection is silent while there is nothing to log: what is on the way must not forget it, and a server that vanished is noticed.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(20);
 
 /// Why a connection could not be had, or is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +53,14 @@ impl Connection {
             .map_err(|_| Fault::ConnectTimeout)?
             .map_err(Fault::Connect)?;
         stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE)
+                .with_interval(KEEPALIVE)
+                .with_retries(2),
+        )?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR))?;
         Ok(Self {
             stream,
             received: Vec::new(),

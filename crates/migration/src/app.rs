@@ -1,5 +1,6 @@
 //! What the process does, from start to serving.
 
+use common::database;
 use common::http::{self, Readiness};
 use common::service::{self, Lifecycle, Outcome};
 use tokio_util::sync::CancellationToken;
@@ -34,13 +35,13 @@ pub async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow
 /// The port is not bound before: whoever waits for the migrations is refused until they are there.
 ///
 /// # Errors
-/// A migration that waiting cannot mend, or a port that cannot be bound.
+/// A migration that waiting cannot mend, a port that cannot be bound, or a pool that cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     migrate(&config).await?;
     let listener = http::bind(&config.listen).await?;
     let readiness = Readiness::default()
-        .needs_database(Model::Write.name(), &config.write_model)
-        .needs_database(Model::Read.name(), &config.read_model);
+        .needs_database(Model::Write.name(), &database::pool(&config.write_model)?)
+        .needs_database(Model::Read.name(), &database::pool(&config.read_model)?);
     let routes = http::routes(axum::Router::new(), ApiDoc::openapi(), readiness);
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())

@@ -3,10 +3,13 @@
 //! The migrations are the files under `migrations/` at the top of the repository, embedded at compile time. With `--once` the process
 //! applies them and exits. Any number of these processes may run at once, and each may be killed at any moment.
 //!
-//! In reading order: [`config`], what the process does ([`app`]), how one database is migrated ([`schema`]).
+//! In reading order: [`config`], what the process does ([`app`]), how one database is migrated ([`schema`]), and how refinery
+//! speaks to it (`history`).
 
 pub mod config;
 
 pub mod app;
 
 pub mod schema;
+
+mod history;

@@ -6,10 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use common::database::outage;
 use common::endpoints::Database;
-use common::retry;
+use common::{database, retry};
 use refinery::Runner;
-use tokio_postgres::Client;
-use tokio_postgres::error::{DbError, Severity};
+use sqlx::{PgConnection, Row as _};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::history::Session;
 
 mod write_model {
     refinery::embed_migrations!("../../migrations/write_model");
@@ -19,17 +21,22 @@ mod read_model {
     refinery::embed_migrations!("../../migrations/read_model");
 }
 
-/// Session settings of a run.
-///
-/// `client_connection_check_interval` has the server end a long statement of a process that was killed, and free the lock with it.
-const SESSION: &str =
-    "SET statement_timeout = 0; SET lock_timeout = '60s'; SET client_connection_check_interval = '5s'";
+/// Refinery locks nothing, so one process at a time holds this lock for its whole run. Advisory locks are per database. It belongs to a
+/// transaction that stays open meanwhile, on a connection of its own: behind a pooler, a session's would stay on whatever connection took it.
+/// It is tried for and not waited for, so that who waits does not keep a connection of the pooler.
+const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('schema migration', 0))";
 
-/// Refinery locks nothing, so one process at a time holds this lock for its whole session. Advisory locks are per database.
-const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('schema migration', 0))";
+const LOCK_TRIED_EVERY: Duration = Duration::from_millis(200);
+const LOCK_TRIED_FOR: Duration = Duration::from_secs(60);
 
-/// A migration that waits for a busy table makes everyone else wait behind it: better to give way soon and try again.
-const WHILE_MIGRATING: &str = "SET lock_timeout = '5s'";
+/// Shorter than a transaction may stand idle (15 s), after which the server frees the lock of a process that vanished.
+const LOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(12);
+
+/// Where a schema was applied that is not where the services look.
+const ELSEWHERE: &str =
+    "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relname = 'refinery_schema_history' ORDER BY nspname <> 'public', nspname";
 
 /// One of the two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,31 +71,33 @@ impl Model {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("cannot connect")]
-    Connect(#[source] tokio_postgres::Error),
+    Connect(#[source] sqlx::Error),
     #[error("lost the session, or cannot lock the schema")]
-    Session(#[source] tokio_postgres::Error),
+    Session(#[source] sqlx::Error),
+    #[error("another process has been migrating for {} s", LOCK_TRIED_FOR.as_secs())]
+    Busy,
     #[error("a migration failed")]
     Migration(#[source] refinery::Error),
+    #[error(
+        "its tables are in the schema \"{0}\", where the services do not look: they use public, whatever search_path says. Move them there \
+         (ALTER TABLE … SET SCHEMA public), or give the services a database whose tables are in public"
+    )]
+    Elsewhere(String),
 }
 
 impl Failure {
     /// Whether waiting may mend it, by the list of what passes that the services keep to.
     fn is_transient(&self) -> bool {
         let error = match self {
-            Self::Connect(_) => return true,
+            Self::Connect(_) | Self::Busy => return true,
+            Self::Elsewhere(_) => return false,
             Self::Session(error) => Some(error),
             Self::Migration(error) => error
                 .source()
-                .and_then(|source| source.downcast_ref::<tokio_postgres::Error>()),
+                .and_then(|source| source.downcast_ref::<sqlx::Error>()),
         };
-        // Without an answer of the server it is the connection's end.
-        error.is_some_and(|error| error.as_db_error().is_none_or(is_transient))
+        error.is_some_and(outage::is_away)
     }
-}
-
-fn is_transient(refusal: &DbError) -> bool {
-    let ends_session = matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
-    outage::passes(refusal.code().code(), ends_session)
 }
 
 /// Applies what is missing. Waits with backoff, and an event per try, while the database is away or busy.
@@ -131,26 +140,9 @@ pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Resu
     }
 }
 
-/// One attempt, in one session; answers how many migrations it applied. The lock goes when the session ends, however it ends.
+/// One attempt; answers how many migrations it applied. The lock goes when its connection is closed, however that comes about.
 async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
-    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    const KEEPALIVE: Duration = Duration::from_secs(10);
-    let (mut client, connection) = tokio_postgres::Config::new()
-        .host(&database.host)
-        .port(database.port)
-        .dbname(&database.name)
-        .user(&database.user)
-        .password(database.password.expose())
-        .application_name("migration")
-        .connect_timeout(CONNECT_TIMEOUT)
-        // A host that vanished without a word is given up within a minute; a migration itself may take hours.
-        .keepalives_idle(KEEPALIVE)
-        .keepalives_interval(KEEPALIVE)
-        .tcp_user_timeout(4 * KEEPALIVE)
-        .connect(tokio_postgres::NoTls)
-        .await
-        .map_err(Failure::Connect)?;
-    let session = tokio::spawn(connection);
+    let mut session = database::session(database).await.map_err(Failure::Connect)?;
     tracing::info!(
         event = "connected_to_database",
         database = model.name(),
@@ -158,39 +150,88 @@ async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
         port = database.port,
         user = database.user,
     );
-    let applied = apply_missing(model, &mut client).await?;
-    drop(client);
-    // Ends with the goodbye to the server. What it answers no longer matters: the migrations are committed.
-    let _ = session.await;
-    Ok(applied)
-}
-
-async fn apply_missing(model: Model, client: &mut Client) -> Result<usize, Failure> {
-    if is_up_to_date(model, client).await? {
+    let has_history = find_history(&mut session).await?;
+    let (mut session, runner) = (Session::new(session), model.runner());
+    if has_history && is_up_to_date(&runner, &mut session).await? {
         return Ok(0);
     }
-    for statement in [SESSION, LOCK, WHILE_MIGRATING] {
-        client.batch_execute(statement).await.map_err(Failure::Session)?;
+    let mut lock = database::session(database).await.map_err(Failure::Connect)?;
+    take(&mut lock).await?;
+    tokio::select! {
+        report = runner.run_async(&mut session) => {
+            let report = report.map_err(Failure::Migration)?;
+            // It would end with its connection, too. The migrations are committed, whatever the answer.
+            let _ = ask(&mut lock, "ROLLBACK").await;
+            Ok(report.applied_migrations().len())
+        }
+        lost = hold(&mut lock) => Err(Failure::Session(lost)),
     }
-    let report = model
-        .runner()
-        .run_async(client)
-        .await
-        .map_err(Failure::Migration)?;
-    Ok(report.applied_migrations().len())
+}
+
+async fn take(lock: &mut PgConnection) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while begun.elapsed() < LOCK_TRIED_FOR {
+        if try_to_take(lock).await.map_err(Failure::Session)? {
+            return Ok(());
+        }
+        sleep(LOCK_TRIED_EVERY).await;
+    }
+    Err(Failure::Busy)
+}
+
+/// Leaves the transaction open where it has the lock.
+async fn try_to_take(lock: &mut PgConnection) -> sqlx::Result<bool> {
+    ask(lock, "BEGIN").await?;
+    let taken = timeout(ANSWER_LIMIT, sqlx::raw_sql(LOCK).fetch_one(&mut *lock)).await;
+    let taken: bool = taken.map_err(|_| silent())??.try_get(0)?;
+    if !taken {
+        ask(lock, "ROLLBACK").await?;
+    }
+    Ok(taken)
+}
+
+/// Ends when the lock is lost. A server that is gone without a word is noticed so, too: a migration itself may take hours.
+async fn hold(lock: &mut PgConnection) -> sqlx::Error {
+    loop {
+        sleep(LOCK_LOOKED_AT_EVERY).await;
+        if let Err(error) = ask(lock, "SELECT").await {
+            return error;
+        }
+    }
+}
+
+async fn ask(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<()> {
+    let answered = timeout(ANSWER_LIMIT, sqlx::raw_sql(statement).execute(connection)).await;
+    answered.map_err(|_| silent())?.map(drop)
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+/// Whether anything was ever applied. A schema that is not where it is looked for is not made once more: orders would begin anew in it, beside
+/// those that there are.
+async fn find_history(session: &mut PgConnection) -> Result<bool, Failure> {
+    let rows = timeout(ANSWER_LIMIT, sqlx::raw_sql(ELSEWHERE).fetch_all(session)).await;
+    let rows = rows.map_err(|_| silent()).flatten().map_err(Failure::Session)?;
+    let Some(first) = rows.first() else {
+        return Ok(false);
+    };
+    let schema: String = first.try_get(0).map_err(Failure::Session)?;
+    if schema == "public" {
+        Ok(true)
+    } else {
+        Err(Failure::Elsewhere(schema))
+    }
 }
 
 /// Whether every migration was applied, just as it is here. Only reads, where refinery begins with a `CREATE TABLE`: a standby, or a database
 /// that is read-only for a while, is up to date all the same.
-async fn is_up_to_date(model: Model, client: &mut Client) -> Result<bool, Failure> {
-    const HISTORY: &str = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
-    let has_history = client.query_one(HISTORY, &[]).await.map_err(Failure::Session)?;
-    if !has_history.get::<_, bool>(0) {
-        return Ok(false);
-    }
-    let runner = model.runner();
-    let applied = runner.get_applied_migrations_async(client).await;
-    let applied = applied.map_err(Failure::Migration)?;
+async fn is_up_to_date(runner: &Runner, session: &mut Session) -> Result<bool, Failure> {
+    let applied = timeout(ANSWER_LIMIT, runner.get_applied_migrations_async(session)).await;
+    let applied = applied
+        .map_err(|_| Failure::Session(silent()))?
+        .map_err(Failure::Migration)?;
     Ok(runner
         .get_migrations()
         .iter()

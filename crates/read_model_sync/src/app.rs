@@ -18,10 +18,10 @@ use crate::projector::{CONNECTION, Projector};
 /// When the port is taken, or no HTTP client can be made.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
+    let pool = database::connect(&config.read_model, "read_model").await?;
     let readiness = Readiness::default()
-        .needs_database("read_model", &config.read_model)
+        .needs_writable_database("read_model", &pool)
         .needs_broker(CONNECTION);
-    let pool = database::connect(&config.read_model, "read_model").await;
     migrations::wait(&config.migration).await?;
     let mut projector = Projector::new(pool, config.queue, lifecycle.stopping());
     let Some(listening) = projector.listen().await else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -65,45 +65,79 @@ impl Drop for Side {
 pub(super) struct Connection {
     client: Side,
     traffic: watch::Receiver<Traffic>,
+    silenced: watch::Receiver<()>,
 }
 
 impl Connection {
-    pub(super) fn new(client: TcpStream, traffic: watch::Receiver<Traffic>) -> Self {
+    pub(super) fn new(
+        client: TcpStream,
+        traffic: watch::Receiver<Traffic>,
+        silenced: watch::Receiver<()>,
+    ) -> Self {
         Self {
             client: Side::new(client),
             traffic,
+            silenced,
         }
     }
 
-    /// Connects to the server, and passes bytes on until both directions have ended or one has failed.
-    pub(super) async fn serve(self, (host, port): (String, u16)) {
+    /// Connects to the server, and passes bytes on until both directions have ended or one has failed, or the connection is silenced.
+    pub(super) async fn serve(self, upstream: (String, u16)) {
         let Self {
             mut client,
-            mut traffic,
+            traffic,
+            mut silenced,
         } = self;
-        // A server that cannot be reached does not see the client either.
-        if traffic.wait_for(Traffic::reaches_server).await.is_err() {
-            return;
+        let mut server = None;
+        let silent = tokio::select! {
+            // As with traffic: nothing passes that should not any more.
+            biased;
+            silent = silenced.changed() => silent.is_ok(),
+            () = pass_on(&mut client, &mut server, traffic, upstream) => false,
+        };
+        if silent {
+            // It speaks no more, and is not counted again.
+            drop(silenced);
+            tokio::join!(swallow(Some(&mut client)), swallow(server.as_mut()));
         }
-        let Ok(server) = TcpStream::connect((&*host, port)).await else {
-            return;
-        };
-        let mut server = Side::new(server);
-        let commit_is_out = AtomicBool::new(false);
-        let ended = {
-            let (from_client, to_client) = client.stream.split();
-            let (from_server, to_server) = server.stream.split();
-            let forth = Direction::new(from_client, to_server, traffic.clone());
-            let back = Direction::new(from_server, to_client, traffic);
-            let finder = CommitFinder::default();
-            tokio::try_join!(
-                forth.run(Forth(finder, &commit_is_out)),
-                back.run(Back(&commit_is_out))
-            )
-        };
-        client.ended_in_order = ended.is_ok();
-        server.ended_in_order = ended.is_ok();
     }
+}
+
+async fn pass_on(
+    client: &mut Side,
+    server: &mut Option<Side>,
+    mut traffic: watch::Receiver<Traffic>,
+    (host, port): (String, u16),
+) {
+    // A server that cannot be reached does not see the client either.
+    if traffic.wait_for(Traffic::reaches_server).await.is_err() {
+        return;
+    }
+    let Ok(stream) = TcpStream::connect((&*host, port)).await else {
+        return;
+    };
+    let server = server.insert(Side::new(stream));
+    let commit_is_out = AtomicBool::new(false);
+    let ended = {
+        let (from_client, to_client) = client.stream.split();
+        let (from_server, to_server) = server.stream.split();
+        let forth = Direction::new(from_client, to_server, traffic.clone());
+        let back = Direction::new(from_server, to_client, traffic);
+        let finder = CommitFinder::default();
+        tokio::try_join!(
+            forth.run(Forth(finder, &commit_is_out)),
+            back.run(Back(&commit_is_out))
+        )
+    };
+    client.ended_in_order = ended.is_ok();
+    server.ended_in_order = ended.is_ok();
+}
+
+/// Takes what a side sends until it ends, and tells nobody.
+async fn swallow(side: Option<&mut Side>) {
+    let Some(side) = side else { return };
+    let mut piece = vec![0; PIECE];
+    while let Ok(1..) = side.stream.read(&mut piece).await {}
 }
 
 /// What is particular to one of the two directions.

@@ -90,6 +90,34 @@ async fn a_service_is_unready_while_something_is_away_that_it_cannot_work_withou
 }
 
 #[tokio::test]
+async fn on_read_only_databases_who_writes_is_not_ready_and_says_why() -> anyhow::Result<()> {
+    use Service::{CreateBuyOrder, FetchBuyOrders, ReadModelSync};
+    let cluster = Cluster::start(Options::default().with_own_servers()).await?;
+    let make_read_only = async |read_only: &'static str| {
+        for pool in [cluster.write_model(), cluster.read_model()] {
+            // Not inside a transaction: each by itself.
+            sqlx::query(read_only).execute(pool).await?;
+            sqlx::query("SELECT pg_reload_conf()").execute(pool).await?;
+        }
+        anyhow::Ok(())
+    };
+    make_read_only("ALTER SYSTEM SET default_transaction_read_only = on").await?;
+    becomes(&cluster, CreateBuyOrder, away("write_model is read-only")).await?;
+    becomes(&cluster, ReadModelSync, away("read_model is read-only")).await?;
+    assert_eq!(
+        get(&cluster, FetchBuyOrders, "/readyz").await?,
+        ready(),
+        "it only reads"
+    );
+    assert_eq!(get(&cluster, FetchBuyOrders, "/buy_orders").await?.0, 200);
+    make_read_only("ALTER SYSTEM RESET default_transaction_read_only").await?;
+    for service in [CreateBuyOrder, ReadModelSync] {
+        becomes(&cluster, service, ready()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_database_that_hangs_makes_probes_slow_for_a_bounded_time_and_lets_none_pile_up()
 -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::only(&[Service::FetchBuyOrders]).with_own_servers()).await?;

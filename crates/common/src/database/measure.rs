@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use sqlx::PgPool;
-
 use super::Pool;
 use crate::metrics::{GaugeVec, HistogramVec, IntCounterVec, LATENCIES, counters, histograms, read_gauges};
 
@@ -41,9 +39,7 @@ static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
 
 /// Shows the connections of a pool from now on.
 pub(super) fn show(pool: &Pool) {
-    WAITS
-        .timeouts
-        .with_label_values(&[name(pool.connections()).as_str()]);
+    WAITS.timeouts.with_label_values(&[name(pool)]);
     pools().push(pool.clone());
     LazyLock::force(&CONNECTIONS);
 }
@@ -54,46 +50,43 @@ fn pools() -> MutexGuard<'static, Vec<Pool>> {
 
 /// Several pools of one database are shown as one.
 fn read(gauges: &GaugeVec) {
-    let mut counts: BTreeMap<(String, &str), u32> = BTreeMap::new();
+    let mut counts: BTreeMap<(String, &str), usize> = BTreeMap::new();
     for pool in pools().iter() {
-        let connections = pool.connections();
-        let idle = connections.num_idle().saturating_add(pool.count_in_hand());
-        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
-        // They are read one after the other.
-        let in_use = connections.size().saturating_sub(idle);
-        let most = connections.options().get_max_connections();
-        for (state, count) in [("idle", idle), ("in_use", in_use), ("max", most)] {
-            let sum = counts.entry((name(connections), state)).or_default();
+        let status = pool.status();
+        let in_use = status.size.saturating_sub(status.available);
+        for (state, count) in [
+            ("idle", status.available),
+            ("in_use", in_use),
+            ("max", status.max_size),
+        ] {
+            let sum = counts.entry((name(pool).to_owned(), state)).or_default();
             *sum = sum.saturating_add(count);
         }
     }
     for ((database, state), count) in counts {
         gauges
             .with_label_values(&[database.as_str(), state])
-            .set(count.into());
+            .set(u32::try_from(count).unwrap_or(u32::MAX).into());
     }
 }
 
 pub(super) async fn acquiring<T>(
-    pool: &PgPool,
+    pool: &Pool,
     acquire: impl Future<Output = sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
     let begun = Instant::now();
     let acquired = acquire.await;
-    let database = name(pool);
+    let database = [name(pool)];
     WAITS
         .durations
-        .with_label_values(&[database.as_str()])
+        .with_label_values(&database)
         .observe(begun.elapsed().as_secs_f64());
-    if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
-        WAITS.timeouts.with_label_values(&[database.as_str()]).inc();
+    if acquired.is_err() {
+        WAITS.timeouts.with_label_values(&database).inc();
     }
     acquired
 }
 
-fn name(pool: &PgPool) -> String {
-    pool.connect_options()
-        .get_database()
-        .unwrap_or_default()
-        .to_owned()
+fn name(pool: &Pool) -> &str {
+    &pool.endpoint().name
 }

@@ -1,5 +1,5 @@
 //! What passes: failures of a database that time or an operator mends, without a change of our code or of the request. One list, by
-//! SQLSTATE, for every client of PostgreSQL that we use. A request that meets one is told to come again (`503`), a message is tried again,
+//! SQLSTATE, for the services and `migration` alike. A request that meets one is told to come again (`503`), a message is tried again,
 //! and `migration` waits; anything else is a fault of ours (`500`), or of a message.
 //!
 //! The classes of [PostgreSQL's appendix](https://www.postgresql.org/docs/current/errcodes-appendix.html):
@@ -40,12 +40,11 @@ const ENDED: [&str; 5] = ["57P01", "57P02", "57P05", "25P03", "25P04"];
 const OUTDATED: [&str; 3] = ["0A000", "26000", "42P05"];
 
 /// Whether a refusal of PostgreSQL with this SQLSTATE passes; `ends_session` where its severity is `FATAL` or `PANIC`.
-#[must_use]
-pub fn passes(sqlstate: &str, ends_session: bool) -> bool {
+fn passes(sqlstate: &str, ends_session: bool) -> bool {
     ends_session || STATES.contains(&sqlstate) || CLASSES.iter().any(|class| sqlstate.starts_with(class))
 }
 
-/// Whether the same statement can succeed later: the server cannot be reached, or what it says [`passes`]. Everything else, for example a
+/// Whether the same statement can succeed later: the server cannot be reached, or what it says passes. Everything else, for example a
 /// column that is not there, is a fault of ours.
 #[must_use]
 pub fn is_away(error: &sqlx::Error) -> bool {

@@ -20,6 +20,10 @@ use crate::{trace, trace_context};
 /// A peer's idle connection is let go before common servers and load balancers (60 s) close it under a request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is on the way is told that a connection still lives, and the kernel gives up one whose other side vanished.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(20);
+
 /// An HTTP/1.1 client: `timeout` bounds a whole request, from the first connection attempt to the end of the
 /// body. Redirects come back as the answers they are.
 ///
@@ -37,6 +41,10 @@ pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqw
         .timeout(timeout)
         .connect_timeout(timeout)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .tcp_keepalive(KEEPALIVE)
+        .tcp_keepalive_interval(KEEPALIVE)
+        .tcp_keepalive_retries(2)
+        .tcp_user_timeout(UNACKNOWLEDGED_FOR)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .no_proxy()

@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::broker;
-use crate::database::Pulse;
-use crate::endpoints;
+use crate::database::Pool;
+use crate::logging::chain;
 use crate::metrics::{IntGauge, gauge};
 
 /// A dependency that has not answered by then is away.
@@ -36,7 +36,24 @@ pub struct Readiness {
 
 struct Need {
     name: &'static str,
-    check: Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+    check: Box<dyn Fn() -> BoxFuture<'static, Result<(), Fault>> + Send + Sync>,
+}
+
+/// What is wrong with a dependency.
+struct Fault {
+    /// In words that a client may read: "is away".
+    told: String,
+    /// For the log.
+    logged: String,
+}
+
+impl Fault {
+    fn away(logged: String) -> Self {
+        Self {
+            told: "is away".to_owned(),
+            logged,
+        }
+    }
 }
 
 struct Known {
@@ -53,20 +70,42 @@ impl Readiness {
     {
         self.needs.push(Need {
             name,
-            check: Box::new(move || Box::pin(check())),
+            check: Box::new(move || {
+                let checked = check();
+                Box::pin(async move { checked.await.map_err(Fault::away) })
+            }),
         });
         self
     }
 
-    /// Needs a database, which is asked on a connection of its own: one that has no connection left for a burst of requests is busy, not
-    /// away.
+    /// Needs a database that can be read. It is asked on one of the connections that requests use: what they meet is what this says.
     #[must_use]
-    pub fn needs_database(self, name: &'static str, endpoint: &endpoints::Database) -> Self {
-        let pulse = Arc::new(Pulse::of(endpoint));
-        self.needs(name, move || {
-            let pulse = Arc::clone(&pulse);
-            async move { pulse.feel().await.map_err(|error| error.to_string()) }
-        })
+    pub fn needs_database(self, name: &'static str, pool: &Pool) -> Self {
+        self.needs_pool(name, pool, false)
+    }
+
+    /// Needs a database that can be written to, which a standby cannot.
+    #[must_use]
+    pub fn needs_writable_database(self, name: &'static str, pool: &Pool) -> Self {
+        self.needs_pool(name, pool, true)
+    }
+
+    fn needs_pool(mut self, name: &'static str, pool: &Pool, writes: bool) -> Self {
+        let pool = pool.clone();
+        self.needs.push(Need {
+            name,
+            check: Box::new(move || {
+                let pool = pool.clone();
+                Box::pin(async move {
+                    let usable = pool.check(writes).await;
+                    usable.map_err(|reason| Fault {
+                        told: reason.to_string(),
+                        logged: chain(&reason),
+                    })
+                })
+            }),
+        });
+        self
     }
 
     /// Needs the connection to the broker that has this name.
@@ -87,7 +126,7 @@ impl Readiness {
         {
             return Arc::clone(&known.away);
         }
-        let failures: Vec<(&str, String)> = join_all(self.needs.iter().map(Need::ask))
+        let failures: Vec<(&str, Fault)> = join_all(self.needs.iter().map(Need::ask))
             .await
             .into_iter()
             .flatten()
@@ -95,7 +134,7 @@ impl Readiness {
         let away: Arc<Vec<String>> = Arc::new(
             failures
                 .iter()
-                .map(|(name, _)| format!("{name} is away"))
+                .map(|(name, fault)| format!("{name} {}", fault.told))
                 .collect(),
         );
         self.report(last.as_ref(), &failures);
@@ -107,13 +146,13 @@ impl Readiness {
     }
 
     /// An event where it changed, so that an outage is two lines and not one for each probe.
-    fn report(&self, last: Option<&Known>, failures: &[(&str, String)]) {
+    fn report(&self, last: Option<&Known>, failures: &[(&str, Fault)]) {
         let was_ready = last.is_none_or(|known| known.away.is_empty());
         READY.set(failures.is_empty().into());
         if was_ready && !failures.is_empty() {
             let reasons: Vec<String> = failures
                 .iter()
-                .map(|(name, reason)| format!("{name}: {reason}"))
+                .map(|(name, fault)| format!("{name}: {}", fault.logged))
                 .collect();
             tracing::warn!(event = "service_not_ready", info = reasons.join("; "));
         } else if !was_ready && failures.is_empty() {
@@ -123,11 +162,11 @@ impl Readiness {
 }
 
 impl Need {
-    async fn ask(&self) -> Option<(&'static str, String)> {
+    async fn ask(&self) -> Option<(&'static str, Fault)> {
         match timeout(LIMIT, (self.check)()).await {
             Ok(Ok(())) => None,
-            Ok(Err(reason)) => Some((self.name, reason)),
-            Err(_) => Some((self.name, format!("no answer within {LIMIT:?}"))),
+            Ok(Err(fault)) => Some((self.name, fault)),
+            Err(_) => Some((self.name, Fault::away(format!("no answer within {LIMIT:?}")))),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Command;
 use clap::error::ErrorKind;
 
-use super::complain;
+use super::{complain, libpq};
 use crate::env::Env;
 use crate::http::health;
 
@@ -44,6 +44,12 @@ impl Arguments for NoArguments {}
 /// `healthcheck` asks the running service for its health, and exits with 0 or 1; containers use it. `readyz` and `metrics` ask it in the same
 /// way, and print the answer. What nobody understands exits with 2.
 pub fn obey<A: Arguments>(name: &'static str, task: impl FnOnce(A) -> ExitCode) -> ExitCode {
+    if let Err(error) = libpq::forget_variables() {
+        complain(&format!(
+            "{name}: cannot start without libpq's variables: {error}"
+        ));
+        return ExitCode::FAILURE;
+    }
     let mut command = command::<A>(name);
     let understood = command
         .try_get_matches_from_mut(std::env::args_os().skip(1))

@@ -1,10 +1,10 @@
 //! The pool of connections that services share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use cluster::{Cluster, Service, wait_until};
+use cluster::{Cluster, Link, Options, Service, wait_until};
 use common::database::{self, MOST_CONNECTIONS, with_connection};
 use common::endpoints::Database;
 use common::env::Env;
@@ -16,9 +16,12 @@ use super::order_desk;
 const LIMIT: Duration = Duration::from_secs(10);
 
 async fn pool(cluster: &Cluster) -> anyhow::Result<database::Pool> {
+    database::connect_once(&endpoint(cluster)?, "write_model").await
+}
+
+fn endpoint(cluster: &Cluster) -> anyhow::Result<Database> {
     let mut env = Env::from_pairs(cluster.environment(Service::CreateBuyOrder)?);
-    let endpoint = Database::from_env(&mut env, "WRITE_MODEL_DB");
-    database::connect_once(&endpoint, "write_model").await
+    Ok(Database::from_env(&mut env, "WRITE_MODEL_DB"))
 }
 
 #[tokio::test]
@@ -96,5 +99,37 @@ async fn of_connections_that_the_server_closed_one_user_at_most_is_told() -> any
         failed += u32::from(ask().await.is_err());
     }
     assert!(failed <= 1, "{failed} failed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_all_connections_fall_silent_for_ever_the_pool_works_again_within_30_s() -> anyhow::Result<()> {
+    let link = Link::CreateBuyOrderToWriteModel;
+    let cluster = Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default().with_links(&[link])
+    })
+    .await?;
+    let endpoint = Database {
+        port: cluster.link(link)?.port(),
+        ..endpoint(&cluster)?
+    };
+    let pool = database::connect_once(&endpoint, "write_model").await?;
+    let work = async || {
+        with_connection(&pool, async |connection| {
+            sqlx::query("SELECT pg_sleep(0.1)").execute(connection).await
+        })
+        .await
+    };
+    let at_once = async || join_all((0..2 * MOST_CONNECTIONS).map(|_| work())).await;
+    for answer in at_once().await {
+        answer?;
+    }
+    let silenced = cluster.link(link)?.silence_open();
+    assert_eq!(silenced, usize::try_from(MOST_CONNECTIONS)?);
+    let since = Instant::now();
+    while at_once().await.iter().any(Result::is_err) {
+        assert!(since.elapsed() < Duration::from_secs(30), "not yet");
+    }
     Ok(())
 }

@@ -6,5 +6,6 @@ mod configuration;
 mod faults;
 mod plan;
 mod sessions;
+mod silence;
 mod support;
 mod walking;

@@ -231,3 +231,57 @@ async fn the_process_stops_in_order_while_it_waits_and_while_it_serves() -> anyh
     assert_eq!(cluster.stop(Service::Migration).await?.code(), Some(0));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_search_path_that_an_administrator_sets_makes_no_second_schema() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await?;
+    for pool in [cluster.write_model(), cluster.read_model()] {
+        sqlx::raw_sql(
+            "CREATE SCHEMA other;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = other', current_database()); END $$",
+        )
+        .execute(pool)
+        .await?;
+    }
+    let (exit_code, events) = once(&cluster).await?;
+    assert_eq!(exit_code, Some(0), "{events:?}");
+    assert_eq!(applied(&events), both(0));
+    for pool in [cluster.write_model(), cluster.read_model()] {
+        let made: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace")
+                .fetch_one(pool)
+                .await?;
+        assert_eq!(made, 0);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_where_it_was_is_told_and_not_made_anew() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await?;
+    sqlx::raw_sql("ALTER SCHEMA public RENAME TO other; CREATE SCHEMA public")
+        .execute(cluster.write_model())
+        .await?;
+    let (exit_code, events) = once(&cluster).await?;
+    assert_eq!(exit_code, Some(1), "{events:?}");
+    let failures = named(&events, "database_migration_exception_occurred");
+    let info = failures.first().and_then(|failure| failure.get("info")?.as_str());
+    assert!(
+        info.is_some_and(|info| info.contains("its tables are in the schema \"other\"")),
+        "{events:?}"
+    );
+    let made: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+            .fetch_one(cluster.write_model())
+            .await?;
+    assert_eq!(made, 0);
+    Ok(())
+}
