@@ -28,6 +28,7 @@ mod docs_page;
 mod http_client;
 mod log_server;
 pub mod native;
+pub mod plans;
 mod ports;
 mod prices;
 mod process;

@@ -221,6 +221,9 @@ pub async fn look_up(
 ///
 /// Sorted before the ids and times are drawn, so that within a batch, too, the order of ids is the order of arrival. Whether a key is known
 /// is asked by a subquery, not by a join, as in [`LOOK_UP`].
+///
+/// Each draft has its order, and each order its draft: a full join says the same as an inner one, and is the only one that PostgreSQL never
+/// makes by holding each row against every other, as it does when it expects a single draft (measured: 250,000 comparisons for 500 drafts).
 pub const INSERT: &str = "
     WITH draft AS MATERIALIZED (
         SELECT given.*, currency.id AS currency_id
@@ -240,14 +243,14 @@ pub const INSERT: &str = "
     ), remembered AS (
         INSERT INTO buy_order_idempotence_cache (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
         SELECT draft.client_id, draft.currency_id, draft.currency_amount, draft.idempotence_key, created.id
-          FROM created JOIN draft USING (external_id)
+          FROM created FULL JOIN draft USING (external_id)
     ), announced AS (
         INSERT INTO outbox (buy_order_id, traceparent)
-        SELECT created.id, draft.traceparent FROM created JOIN draft USING (external_id) ORDER BY created.id
+        SELECT created.id, draft.traceparent FROM created FULL JOIN draft USING (external_id) ORDER BY created.id
     ), counted AS (
         UPDATE buy_order_running_total SET btc_amount = btc_amount + (SELECT coalesce(sum(created.btc_amount), 0) FROM created)
     )
-    SELECT draft.place, created.*, draft.currency FROM created JOIN draft USING (external_id)";
+    SELECT draft.place, created.*, draft.currency FROM created FULL JOIN draft USING (external_id)";
 
 async fn insert_orders(
     connection: &mut PgConnection,

@@ -15,6 +15,9 @@ use crate::page::BuyOrder;
 /// The pair is compared, and `client_id` is ordered by, to leave that index as the only way: given `client_id = $1 AND id < $2
 /// ORDER BY id DESC`, PostgreSQL prefers the primary key, and reads every newer order of every other client on the way to the page.
 ///
+/// Where the reference stands is looked up by its id alone, which the limit keeps apart from the comparison of clients: of a table that it
+/// takes for empty PostgreSQL would as soon read all orders of the client.
+///
 /// The database writes the decimals as text, with the scale of their columns: nothing on the way can change a digit.
 pub const PAGES: &str = "
     SELECT asked.place - 1, position.below IS NOT NULL, o.id, o.external_id, o.created_at, o.currency_iso3,
@@ -23,7 +26,9 @@ pub const PAGES: &str = "
     CROSS JOIN LATERAL (
         SELECT CASE
             WHEN asked.last_reference IS NULL THEN 9223372036854775807 -- above every id that is drawn
-            ELSE (SELECT id FROM buy_order_read_model WHERE external_id = asked.last_reference AND client_id = asked.client_id)
+            ELSE (SELECT named.id
+                  FROM (SELECT id, client_id FROM buy_order_read_model WHERE external_id = asked.last_reference LIMIT 1) AS named
+                  WHERE named.client_id = asked.client_id)
         END AS below
         OFFSET 0 -- computed once per page
     ) AS position

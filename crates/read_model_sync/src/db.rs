@@ -72,7 +72,11 @@ async fn in_time(pool: &Pool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<O
     .await
 }
 
-async fn insert_and_compare(
+/// Inserts the orders that are not there, by one statement, and compares the others with what is there.
+///
+/// # Errors
+/// When the read model is away, or refuses one of them.
+pub async fn insert_and_compare(
     connection: &mut PgConnection,
     orders: &[&BuyOrderCreated],
 ) -> sqlx::Result<Vec<Outcome>> {

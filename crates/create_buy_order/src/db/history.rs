@@ -31,7 +31,10 @@ pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
     // Under the writers' lock: an order that has drawn its time but is not committed yet would be older, and not seen.
     let mut locked = Locked::begin(connection).await?;
     let (first_id, last_id, as_of_epoch_us) = sqlx::query_as(
-        "SELECT coalesce(min(id), 1), coalesce(max(id), 0), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM buy_order",
+        // Not by min and max: where PostgreSQL takes the table for empty, it would read all of it, while no order can be written.
+        "SELECT coalesce((SELECT id FROM buy_order ORDER BY id LIMIT 1), 1),
+                coalesce((SELECT id FROM buy_order ORDER BY id DESC LIMIT 1), 0),
+                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     )
     .fetch_one(locked.connection())
     .await?;
@@ -75,7 +78,8 @@ pub async fn ids(
     since: Option<OffsetDateTime>,
 ) -> sqlx::Result<Option<(i64, i64)>> {
     let ids: (Option<i64>, Option<i64>) = sqlx::query_as(
-        "SELECT min(id), max(id) FROM buy_order WHERE id BETWEEN $1 AND $2 AND ($3 IS NULL OR created_at >= $3)",
+        "SELECT (SELECT id FROM buy_order WHERE id BETWEEN $1 AND $2 AND ($3 IS NULL OR created_at >= $3) ORDER BY id LIMIT 1),
+                (SELECT id FROM buy_order WHERE id BETWEEN $1 AND $2 AND ($3 IS NULL OR created_at >= $3) ORDER BY id DESC LIMIT 1)",
     )
     .bind(from_id)
     .bind(to_id)

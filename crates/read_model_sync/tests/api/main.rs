@@ -7,6 +7,7 @@ mod dead_letter_commands;
 mod dead_letters;
 mod metrics;
 mod outages;
+mod plans;
 mod projection;
 
 use std::time::Duration;

@@ -1,0 +1,238 @@
+//! Plans that PostgreSQL keeps, for tests: made while tables are empty, and followed when they are full. What a plan costs is told by the
+//! rows and blocks that it looks at, not by the time it takes.
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _};
+
+/// What PostgreSQL knows of the tables when it makes a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistics {
+    /// Nothing: the tables were just made.
+    None,
+    /// That they are empty.
+    Empty,
+    /// Nothing, and columns were added, which make it expect fewer rows.
+    Wide,
+    /// That the pages, of which there are many, have one row each; in truth they have none any more.
+    Sparse,
+    /// The same, but thousands of rows each.
+    Dense,
+    /// All: the tables are full.
+    Full,
+}
+
+impl Statistics {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::Empty,
+        Self::Wide,
+        Self::Sparse,
+        Self::Dense,
+        Self::Full,
+    ];
+
+    /// Brings the empty tables of a model into this state; `fill` are the statements that fill them. Plans are to be made after it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn set(self, model: &PgPool, fill: &str) -> anyhow::Result<()> {
+        // An autovacuum would have plans made anew.
+        for_each_table(model, "ALTER TABLE %s SET (autovacuum_enabled = off)").await?;
+        match self {
+            Self::None => Ok(()),
+            Self::Empty => run(model, "ANALYZE").await,
+            Self::Wide => {
+                for_each_table(
+                    model,
+                    "ALTER TABLE %s ADD COLUMN note varchar(140), ADD COLUMN filler char(500)",
+                )
+                .await
+            }
+            Self::Sparse | Self::Dense => {
+                let rows_in_a_page = if self == Self::Sparse { 1 } else { 10_000 };
+                run(model, &format!("BEGIN; {fill}; ROLLBACK")).await?;
+                // Nor do the indexes then lead past dead entries.
+                run(model, "VACUUM (TRUNCATE false)").await?;
+                let claim = format!(
+                    "UPDATE pg_class SET relpages = 1, reltuples = {rows_in_a_page} WHERE oid = '%s'::regclass"
+                );
+                for_each_table(model, &claim).await
+            }
+            Self::Full => {
+                run(model, fill).await?;
+                run(model, "VACUUM ANALYZE").await
+            }
+        }
+    }
+
+    /// Fills the tables, where they are not full yet. Plans that were made before are kept.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn fill(self, model: &PgPool, fill: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Full => Ok(()),
+            _ => run(model, fill).await,
+        }
+    }
+}
+
+async fn run(model: &PgPool, statements: &str) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+        .execute(model)
+        .await?;
+    Ok(())
+}
+
+async fn for_each_table(model: &PgPool, statement: &str) -> anyhow::Result<()> {
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT oid::regclass::text FROM pg_class
+         WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'refinery_schema_history'",
+    )
+    .fetch_all(model)
+    .await?;
+    ensure!(!tables.is_empty(), "there is no table");
+    for table in tables {
+        run(model, &statement.replace("%s", &table)).await?;
+    }
+    Ok(())
+}
+
+/// A statement that a service makes, and what it may cost.
+#[derive(Debug, Clone)]
+pub struct Bounded {
+    /// A part of its text that no other statement has.
+    pub statement: &'static str,
+    /// Its parameters as texts, which are cast to the types that the service declared.
+    pub values: Vec<String>,
+    /// How many rows it asks for: no step of its plan may look at more than a few times as many.
+    pub rows: u64,
+}
+
+impl Bounded {
+    /// Of a statement with these parameters that asks for so many rows.
+    #[must_use]
+    pub fn new(statement: &'static str, values: &[&str], rows: u64) -> Self {
+        Self {
+            statement,
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+            rows,
+        }
+    }
+}
+
+/// Executes every statement that the service has prepared in this session by its kept plan, and undoes what it did.
+///
+/// # Errors
+/// When one looks at more than it may, is not among `bounds`, or is bounded and was not prepared.
+pub async fn keep_within(session: &mut PgConnection, bounds: &[Bounded]) -> anyhow::Result<()> {
+    let prepared: Vec<(String, String, Vec<String>)> = sqlx::query_as(
+        "SELECT name, statement, parameter_types::text[] FROM pg_prepared_statements WHERE NOT from_sql ORDER BY prepare_time",
+    )
+    .persistent(false)
+    .fetch_all(&mut *session)
+    .await?;
+    let prepared: Vec<_> = prepared
+        .into_iter()
+        .filter(|(_, statement, _)| !statement.contains("pg_prepared_statements"))
+        .collect();
+    for bounded in bounds {
+        let found = prepared
+            .iter()
+            .filter(|(_, statement, _)| statement.contains(bounded.statement));
+        ensure!(
+            found.count() == 1,
+            "not one statement has {:?}",
+            bounded.statement
+        );
+    }
+    for (name, statement, types) in &prepared {
+        let mut of_it = bounds
+            .iter()
+            .filter(|bounded| statement.contains(bounded.statement))
+            .peekable();
+        ensure!(
+            of_it.peek().is_some(),
+            "nothing is said of what this may cost: {statement}"
+        );
+        for bounded in of_it {
+            let plan = executed(session, name, types, &bounded.values)
+                .await
+                .with_context(|| statement.clone())?;
+            let looked_at = most_looked_at(&plan);
+            let blocks = number(&plan, "Shared Hit Blocks") + number(&plan, "Shared Read Blocks");
+            ensure!(
+                looked_at <= bounded.rows * LOOKED_AT_EACH && blocks <= bounded.rows * BLOCKS_EACH + BLOCKS,
+                "for {} rows a step looks at {looked_at}, and {blocks} blocks are read: {statement}\n{plan:#}",
+                bounded.rows
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Rows that one step of a plan may look at for each that was asked for.
+const LOOKED_AT_EACH: u64 = 8;
+
+/// Blocks for each row: the way down several indexes, for those that are read and those that are written.
+const BLOCKS_EACH: u64 = 60;
+
+/// Blocks besides, far fewer than an index of the full tables has.
+const BLOCKS: u64 = 60;
+
+async fn executed(
+    session: &mut PgConnection,
+    name: &str,
+    types: &[String],
+    values: &[String],
+) -> anyhow::Result<Value> {
+    ensure!(types.len() == values.len(), "it takes {types:?}, not {values:?}");
+    let parameters: Vec<String> = values
+        .iter()
+        .zip(types)
+        .map(|(value, kind)| format!("'{value}'::{kind}"))
+        .collect();
+    let parameters = if parameters.is_empty() {
+        String::new()
+    } else {
+        format!("({})", parameters.join(", "))
+    };
+    sqlx::raw_sql("BEGIN").execute(&mut *session).await?;
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE \"{name}\" {parameters}");
+    let explained = sqlx::raw_sql(AssertSqlSafe(explain))
+        .fetch_one(&mut *session)
+        .await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
+    let text: String = explained?.try_get_unchecked(0)?;
+    let plans: Value = serde_json::from_str(&text)?;
+    ensure!(plans.pointer("/0/JIT").is_none(), "compiled: {plans:#}");
+    plans.pointer("/0/Plan").cloned().context("no plan")
+}
+
+/// Whole rows or blocks; newer servers write rows with decimals.
+fn number(plan: &Value, name: &str) -> u64 {
+    let text = plan.get(name).map(Value::to_string).unwrap_or_default();
+    text.split('.')
+        .next()
+        .and_then(|whole| whole.parse().ok())
+        .unwrap_or_default()
+}
+
+/// The most rows that a step of the plan has looked at.
+fn most_looked_at(plan: &Value) -> u64 {
+    let removed = [
+        "Rows Removed by Filter",
+        "Rows Removed by Join Filter",
+        "Rows Removed by Index Recheck",
+    ];
+    let removed: u64 = removed.iter().map(|name| number(plan, name)).sum();
+    let own = (number(plan, "Actual Rows") + removed) * number(plan, "Actual Loops");
+    let steps = plan.get("Plans").and_then(Value::as_array);
+    steps
+        .into_iter()
+        .flatten()
+        .map(most_looked_at)
+        .fold(own, u64::max)
+}
