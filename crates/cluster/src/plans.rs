@@ -123,54 +123,76 @@ impl Bounded {
     }
 }
 
+/// A statement that a service has prepared in a session.
+struct Prepared {
+    name: String,
+    text: String,
+    types: Vec<String>,
+}
+
+async fn prepared(session: &mut PgConnection) -> anyhow::Result<Vec<Prepared>> {
+    let rows: Vec<(String, String, Vec<String>)> = sqlx::query_as(
+        "SELECT name, statement, parameter_types::text[] FROM pg_prepared_statements WHERE statement NOT LIKE '%pg_prepared_statements%'",
+    )
+    .persistent(false)
+    .fetch_all(session)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(name, text, types)| Prepared { name, text, types })
+        .collect())
+}
+
 /// Executes every statement that the service has prepared in this session by its kept plan, and undoes what it did.
 ///
 /// # Errors
 /// When one looks at more than it may, is not among `bounds`, or is bounded and was not prepared.
 pub async fn keep_within(session: &mut PgConnection, bounds: &[Bounded]) -> anyhow::Result<()> {
-    let prepared: Vec<(String, String, Vec<String>)> = sqlx::query_as(
-        "SELECT name, statement, parameter_types::text[] FROM pg_prepared_statements WHERE NOT from_sql ORDER BY prepare_time",
-    )
-    .persistent(false)
-    .fetch_all(&mut *session)
-    .await?;
-    let prepared: Vec<_> = prepared
-        .into_iter()
-        .filter(|(_, statement, _)| !statement.contains("pg_prepared_statements"))
-        .collect();
+    let prepared = prepared(session).await?;
     for bounded in bounds {
-        let found = prepared
-            .iter()
-            .filter(|(_, statement, _)| statement.contains(bounded.statement));
+        let found = prepared.iter().filter(|one| one.text.contains(bounded.statement));
         ensure!(
             found.count() == 1,
             "not one statement has {:?}",
             bounded.statement
         );
     }
-    for (name, statement, types) in &prepared {
+    for statement in &prepared {
+        let text = &statement.text;
         let mut of_it = bounds
             .iter()
-            .filter(|bounded| statement.contains(bounded.statement))
+            .filter(|bounded| text.contains(bounded.statement))
             .peekable();
         ensure!(
             of_it.peek().is_some(),
-            "nothing is said of what this may cost: {statement}"
+            "nothing is said of what this may cost: {text}"
         );
         for bounded in of_it {
-            let plan = executed(session, name, types, &bounded.values)
-                .await
-                .with_context(|| statement.clone())?;
+            let plan = executed(session, statement, &bounded.values).await?;
             let looked_at = most_looked_at(&plan);
             let blocks = number(&plan, "Shared Hit Blocks") + number(&plan, "Shared Read Blocks");
             ensure!(
                 looked_at <= bounded.rows * LOOKED_AT_EACH && blocks <= bounded.rows * BLOCKS_EACH + BLOCKS,
-                "for {} rows a step looks at {looked_at}, and {blocks} blocks are read: {statement}\n{plan:#}",
+                "for {} rows a step looks at {looked_at}, and {blocks} blocks are read: {text}\n{plan:#}",
                 bounded.rows
             );
         }
     }
     Ok(())
+}
+
+/// Executes the one statement that the service has prepared in this session by its kept plan, undoes what it did, and answers the plan with
+/// what each step did.
+///
+/// # Errors
+/// When there is not one statement, or the database refuses.
+pub async fn followed(session: &mut PgConnection, values: &[&str]) -> anyhow::Result<Value> {
+    let prepared = prepared(session).await?;
+    let [statement] = prepared.as_slice() else {
+        anyhow::bail!("{} statements are prepared", prepared.len())
+    };
+    let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+    executed(session, statement, &values).await
 }
 
 /// Rows that one step of a plan may look at for each that was asked for.
@@ -184,10 +206,10 @@ const BLOCKS: u64 = 60;
 
 async fn executed(
     session: &mut PgConnection,
-    name: &str,
-    types: &[String],
+    statement: &Prepared,
     values: &[String],
 ) -> anyhow::Result<Value> {
+    let Prepared { name, types, .. } = statement;
     ensure!(types.len() == values.len(), "it takes {types:?}, not {values:?}");
     let parameters: Vec<String> = values
         .iter()
@@ -205,14 +227,17 @@ async fn executed(
         .fetch_one(&mut *session)
         .await;
     sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
-    let text: String = explained?.try_get_unchecked(0)?;
+    let text: String = explained
+        .with_context(|| statement.text.clone())?
+        .try_get_unchecked(0)?;
     let plans: Value = serde_json::from_str(&text)?;
     ensure!(plans.pointer("/0/JIT").is_none(), "compiled: {plans:#}");
     plans.pointer("/0/Plan").cloned().context("no plan")
 }
 
-/// Whole rows or blocks; newer servers write rows with decimals.
-fn number(plan: &Value, name: &str) -> u64 {
+/// A number of a step of a plan, in whole rows or blocks, as newer servers write rows with decimals; 0 where it has none.
+#[must_use]
+pub fn number(plan: &Value, name: &str) -> u64 {
     let text = plan.get(name).map(Value::to_string).unwrap_or_default();
     text.split('.')
         .next()

@@ -185,7 +185,7 @@ async fn an_order_is_the_same_in_its_answer_its_event_its_row_its_page_and_its_c
 
     // What clients are shown.
     let pages = page(&cluster).await?;
-    assert_eq!(pages, [answer.clone()], "the page and the answer");
+    assert_eq!(pages, std::slice::from_ref(&answer), "the page and the answer");
     let mut shown = event.clone();
     shown.retain(|column, _| !INTERNAL.contains(&column.as_str()));
     assert_eq!(by_column(&answer)?, shown, "the answer and the event");

@@ -1,7 +1,7 @@
 //! Every page costs the same. What is asserted is the work the database does, not the time it takes.
 
-use anyhow::{Context as _, ensure};
-use cluster::plans::{Bounded, Statistics, keep_within};
+use anyhow::Context as _;
+use cluster::plans::{Bounded, Statistics, followed, keep_within, number};
 use cluster::{Cluster, Options};
 use fetch_buy_orders::db::{self, PageRequest};
 use reqwest::StatusCode;
@@ -13,6 +13,12 @@ use crate::support::{cluster, external_id, get, insert};
 const MILLION: i64 = 1_000_000;
 const PAGE_SIZE: i64 = 10;
 
+const NEWEST: PageRequest = PageRequest {
+    client_id: 1,
+    last_reference: None,
+    page_size: 10,
+};
+
 /// A session like a service's.
 async fn session(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     let options = cluster.addresses().read_model.options();
@@ -20,43 +26,26 @@ async fn session(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     Ok(PgConnection::connect_with(&options).await?)
 }
 
-/// Prepares the statement of pages, with the plan for the values at hand or one for any values.
-async fn prepare(connection: &mut PgConnection, mode: &str) -> anyhow::Result<()> {
-    let statements = format!(
-        "SET plan_cache_mode = {mode}; DEALLOCATE ALL; PREPARE page (bigint[], uuid[], bigint[]) AS {}; \
-         EXECUTE page (ARRAY[1], ARRAY[NULL::uuid], ARRAY[1])",
-        db::PAGES
-    );
-    sqlx::raw_sql(AssertSqlSafe(statements))
-        .execute(connection)
-        .await?;
+/// Has the statement of pages prepared as the service does it, with the plan for the values at hand or one for any values.
+async fn prepare(session: &mut PgConnection, mode: &str) -> anyhow::Result<()> {
+    session.clear_cached_statements().await?;
+    let mode = format!("SET plan_cache_mode = {mode}");
+    sqlx::raw_sql(AssertSqlSafe(mode)).execute(&mut *session).await?;
+    db::pages(session, &[NEWEST]).await?;
     Ok(())
 }
 
 /// The plan of a page with what each step did.
-async fn plan(connection: &mut PgConnection, last_reference: Option<i64>) -> anyhow::Result<Value> {
-    let last_reference =
-        last_reference.map_or_else(|| "NULL".to_owned(), |id| format!("'{}'", external_id(id)));
-    let explain = format!(
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page (ARRAY[1], ARRAY[{last_reference}::uuid], ARRAY[{PAGE_SIZE}])"
-    );
-    let row = sqlx::raw_sql(AssertSqlSafe(explain))
-        .fetch_one(connection)
-        .await?;
-    let text: String = sqlx::Row::try_get_unchecked(&row, 0)?;
-    let plans: Value = serde_json::from_str(&text)?;
-    ensure!(plans.pointer("/0/JIT").is_none(), "compiled: {plans:#}");
+async fn plan(session: &mut PgConnection, last_reference: Option<i64>) -> anyhow::Result<Value> {
+    let last_reference = last_reference.map_or_else(|| "NULL".to_owned(), external_id);
+    let values = [
+        "{1}",
+        &format!("{{{last_reference}}}"),
+        &format!("{{{PAGE_SIZE}}}"),
+    ];
+    let plan = followed(session, &values).await?;
     // What is asked for, and for each what is found.
-    plans.pointer("/0/Plan/Plans/1").cloned().context("no plan")
-}
-
-fn number(plan: &Value, name: &str) -> u64 {
-    // Counted in whole rows or blocks; newer servers write rows with decimals.
-    let text = plan.get(name).map(Value::to_string).unwrap_or_default();
-    text.split('.')
-        .next()
-        .and_then(|whole| whole.parse().ok())
-        .unwrap_or_default()
+    plan.pointer("/Plans/1").cloned().context("no plan")
 }
 
 fn assert_one_range_of_the_page_index(plan: &Value, rows: u64, what: &str) {
@@ -145,12 +134,7 @@ async fn whatever_was_known_of_the_table_a_page_looks_at_its_rows_alone() -> any
         let model = cluster.read_model();
         statistics.set(model, FILL).await?;
         let mut session = session(&cluster).await?;
-        let newest = PageRequest {
-            client_id: 1,
-            last_reference: None,
-            page_size: 10,
-        };
-        db::pages(&mut session, &[newest]).await?;
+        db::pages(&mut session, &[NEWEST]).await?;
         statistics.fill(model, FILL).await?;
         // The client's first order, one in the middle, another client's, nobody's, and the newest page.
         for (reference, rows) in [
