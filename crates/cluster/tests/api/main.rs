@@ -16,6 +16,7 @@ mod metrics;
 mod native;
 mod one_order;
 mod otlp_receiver;
+mod pgbouncer;
 mod price_simulator;
 mod processes;
 mod proxy;
