@@ -1,7 +1,9 @@
 //! How a service answers over HTTP: listener, common routes, error bodies, and readers of requests that name every fault at once.
 
+mod arriving;
 mod body;
 pub mod client;
+mod connection;
 mod context;
 pub mod field;
 pub(crate) mod health;
@@ -10,8 +12,10 @@ pub mod openapi;
 mod problem;
 mod query;
 mod readiness;
+mod refusal;
 pub(crate) mod request_id;
 mod routes;
+mod seats;
 mod server;
 mod watch;
 

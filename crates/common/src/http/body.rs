@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::arriving::waits_for_continue;
 use super::field::FieldFault;
 use super::problem::{ErrorItem, Location, Problem};
 
@@ -62,12 +63,7 @@ impl BodyFields {
         }
         let text = String::from_utf8_lossy(body);
         if !declares_json(headers) {
-            let msg = format!("{NOT_AN_OBJECT} (is the header 'content-type: application/json' missing?)");
-            return Err(reject(
-                vec![],
-                FieldFault::new("model_attributes_type", msg),
-                to_raw(&text),
-            ));
+            return Err(not_declared(to_raw(&text)));
         }
         let object: Box<RawValue> = serde_json::from_slice(body).map_err(|error| not_json(&text, &error))?;
         if !object.get().starts_with('{') {
@@ -91,6 +87,9 @@ impl<S: Sync> FromRequest<S> for BodyFields {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
+        if let Some(refusal) = refuse_unread(&parts.headers, &body) {
+            return Err(refusal);
+        }
         let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
         let Ok(body) = read else {
             return Err(Problem::client(
@@ -109,13 +108,31 @@ fn unreadable(error: &axum::Error) -> Problem {
     let over_limit = std::error::Error::source(error)
         .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
     if over_limit {
-        Problem::client(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {BODY_LIMIT} bytes"),
-        )
+        too_large()
     } else {
         Problem::client(StatusCode::BAD_REQUEST, "the body could not be read")
     }
+}
+
+fn too_large() -> Problem {
+    Problem::client(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("the body is larger than {BODY_LIMIT} bytes"),
+    )
+}
+
+/// What the headers alone tell. A client that waits for `100 Continue` gets it when the body is read, and would send the body for nothing.
+fn refuse_unread(headers: &HeaderMap, body: &Body) -> Option<Problem> {
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Some(too_large());
+    }
+    let is_refused = waits_for_continue(headers) && !body.is_end_stream() && !declares_json(headers);
+    is_refused.then(|| not_declared(RawValue::NULL.to_owned()))
+}
+
+fn not_declared(input: Box<RawValue>) -> Problem {
+    let msg = format!("{NOT_AN_OBJECT} (is the header 'content-type: application/json' missing?)");
+    reject(vec![], FieldFault::new("model_attributes_type", msg), input)
 }
 
 fn declares_json(headers: &HeaderMap) -> bool {

@@ -7,30 +7,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::FutureExt as _;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::connection::Service;
 use super::context::handle_in_context;
 use super::measure::{HTTP, measure};
+use super::refusal::{refusals, screen};
+use super::seats::{Seat, Seats};
 use super::watch::{Stages, watch};
 use crate::endpoints::Listen;
 use crate::metrics::Held;
-
-/// Longer than clients of the cluster keep an idle connection, so that it is they who close it.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
-
-const MOST_CONNECTIONS: usize = 4096;
-
-/// Of what a connection has sent and is not yet read, and so of its headers: with hyper's own bound of some 400 KB the connections could
-/// hold more memory than a container has.
-const MOST_BUFFERED_BYTES: usize = 32 * 1024;
 
 /// After a failed accept, typically for want of file descriptors, which a closing connection gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -81,82 +71,77 @@ pub fn serve(
         stopping: stopping.clone(),
         overdue: CancellationToken::new(),
     };
-    Server {
-        router: router
+    let observed = |router: Router| {
+        router
             .layer(from_fn_with_state(stages.clone(), watch))
             .layer(from_fn(measure))
-            .layer(from_fn(handle_in_context)),
-        overdue: stages.overdue,
-        open: GracefulShutdown::new(),
-        places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            .layer(from_fn(handle_in_context))
+    };
+    Server {
+        service: Service {
+            router: observed(router.layer(from_fn(screen))),
+            refusals: observed(refusals()),
+            closing: CancellationToken::new(),
+            overdue: stages.overdue.clone(),
+        },
+        open: TaskTracker::new(),
+        seats: Seats::new(),
     }
     .run(listener, stopping)
 }
 
 struct Server {
-    router: Router,
-    overdue: CancellationToken,
-    open: GracefulShutdown,
-    places: Arc<Semaphore>,
+    service: Service,
+    open: TaskTracker,
+    seats: Arc<Seats>,
 }
 
 impl Server {
     async fn run(self, listener: TcpListener, stopping: CancellationToken) -> anyhow::Result<()> {
         loop {
-            let place = tokio::select! {
-                place = Arc::clone(&self.places).acquire_owned() => place?,
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
                 () = stopping.cancelled() => break,
             };
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _peer)) => self.answer(stream, place),
-                    Err(error) => {
-                        tracing::warn!("a connection could not be accepted: {error}");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
+            match accepted {
+                Ok((stream, _peer)) => tokio::select! {
+                    seat = Arc::clone(&self.seats).take() => self.serve(stream, seat),
+                    () = stopping.cancelled() => break,
                 },
-                () = stopping.cancelled() => break,
+                Err(error) => {
+                    tracing::warn!("a connection could not be accepted: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
         // Clients that the system has connected already would see a reset instead of an answer.
-        while let (Some(Ok((stream, _peer))), Ok(place)) = (
-            listener.accept().now_or_never(),
-            Arc::clone(&self.places).try_acquire_owned(),
-        ) {
-            self.answer(stream, place);
+        while let Some(Ok((stream, _peer))) = listener.accept().now_or_never()
+            && let Some(seat) = Arc::clone(&self.seats).try_take()
+        {
+            self.serve(stream, Some(seat));
         }
         drop(listener);
-        if self.open.count() > 0 {
+        self.open.close();
+        if !self.open.is_empty() {
             tokio::time::sleep(LAME_DUCK).await;
         }
-        let answered = self.open.shutdown();
-        tokio::pin!(answered);
-        if timeout(ANSWER_DEADLINE, &mut answered).await.is_err() {
-            self.overdue.cancel();
-            answered.await;
+        self.service.closing.cancel();
+        if timeout(ANSWER_DEADLINE, self.open.wait()).await.is_err() {
+            self.service.overdue.cancel();
+            self.open.wait().await;
         }
         Ok(())
     }
 
-    fn answer(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    fn serve(&self, stream: TcpStream, seat: Option<Seat>) {
+        let Some(seat) = seat else { return };
         // An answer is one small write, which must not wait for the acknowledgement of the one before. Without these options it works too.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MOST_BUFFERED_BYTES)
-            .serve_connection(
-                TokioIo::new(stream),
-                TowerToHyperService::new(self.router.clone()),
-            );
-        let connection = self.open.watch(connection);
-        tokio::spawn(async move {
+        let service = self.service.clone();
+        self.open.spawn(async move {
             let _open = Held::on(&HTTP.connections);
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection ended early: {error}");
-            }
-            drop(place);
+            service.serve(stream, seat).await;
         });
     }
 }

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A pause of a kept-alive client, typical of a slow one.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-async fn connect(cluster: &Cluster) -> anyhow::Result<TcpStream> {
+pub(crate) async fn connect(cluster: &Cluster) -> anyhow::Result<TcpStream> {
     let url = cluster.url(Service::CreateBuyOrder);
     Ok(TcpStream::connect(url.trim_start_matches("http://")).await?)
 }
@@ -31,7 +31,7 @@ async fn connect_often(cluster: &Cluster, times: usize) -> anyhow::Result<Vec<Tc
 }
 
 /// Everything that comes until the server closes, as text.
-async fn read_to_end(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> anyhow::Result<String> {
+pub(crate) async fn read_to_end(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     // The end may be a reset, when the server has not read all that was sent.
     let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut bytes)).await;
@@ -40,7 +40,7 @@ async fn read_to_end(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> anyhow
 }
 
 /// Sets how many files a process may have open.
-fn limit_files(process: u32, most: u32) -> anyhow::Result<()> {
+pub(crate) fn limit_files(process: u32, most: u32) -> anyhow::Result<()> {
     let arguments = [format!("--pid={process}"), format!("--nofile={most}:")];
     ensure!(
         Command::new("prlimit").args(arguments).status()?.success(),
@@ -49,7 +49,7 @@ fn limit_files(process: u32, most: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn is_served(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) async fn is_served(cluster: &Cluster) -> anyhow::Result<()> {
     let asked = Instant::now();
     assert_eq!(buy(cluster, "USD", "0.01", &new_key()).await?.status, 200);
     ensure!(asked.elapsed() < 3 * A_SECOND, "took {:?}", asked.elapsed());
@@ -134,7 +134,13 @@ async fn garbage_behind_a_request_costs_its_own_connection_only() -> anyhow::Res
     );
     let mut client = connect(&cluster).await?;
     client
-        .write_all(format!("GET /healthcheck HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(200_000)).as_bytes())
+        .write_all(
+            format!(
+                "GET /healthcheck HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+                "x".repeat(200_000)
+            )
+            .as_bytes(),
+        )
         .await?;
     let answer = read_to_end(&mut client).await?;
     ensure!(

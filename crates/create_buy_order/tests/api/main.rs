@@ -9,6 +9,7 @@ mod config;
 mod connections;
 mod contract;
 mod currencies;
+mod edge;
 mod encryption;
 mod hanging;
 mod idempotence;
@@ -21,6 +22,7 @@ mod republish;
 mod sessions;
 mod settings;
 mod shutdown;
+mod unfinished;
 mod verify;
 mod wire_format;
 

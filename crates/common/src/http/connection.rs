@@ -1,0 +1,303 @@
+//! One connection of a client. hyper reads its requests and writes the answers of the services. What hyper refuses by itself, with an
+//! answer without a body that nobody hears of, is answered here in our form.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1::{self, Parts};
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::arriving::{ArrivingBody, waits_for_continue};
+use super::refusal::Refusal;
+use super::seats::Seat;
+
+/// Longer than clients of the cluster keep an idle connection, so that it is they who close it.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Of what a connection has sent and is not yet read, and so of its headers: with hyper's own bound of some 400 KB the connections could
+/// hold more memory than a container has.
+const MOST_BUFFERED_BYTES: usize = 16 * 1024;
+
+/// A client that was refused may still be sending; were the connection closed at once, it would be reset, and the answer lost.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// What all connections of a listener share.
+#[derive(Debug, Clone)]
+pub(super) struct Service {
+    /// Answers requests.
+    pub(super) router: Router,
+    /// Answers what is not a request.
+    pub(super) refusals: Router,
+    /// Cancelled when no further requests are taken.
+    pub(super) closing: CancellationToken,
+    /// Cancelled when the process can wait no longer.
+    pub(super) overdue: CancellationToken,
+}
+
+impl Service {
+    /// Serves a connection to its end.
+    pub(super) async fn serve(self, socket: TcpStream, seat: Seat) {
+        let (socket, seat) = (Arc::new(socket), Arc::new(seat));
+        let stream = Stream {
+            socket: Arc::clone(&socket),
+            seat: Arc::clone(&seat),
+            refused: None,
+            flushed: true,
+        };
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MOST_BUFFERED_BYTES)
+            // A client may end its side when it has sent its request (RFC 9112, 9.6).
+            .half_close(true)
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(|request| self.answer(request, Arc::clone(&seat))),
+            );
+        let ended = {
+            let mut closing = pin!(self.closing.cancelled());
+            let mut is_closing = false;
+            let mut reset = pin!(reset(&socket));
+            let mut shed = pin!(seat.shed().cancelled());
+            poll_fn(|context| {
+                if !is_closing && closing.as_mut().poll(context).is_ready() {
+                    is_closing = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
+                    Poll::Ready(Ended::ByItself(ended))
+                } else if shed.as_mut().poll(context).is_ready() {
+                    Poll::Ready(Ended::Shed)
+                } else {
+                    // hyper looks at a connection again when its answer is there, and does not see that nobody is left to take it.
+                    reset.as_mut().poll(context).map(|()| Ended::Reset)
+                }
+            })
+            .await
+        };
+        let Parts { io, read_buf, .. } = connection.into_parts();
+        let stream = io.into_inner();
+        let has_begun = !read_buf.is_empty() || !seat.has_arrived();
+        let refusal = match ended {
+            Ended::ByItself(ended) => {
+                if let Err(error) = &ended {
+                    tracing::debug!("a connection ended early: {error}");
+                }
+                Refusal::of(stream.refused, ended.as_ref().err(), &read_buf)
+            }
+            Ended::Shed if has_begun => Some(Refusal::SHED),
+            Ended::Shed | Ended::Reset => None,
+        };
+        if let Some(refusal) = refusal.filter(|_| stream.flushed) {
+            self.refuse(&socket, refusal, seat.shed()).await;
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        seat: Arc<Seat>,
+    ) -> Result<Response<Body>, Infallible> {
+        seat.headers_arrived();
+        let (head, body) = request.into_parts();
+        let waits = waits_for_continue(&head.headers);
+        let body = ArrivingBody::new(&head, body, Arc::clone(&seat), self.overdue.clone());
+        let router = TowerToHyperService::new(self.router.clone());
+        let mut response = router.call(Request::from_parts(head, body)).await?;
+        if waits && !seat.has_arrived() {
+            // The body will not come, or nobody will read it: what comes next on this connection could be either.
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let bytes = response.body().size_hint().lower();
+        seat.answered(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Ok(response)
+    }
+
+    /// Answers what hyper took for no request, as all requests are answered.
+    async fn refuse(&self, socket: &TcpStream, refusal: Refusal, shed: &CancellationToken) {
+        let router = TowerToHyperService::new(self.refusals.clone());
+        let Ok(answer) = router.call(refusal.into_request()).await;
+        let (head, body) = answer.into_parts();
+        let Ok(body) = body.collect().await else {
+            return;
+        };
+        let body = body.to_bytes();
+        let reason = head.status.canonical_reason().unwrap_or_default();
+        let mut text = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
+        for (name, value) in &head.headers {
+            text.extend_from_slice(name.as_str().as_bytes());
+            text.extend_from_slice(b": ");
+            text.extend_from_slice(value.as_bytes());
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(b"connection: close\r\n\r\n");
+        text.extend_from_slice(&body);
+        // Little enough for the system to take it at once; who takes nothing any more gets nothing.
+        let _ = socket.try_write(&text);
+        let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+        let lingered = timeout(LINGER_TIME, linger(socket));
+        let lingered = shed.run_until_cancelled(lingered);
+        let _ = self.closing.run_until_cancelled(lingered).await;
+    }
+}
+
+enum Ended {
+    ByItself(hyper::Result<()>),
+    Shed,
+    Reset,
+}
+
+/// Ends when the client has reset the connection.
+async fn reset(socket: &TcpStream) {
+    while !socket
+        .ready(Interest::ERROR)
+        .await
+        .is_ok_and(|ready| ready.is_error())
+    {}
+}
+
+/// Throws away what a client still sends, until it ends.
+async fn linger(socket: &TcpStream) {
+    let mut scratch = Vec::with_capacity(4096);
+    let mut read = 0;
+    while read < LINGER_BYTES && socket.readable().await.is_ok() {
+        scratch.clear();
+        match socket.try_read_buf(&mut scratch) {
+            Ok(0) => return,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The socket as hyper sees it.
+#[derive(Debug)]
+struct Stream {
+    socket: Arc<TcpStream>,
+    seat: Arc<Seat>,
+    /// What hyper wanted to answer by itself, and was kept from.
+    refused: Option<StatusCode>,
+    /// Nothing of an answer waits to be written.
+    flushed: bool,
+}
+
+impl Stream {
+    fn poll_write_by(
+        &mut self,
+        context: &mut Context<'_>,
+        begins_with: &[u8],
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(status) = refused_by_hyper(begins_with) {
+            self.refused = Some(status);
+            return Poll::Ready(Ok(begins_with.len()));
+        }
+        self.flushed = false;
+        loop {
+            ready!(self.socket.poll_write_ready(context))?;
+            match write(&self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(bytes) => {
+                    self.seat.wrote(bytes);
+                    return Poll::Ready(Ok(bytes));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// The status of an answer that hyper gives by itself: one that has not passed through our layers, and so has no request id.
+fn refused_by_hyper(answer: &[u8]) -> Option<StatusCode> {
+    const ID: &[u8] = b"\r\nx-request-id: ";
+    let status = answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    let is_head = status.starts_with(b"4") && answer.ends_with(b"\r\n\r\n");
+    if is_head && !answer.windows(ID.len()).any(|window| window == ID) {
+        StatusCode::from_bytes(status).ok()
+    } else {
+        None
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.socket.poll_read_ready(context))?;
+            match self.socket.try_read_buf(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(bytes) => {
+                    if bytes > 0 {
+                        self.seat.read(bytes);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_by(context, bytes, |socket| socket.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = slices.first().map_or(&[] as &[u8], |slice| slice);
+        // hyper's own answers are heads without a body.
+        let alone = if slices.len() == 1 { first } else { &[] };
+        self.poll_write_by(context, alone, |socket| socket.try_write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper calls it when everything is written.
+    fn poll_flush(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.refused.is_none() {
+            SockRef::from(&*self.socket).shutdown(Shutdown::Write)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

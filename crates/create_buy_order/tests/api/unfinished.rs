@@ -1,0 +1,114 @@
+//! Requests that never come to their end, far more of them than a container has memory for: the process stays small and serves the others.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use cluster::{Cluster, Service};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::connections::{connect, is_served, limit_files};
+use super::order_desk;
+
+const CLIENTS: usize = 3_500;
+
+/// Half of what compose gives to a container.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The most that the process has ever had resident.
+fn peak_bytes(process: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|rest| rest.split_whitespace().next());
+    Ok(peak.context("no VmHWM")?.parse::<u64>()? * 1024)
+}
+
+/// As a container's own health check asks.
+async fn is_healthy(cluster: &Cluster) -> anyhow::Result<()> {
+    let asked = Instant::now();
+    let mut client = connect(cluster).await?;
+    client
+        .write_all(b"GET /healthcheck HTTP/1.0\r\nhost: localhost\r\n\r\n")
+        .await?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await?;
+    ensure!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+    ensure!(
+        asked.elapsed() < Duration::from_secs(2),
+        "took {:?}",
+        asked.elapsed()
+    );
+    Ok(())
+}
+
+/// Has many clients send this and wait; meanwhile others are served.
+async fn many_wait_after(cluster: &Cluster, beginning: &str) -> anyhow::Result<Vec<TcpStream>> {
+    let mut waiting = Vec::with_capacity(CLIENTS);
+    for number in 0..CLIENTS {
+        let mut client = connect(cluster).await?;
+        // One that has to make room may be told so before it has sent all.
+        let _ = client.write_all(beginning.as_bytes()).await;
+        waiting.push(client);
+        if number % 250 == 0 {
+            is_healthy(cluster).await?;
+            is_served(cluster).await?;
+        }
+    }
+    is_healthy(cluster).await?;
+    is_served(cluster).await?;
+    Ok(waiting)
+}
+
+#[tokio::test]
+async fn unfinished_requests_stay_within_half_a_containers_memory_and_the_others_are_served()
+-> anyhow::Result<()> {
+    const HEAD: &str = "PUT /buy_order HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let cluster = order_desk().await?;
+    let process = cluster.pid(Service::CreateBuyOrder).context("no process")?;
+    limit_files(std::process::id(), 16_384)?;
+    let bodies = format!("{HEAD}content-length: 16384\r\n\r\n{}", " ".repeat(16_000));
+    let long_headers = format!("{HEAD}x: {}", "x".repeat(31_000));
+    let headers = format!("{HEAD}x: {}", "x".repeat(12_000));
+    let behind_a_request = format!("GET /healthcheck HTTP/1.1\r\nhost: x\r\n\r\n{headers}");
+    let short_headers = format!("{HEAD}x: {}", "x".repeat(400));
+    for beginning in [
+        "",
+        &short_headers,
+        &bodies,
+        &long_headers,
+        &headers,
+        &behind_a_request,
+    ] {
+        let waiting = many_wait_after(&cluster, beginning).await?;
+        let peak = peak_bytes(process)?;
+        let what = beginning.len();
+        println!("{what} bytes each: at most {} KB", peak / 1024);
+        ensure!(
+            peak < MOST_BYTES,
+            "{what} bytes each: it took {} KB of memory",
+            peak / 1024
+        );
+        drop(waiting);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_has_to_make_room_is_told_so() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    limit_files(std::process::id(), 16_384)?;
+    let mut first = connect(&cluster).await?;
+    first
+        .write_all(b"GET /healthcheck HTTP/1.1\r\nhost: x\r\n")
+        .await?;
+    let idle = many_wait_after(&cluster, "").await?;
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).await?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("x-request-id: "),
+        "{answer}"
+    );
+    drop(idle);
+    Ok(())
+}
