@@ -4,7 +4,7 @@
 #
 #   scripts/ensure_servers.sh [--for-tests | --for-bench]
 #
-#   --for-tests    with promtool, too, which checks metrics and alert rules, and libfaketime, which sets a clock wrong
+#   --for-tests    with promtool, too, which checks metrics and alert rules, libfaketime, which sets a clock wrong, and a PgBouncer
 #   --for-bench    with wrk, too, which makes load; pgbench comes with PostgreSQL
 set -euo pipefail
 
@@ -70,3 +70,5 @@ install_packages() {
 }
 
 install_packages
+# Not a package of this system: see there.
+[ "$purpose" != --for-tests ] || "$(dirname "${BASH_SOURCE[0]}")/ensure_pgbouncer.sh" >/dev/null

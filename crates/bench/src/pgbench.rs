@@ -121,7 +121,7 @@ fn session_settings() -> String {
         .iter()
         .filter(|(name, _)| !name.ends_with("_timeout"));
     of_plans
-        .map(|(name, value)| format!("-c {name}={value} "))
+        .map(|(name, value)| format!("-c {name}={} ", value.replace(' ', "\\ ")))
         .collect()
 }
 

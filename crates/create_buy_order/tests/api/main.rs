@@ -1,6 +1,7 @@
 //! `PUT /buy_order` as its clients see it: real binaries, real servers.
 #![allow(missing_docs, reason = "the names are sentences")]
 
+mod addresses;
 mod all_or_nothing;
 mod batch;
 mod broker;
