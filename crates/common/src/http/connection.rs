@@ -55,9 +55,17 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Serves a connection to its end.
+    /// Serves a connection to its end. What serving takes is not there before the first byte: most connections of many are idle.
     pub(super) async fn serve(self, socket: TcpStream, seat: Seat) {
-        let (socket, seat) = (Arc::new(socket), Arc::new(seat));
+        let mut first = [0];
+        let begun = timeout(HEADER_TIMEOUT, socket.peek(&mut first));
+        let begun = seat.shed().run_until_cancelled(begun);
+        if let Some(Some(Ok(Ok(_)))) = self.closing.run_until_cancelled(begun).await {
+            Box::pin(self.serve_requests(Arc::new(socket), Arc::new(seat))).await;
+        }
+    }
+
+    async fn serve_requests(&self, socket: Arc<TcpStream>, seat: Arc<Seat>) {
         let stream = Stream {
             socket: Arc::clone(&socket),
             seat: Arc::clone(&seat),
@@ -72,7 +80,8 @@ impl Service {
             .half_close(true)
             .serve_connection(
                 TokioIo::new(stream),
-                service_fn(|request| self.answer(request, Arc::clone(&seat))),
+                // In a box: hyper keeps room for it from the start.
+                service_fn(|request| Box::pin(self.answer(request, Arc::clone(&seat)))),
             );
         let ended = {
             let mut closing = pin!(self.closing.cancelled());

@@ -8,11 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// As many connections may be open.
-const MAX_CONNECTIONS: usize = 2_304;
+const MAX_CONNECTIONS: usize = 2_176;
 
 /// What all connections may hold together. In memory it is about three times as much, because buffers are larger than what is in them;
 /// with the connections themselves and the process it is less than the 64 MB that `create_buy_order/tests/api/unfinished.rs` holds it to.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+
+/// What an unfinished request takes besides what has come of it: hyper's first buffer, and its own state.
+const UNFINISHED_BYTES: usize = 8 * 1024;
 
 /// What a client may have sent behind a complete request and still count as idle.
 const REMAINDER: usize = 512;
@@ -109,7 +112,11 @@ impl State {
     }
 
     const fn held(&self) -> usize {
-        self.read.saturating_add(self.unsent)
+        let begun = match self.waiting() {
+            Waiting::Unfinished => UNFINISHED_BYTES,
+            Waiting::Idle | Waiting::ForUs => 0,
+        };
+        self.read.saturating_add(self.unsent).saturating_add(begun)
     }
 }
 

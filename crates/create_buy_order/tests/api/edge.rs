@@ -58,15 +58,15 @@ fn ensure_our_form(answer: &Raw) -> anyhow::Result<()> {
 }
 
 /// The sum of a counter over the series that have this in their labels.
-async fn counted(cluster: &Cluster, metric: &str, label: &str) -> anyhow::Result<f64> {
+async fn counted(cluster: &Cluster, metric: &str, label: &str) -> anyhow::Result<u64> {
     let url = cluster.url(Service::CreateBuyOrder) + "/metrics";
     let text = cluster.http().get(url).send().await?.text().await?;
     let series = text
         .lines()
         .filter(|line| line.starts_with(metric) && line.contains(label));
-    let mut sum = 0.0;
+    let mut sum = 0;
     for line in series {
-        sum += line.rsplit(' ').next().context("no value")?.parse::<f64>()?;
+        sum += line.rsplit(' ').next().context("no value")?.parse::<u64>()?;
     }
     Ok(sum)
 }
@@ -119,7 +119,7 @@ async fn a_client_that_ends_its_side_after_the_request_gets_the_answer() -> anyh
 
 #[tokio::test]
 async fn the_request_of_a_client_that_resets_its_connection_is_dropped() -> anyhow::Result<()> {
-    const CLIENTS: f64 = 20.0;
+    const CLIENTS: u64 = 20;
     let cluster = order_desk().await?;
     // Orders wait for a price, for seconds.
     cluster.pause(Service::BtcPrice)?;
@@ -127,7 +127,7 @@ async fn the_request_of_a_client_that_resets_its_connection_is_dropped() -> anyh
     let open = async || counted(&cluster, "http_connections_open ", "").await;
     let before = open().await?;
     let mut clients = Vec::new();
-    while clients.len() < CLIENTS as usize {
+    for _ in 0..CLIENTS {
         let mut client = connect(&cluster).await?;
         client.write_all(order(&new_key()).as_bytes()).await?;
         clients.push(client);
@@ -138,7 +138,7 @@ async fn the_request_of_a_client_that_resets_its_connection_is_dropped() -> anyh
     }
     let reset = Instant::now();
     wait_until("none is in hand", LIMIT, async || {
-        Ok(in_hand().await? <= 1.0 && open().await? <= before)
+        Ok(in_hand().await? <= 1 && open().await? <= before)
     })
     .await?;
     // Less than an order waits for its price.
@@ -219,7 +219,7 @@ async fn words_that_are_no_request_are_refused_in_our_form_and_counted() -> anyh
     }
     let answered = counted(&cluster, "http_requests_total{", "status=\"4").await?
         + counted(&cluster, "http_requests_total{", "status=\"5").await?;
-    ensure!(answered == refused as f64, "{answered} of {refused} are counted");
+    ensure!(answered == refused as u64, "{answered} of {refused} are counted");
     Ok(())
 }
 

@@ -74,6 +74,7 @@ async fn unfinished_requests_stay_within_half_a_containers_memory_and_the_others
     let short_headers = format!("{HEAD}x: {}", "x".repeat(400));
     for beginning in [
         "",
+        "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n",
         &short_headers,
         &bodies,
         &long_headers,
