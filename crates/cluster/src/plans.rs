@@ -132,7 +132,8 @@ struct Prepared {
 
 async fn prepared(session: &mut PgConnection) -> anyhow::Result<Vec<Prepared>> {
     let rows: Vec<(String, String, Vec<String>)> = sqlx::query_as(
-        "SELECT name, statement, parameter_types::text[] FROM pg_prepared_statements WHERE statement NOT LIKE '%pg_prepared_statements%'",
+        "SELECT name, statement, parameter_types::text[] FROM pg_prepared_statements
+         WHERE statement NOT LIKE '%pg_prepared_statements%' ORDER BY prepare_time",
     )
     .persistent(false)
     .fetch_all(session)
@@ -143,7 +144,8 @@ async fn prepared(session: &mut PgConnection) -> anyhow::Result<Vec<Prepared>> {
         .collect())
 }
 
-/// Executes every statement that the service has prepared in this session by its kept plan, and undoes what it did.
+/// Executes every statement that the service has prepared in this session by its kept plan, and undoes what it did. In the order in which they
+/// were prepared: those that only read should come first, as what is undone leaves dead entries in indexes.
 ///
 /// # Errors
 /// When one looks at more than it may, is not among `bounds`, or is bounded and was not prepared.

@@ -68,7 +68,7 @@ async fn a_relay_that_was_frozen_with_a_claim_publishes_nothing_of_what_another_
     assert_eq!(ready(&channel, "buy_order").await?, 1);
 
     // An event that a third relay holds, and goes on holding: the late one must not give it back either.
-    let third = ThirdRelay::holds_an_event(pool).await?;
+    let third = OtherRelay::holds_an_event(pool).await?;
     cluster.resume(Service::CreateBuyOrder)?;
     wait_until("the late relay finds that its lease is over", LIMIT, async || {
         let lines = cluster.output(Service::CreateBuyOrder);
@@ -86,11 +86,11 @@ async fn a_relay_that_was_frozen_with_a_claim_publishes_nothing_of_what_another_
     third.still_holds_it().await
 }
 
-/// A claim that is renewed in time, for as long as nobody else changes it.
-struct ThirdRelay(tokio::task::JoinHandle<anyhow::Result<()>>);
+/// A relay that claims an event of the one order there is, and renews its claim in time for as long as nobody else changes it.
+pub(crate) struct OtherRelay(tokio::task::JoinHandle<anyhow::Result<()>>);
 
-impl ThirdRelay {
-    async fn holds_an_event(pool: &sqlx::PgPool) -> anyhow::Result<Self> {
+impl OtherRelay {
+    pub(crate) async fn holds_an_event(pool: &sqlx::PgPool) -> anyhow::Result<Self> {
         let mut until: String = sqlx::query_scalar(
             "INSERT INTO outbox (id, buy_order_id, claimed_until) OVERRIDING SYSTEM VALUE
              SELECT 1, id, now() + interval '8 seconds' FROM buy_order RETURNING claimed_until::text",
@@ -112,7 +112,7 @@ impl ThirdRelay {
         })))
     }
 
-    async fn still_holds_it(self) -> anyhow::Result<()> {
+    pub(crate) async fn still_holds_it(self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.0.is_finished(), "its claim was changed: {:?}", self.0.await);
         self.0.abort();
         Ok(())

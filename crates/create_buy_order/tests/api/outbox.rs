@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::broker::{channel, ready};
+use super::leases::OtherRelay;
 use super::{buy, count, new_key, order_desk, put_json, two_processes};
 
 /// Generous: a lease of a relay that was killed lasts 8 s, and a supervisor pauses for some.
@@ -197,21 +198,14 @@ async fn an_event_under_another_relays_lease_is_left_alone_until_the_lease_is_ov
     let cluster = Cluster::start(Options::default()).await?;
     place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 1).await?;
     everything_is_projected(&cluster).await?;
-    sqlx::query(
-        "INSERT INTO outbox (buy_order_id, claimed_until)
-         SELECT id, clock_timestamp() + interval '1 hour' FROM buy_order",
-    )
-    .execute(cluster.write_model())
-    .await?;
+    let other = OtherRelay::holds_an_event(cluster.write_model()).await?;
     // An event that came later is relayed, so the leased one was passed over.
     place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 1).await?;
     wait_until("only the leased event is left", LIMIT, async || {
         Ok(count(&cluster, "outbox").await? == 1 && projected(&cluster).await?.len() == 2)
     })
     .await?;
-    sqlx::query("UPDATE outbox SET claimed_until = clock_timestamp()")
-        .execute(cluster.write_model())
-        .await?;
+    other.still_holds_it().await?;
     everything_is_projected(&cluster).await
 }
 
