@@ -1,11 +1,11 @@
 //! Child processes that never outlive us, with their output kept.
 
+mod log_file;
 mod vitals;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use log_file::LogFile;
+pub(crate) use log_file::remove_full as remove_full_logs;
 pub use vitals::Vitals;
 
 use crate::account::Account;
@@ -294,7 +296,7 @@ pub(crate) enum Output {
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     kept: VecDeque<String>,
-    file: Option<File>,
+    file: Option<LogFile>,
 }
 
 impl Output {
@@ -303,13 +305,11 @@ impl Output {
         Self::Lines(Arc::default())
     }
 
-    /// Appended to a file; only the last ones are kept in memory.
+    /// Appended to a file of a bounded size; only the last ones are kept in memory.
     pub(crate) fn to_file(path: &Path) -> anyhow::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.with_context(|| format!("could not open {}", path.display()))?;
         Ok(Self::Lines(Arc::new(Mutex::new(Lines {
             kept: VecDeque::new(),
-            file: Some(file),
+            file: Some(LogFile::open(path)?),
         }))))
     }
 
@@ -350,7 +350,7 @@ impl Lines {
     fn add(&mut self, line: String) {
         if let Some(file) = &mut self.file {
             // A full disk must not take the cluster down.
-            let _ = writeln!(file, "{line}");
+            let _ = file.add(&line);
         }
         let limit = if self.file.is_some() {
             KEPT_BESIDE_FILE

@@ -16,6 +16,8 @@ pub struct RangeChecksum {
     pub orders: i64,
     /// SHA-256 in hexadecimal digits, over one line per order, in the order of their ids.
     pub checksum: String,
+    /// The same over nothing but id and external id of each: whether they are the same orders, whatever else they say.
+    pub identities: String,
 }
 
 /// What ends the ranges of a model: without it they were cut short.
@@ -58,15 +60,18 @@ pub async fn of_range(
 ) -> sqlx::Result<RangeChecksum> {
     let statement = format!(
         "WITH line AS (
-             SELECT id, concat_ws('|', id, client_id, external_id, trim_scale(extract(epoch FROM created_at) * 1000000),
+             SELECT id, concat_ws('|', id, external_id) AS identity, concat_ws('|', id, client_id, external_id, trim_scale(extract(epoch FROM created_at) * 1000000),
                                   currency_id, currency_iso3::text, trim_scale(currency_amount), trim_scale(btc_rate),
                                   trim_scale(btc_amount)) AS text
              FROM ({orders}) AS orders
              WHERE id BETWEEN $1 AND $2
          )
-         SELECT count(*), encode(sha256(convert_to(coalesce(string_agg(text, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex') FROM line"
+         SELECT count(*),
+                encode(sha256(convert_to(coalesce(string_agg(text, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex'),
+                encode(sha256(convert_to(coalesce(string_agg(identity, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex')
+         FROM line"
     );
-    let (orders, checksum) = sqlx::query_as(AssertSqlSafe(statement))
+    let (orders, checksum, identities) = sqlx::query_as(AssertSqlSafe(statement))
         .bind(from_id)
         .bind(to_id)
         .fetch_one(connection)
@@ -76,6 +81,7 @@ pub async fn of_range(
         to_id,
         orders,
         checksum,
+        identities,
     })
 }
 
@@ -91,6 +97,7 @@ mod tests {
             to_id: 3,
             orders: 2,
             checksum: "ab".to_owned(),
+            identities: "cd".to_owned(),
         };
         let end = End {
             ranges: 1,

@@ -236,8 +236,12 @@ pub struct Strangers {
     pub older: i64,
     /// The first ten ids of these.
     pub first_ids: Vec<i64>,
+    /// How many of these have an id that the write model has not come to yet.
+    pub beyond: i64,
     /// How many there are that may be orders accepted since.
     pub younger: i64,
+    /// The highest id of all rows, inside of the ranges too; 0 where there is none.
+    pub last_id: i64,
 }
 
 /// The rows outside of `first_id` to `last_id`, both included, told apart by a moment in microseconds since 1970: what the write model
@@ -251,7 +255,7 @@ pub async fn strangers(
     last_id: i64,
     as_of_epoch_us: i64,
 ) -> sqlx::Result<Strangers> {
-    let (older, first_ids, younger) = sqlx::query_as(
+    let (older, first_ids, beyond, younger, last_id_of_all) = sqlx::query_as(
         "WITH outside AS (
              SELECT id, id > $2 AND extract(epoch FROM created_at) * 1000000 > $3 AS younger
              FROM buy_order_read_model
@@ -259,7 +263,9 @@ pub async fn strangers(
          )
          SELECT count(*) FILTER (WHERE NOT younger),
                 ARRAY(SELECT id FROM outside WHERE NOT younger ORDER BY id LIMIT 10),
-                count(*) FILTER (WHERE younger)
+                count(*) FILTER (WHERE NOT younger AND id > $2),
+                count(*) FILTER (WHERE younger),
+                coalesce((SELECT max(id) FROM buy_order_read_model), 0)
          FROM outside",
     )
     .bind(first_id)
@@ -270,6 +276,8 @@ pub async fn strangers(
     Ok(Strangers {
         older,
         first_ids,
+        beyond,
         younger,
+        last_id: last_id_of_all,
     })
 }

@@ -54,6 +54,18 @@ struct Difference {
     read_model: RangeChecksum,
 }
 
+impl Difference {
+    /// Whether the read model has orders in it that the write model does not have. Where it has fewer, they may be under way.
+    fn has_other_orders(&self) -> bool {
+        let Self {
+            write_model,
+            read_model,
+        } = self;
+        read_model.orders > write_model.orders
+            || read_model.orders == write_model.orders && read_model.identities != write_model.identities
+    }
+}
+
 async fn compare(pool: &database::Pool, patience: Duration) -> anyhow::Result<Outcome> {
     let Comparison {
         first_id,
@@ -191,7 +203,32 @@ fn report(differences: &[Difference], strangers: &Strangers, end: &End) -> Strin
             strangers.older
         )
     });
+    lines.extend(way_to_mend(differences, strangers, end));
     lines.join("\n") + "\n"
+}
+
+/// What to do where the read model has orders that the write model, the golden source, does not have: after it was restored from a backup that is older
+/// than the read model. It then draws the ids of those orders again, and each new order becomes a dead letter.
+fn way_to_mend(differences: &[Difference], strangers: &Strangers, end: &End) -> Option<String> {
+    let others = differences
+        .iter()
+        .filter(|difference| difference.has_other_orders());
+    let beyond = (strangers.beyond > 0).then(|| end.last_id.saturating_add(1));
+    let from_id = others
+        .map(|difference| difference.write_model.from_id)
+        .chain(beyond)
+        .min()?;
+    let last_id = end.last_id.max(strangers.last_id);
+    Some(format!(
+        "from id {from_id} on the read model has orders that the write model does not have: was that restored from an older backup? To mend it,\n\
+         as docs/operations.md says under \"The write model was restored from an older backup\": stop create_buy_order, wait until the queue is\n\
+         empty, keep what clients were told of, and start create_buy_order after the third line:\n  \
+         scripts/psql.sh read_model \"SELECT * FROM buy_order_read_model WHERE id >= {from_id}\" >lost_orders.txt\n  \
+         scripts/psql.sh write_model \"SELECT setval(pg_get_serial_sequence('buy_order', 'id'), \
+         greatest({last_id}, nextval(pg_get_serial_sequence('buy_order', 'id'))))\"\n  \
+         scripts/psql.sh read_model \"DELETE FROM buy_order_read_model WHERE id >= {from_id}\"\n  \
+         scripts/republish.sh --from-id {from_id} --to-id {last_id}"
+    ))
 }
 
 fn describe(difference: &Difference) -> String {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::account::{closed_ancestor, is_root};
+use crate::process::remove_full_logs;
 
 const NEEDED_BYTES: u64 = 1_000_000_000;
 
@@ -77,10 +78,11 @@ impl Folder {
         self.0.join("processes")
     }
 
-    /// A new log file; the one of the run before is kept as `.old.log`.
+    /// A new log file; the last one of the run before is kept as `.old.log`.
     pub(crate) fn new_log(&self, name: &str) -> PathBuf {
         let log = self.0.join("logs").join(format!("{name}.log"));
         let _ = fs::rename(&log, log.with_extension("old.log"));
+        remove_full_logs(&log);
         log
     }
 

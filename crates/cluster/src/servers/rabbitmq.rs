@@ -409,7 +409,9 @@ fn write_configuration(
          management.tcp.ip = 127.0.0.1\n\
          management.tcp.port = {}\n\
          disk_free_limit.absolute = 50MB\n\
-         log.file.level = warning\n",
+         log.file.level = warning\n\
+         log.file.rotation.size = 10485760\n\
+         log.file.rotation.count = 2\n",
         address.port, ports.management,
     );
     configuration.extend(settings.iter().map(|(name, value)| format!("{name} = {value}\n")));

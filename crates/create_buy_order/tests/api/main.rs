@@ -17,6 +17,7 @@ mod idempotence;
 mod leases;
 mod outbox;
 mod plans;
+mod policies;
 mod pool;
 mod prices;
 mod republish;

@@ -46,6 +46,20 @@ async fn read_model(cluster: &Cluster, statement: impl Into<String>) -> anyhow::
     Ok(())
 }
 
+/// What `verify` says besides where the read model has orders from this id on that the write model does not have.
+fn way_to_mend(from_id: i64, last_id: i64) -> String {
+    format!(
+        "from id {from_id} on the read model has orders that the write model does not have: was that restored from an older backup? To mend it,
+as docs/operations.md says under \"The write model was restored from an older backup\": stop create_buy_order, wait until the queue is
+empty, keep what clients were told of, and start create_buy_order after the third line:
+  scripts/psql.sh read_model \"SELECT * FROM buy_order_read_model WHERE id >= {from_id}\" >lost_orders.txt
+  scripts/psql.sh write_model \"SELECT setval(pg_get_serial_sequence('buy_order', 'id'), greatest({last_id}, nextval(pg_get_serial_sequence('buy_order', 'id'))))\"
+  scripts/psql.sh read_model \"DELETE FROM buy_order_read_model WHERE id >= {from_id}\"
+  scripts/republish.sh --from-id {from_id} --to-id {last_id}
+"
+    )
+}
+
 async fn mend(cluster: &Cluster) -> anyhow::Result<()> {
     read_model(cluster, "TRUNCATE buy_order_read_model").await?;
     read_model(cluster, "INSERT INTO buy_order_read_model TABLE kept").await
@@ -109,12 +123,17 @@ async fn equal_models_are_called_equal_and_exactly_the_range_that_differs_is_nam
         )
         .await?;
         let ended = verify(&cluster).await?;
+        let way = if change.starts_with("external_id") {
+            way_to_mend(ids[9] + 1, ids[24])
+        } else {
+            String::new()
+        };
         assert_eq!(
             (ended.code, ended.stdout),
             (
                 Some(1),
                 format!(
-                    "{second} 10 orders in both models, but not the same in every field\ndifferent: 1 of 3 ranges, and 0 rows outside of them\n"
+                    "{second} 10 orders in both models, but not the same in every field\ndifferent: 1 of 3 ranges, and 0 rows outside of them\n{way}"
                 )
             ),
             "{change}"
@@ -138,8 +157,9 @@ async fn a_row_that_the_write_model_does_not_have_is_named_and_a_younger_order_i
         (
             Some(1),
             format!(
-                "outside of all ranges: the read model has 1 rows that the write model does not have, ids {}\ndifferent: 0 of 3 ranges, and 1 rows outside of them\n",
-                last + 1000
+                "outside of all ranges: the read model has 1 rows that the write model does not have, ids {}\ndifferent: 0 of 3 ranges, and 1 rows outside of them\n{}",
+                last + 1000,
+                way_to_mend(last + 1, last + 1000)
             )
         )
     );
@@ -163,6 +183,99 @@ async fn a_row_that_the_write_model_does_not_have_is_named_and_a_younger_order_i
     assert_eq!(ended.code, Some(1));
     assert!(ended.stdout.contains("has 27 rows"), "{ended:?}");
     Ok(())
+}
+
+/// Leaves the write model as a backup has it that was made when the order `last_id` was the last one.
+async fn restore_older_backup(cluster: &Cluster, last_id: i64) -> anyhow::Result<()> {
+    let statements = format!(
+        "BEGIN;
+         SET LOCAL session_replication_role = replica;
+         DELETE FROM buy_order_idempotence_cache WHERE buy_order_id > {last_id};
+         DELETE FROM buy_order WHERE id > {last_id};
+         UPDATE buy_order_running_total SET btc_amount = (SELECT sum(btc_amount) FROM buy_order);
+         SELECT setval(pg_get_serial_sequence('buy_order', 'id'), {last_id});
+         COMMIT"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(cluster.write_model())
+        .await?;
+    Ok(())
+}
+
+/// Does what `verify` said, to the letter: its lines of SQL, and the arguments of `republish`.
+async fn mend_as_told(cluster: &Cluster, said: &str) -> anyhow::Result<()> {
+    let create = Service::CreateBuyOrder;
+    for line in said.lines().filter_map(|line| line.strip_prefix("  scripts/")) {
+        if let Some(arguments) = line.strip_prefix("republish.sh ") {
+            cluster.start_service(create).await?;
+            let arguments: Vec<&str> = ["republish"].into_iter().chain(arguments.split(' ')).collect();
+            let ended = cluster.admin(create, &arguments, "").await?;
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            continue;
+        }
+        let sql = line.split('"').nth(1).unwrap_or_default().to_owned();
+        let pool = if line.starts_with("psql.sh write_model") {
+            cluster.write_model()
+        } else {
+            cluster.read_model()
+        };
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_model_restored_from_an_older_backup_is_named_with_the_way_to_mend_it() -> anyhow::Result<()>
+{
+    let (cluster, ids) = cluster_with_orders().await?;
+    let create = Service::CreateBuyOrder;
+    let (kept, last) = (ids[19], ids[24]);
+    cluster.stop(create).await?;
+    restore_older_backup(&cluster, kept).await?;
+    let ended = verify(&cluster).await?;
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stdout
+            .contains("has 5 rows that the write model does not have"),
+        "{ended:?}"
+    );
+    assert!(ended.stdout.ends_with(&way_to_mend(kept + 1, last)), "{ended:?}");
+
+    // Before anybody looks, ids are drawn again: the new orders become dead letters.
+    cluster.start_service(create).await?;
+    place(&cluster, &[cluster.url(create)], 2).await?;
+    let channel = crate::broker::channel(&cluster).await?;
+    wait_until("both are dead letters", Duration::from_secs(60), async || {
+        Ok(crate::broker::ready(&channel, "buy_order.dead_letter").await? == 2)
+    })
+    .await?;
+    let ended = verify(&cluster).await?;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.ends_with(&way_to_mend(kept + 1, last)), "{ended:?}");
+
+    cluster.stop(create).await?;
+    mend_as_told(&cluster, &ended.stdout).await?;
+    place(&cluster, &[cluster.url(create)], 1).await?;
+    let newest: i64 = sqlx::query_scalar("SELECT max(id) FROM buy_order")
+        .fetch_one(cluster.write_model())
+        .await?;
+    assert!(newest > last, "{newest} was drawn before, up to {last}");
+    let redriven = cluster
+        .admin(Service::ReadModelSync, &["dead-letters", "redrive", "--all"], "")
+        .await?;
+    assert_eq!(redriven.code, Some(0), "{redriven:?}");
+    everything_is_projected(&cluster).await?;
+    let input = checksums(&cluster).await?;
+    let ended = verify_with(&cluster, &input, "60").await?;
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(0), "equal: 23 orders in 3 ranges\n")
+    );
+    wait_until("no dead letter is left", Duration::from_secs(60), async || {
+        Ok(crate::broker::ready(&channel, "buy_order.dead_letter").await? == 0)
+    })
+    .await
 }
 
 #[tokio::test]

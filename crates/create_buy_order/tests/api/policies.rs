@@ -1,0 +1,127 @@
+//! What an operator of the broker can do to us, and how it is mended: the steps of docs/operations.md.
+
+use std::time::Duration;
+
+use cluster::{Cluster, Options, Service, wait_until};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::broker::{channel, close_connections, ready};
+use super::outbox::{everything_is_projected, place};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// As `scripts/queue.sh RESOURCE METHOD JSON` does.
+async fn manage(
+    cluster: &Cluster,
+    method: Method,
+    resource: &str,
+    body: Option<Value>,
+) -> anyhow::Result<String> {
+    let broker = cluster.queue();
+    let mut request = cluster.http().request(method, broker.api(resource));
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let request = request.basic_auth(&broker.user, Some(&broker.password));
+    Ok(request.send().await?.error_for_status()?.text().await?)
+}
+
+#[tokio::test]
+async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    cluster.stop(Service::ReadModelSync).await?;
+    let policy = json!({"pattern": ".*", "definition": {"message-ttl": 1}, "apply-to": "queues"});
+    manage(&cluster, Method::PUT, "policies/{vhost}/expire", Some(policy)).await?;
+    // What a queue holds when the policy comes is expired, too.
+    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 5).await?;
+    let channel = channel(&cluster).await?;
+    wait_until("the policy has emptied both queues", LIMIT, async || {
+        let outbox: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
+            .fetch_one(cluster.write_model())
+            .await?;
+        Ok(outbox == 0
+            && ready(&channel, "buy_order").await? + ready(&channel, "buy_order.dead_letter").await? == 0)
+    })
+    .await?;
+
+    // It is to be seen where the manual says.
+    wait_until("the queue names its policy", LIMIT, async || {
+        let queues = manage(
+            &cluster,
+            Method::GET,
+            "queues/{vhost}?columns=name,policy,effective_policy_definition",
+            None,
+        );
+        let queues = queues.await?;
+        Ok(queues.contains("\"policy\":\"expire\"") && queues.contains("message-ttl"))
+    })
+    .await?;
+    assert!(
+        manage(&cluster, Method::GET, "policies", None)
+            .await?
+            .contains("expire")
+    );
+    manage(&cluster, Method::DELETE, "policies/{vhost}/expire", None).await?;
+    cluster.start_service(Service::ReadModelSync).await?;
+    let republished = cluster.admin(Service::CreateBuyOrder, &["republish"], "").await?;
+    assert_eq!(republished.code, Some(0), "{republished:?}");
+    everything_is_projected(&cluster).await
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_to_declare_is_told_by_an_event_and_used_again_once_it_permits()
+-> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    // A user of its own: the one of the tests is an administrator whom all share.
+    let user = cluster::BrokerAddress {
+        user: format!("limited_{}", uuid::Uuid::new_v4().simple()),
+        ..cluster.queue().clone()
+    };
+    let (account, permissions) = (
+        format!("users/{}", user.user),
+        format!("permissions/{{vhost}}/{}", user.user),
+    );
+    let permit = |configure: &str| json!({"configure": configure, "write": ".*", "read": ".*"});
+    manage(
+        &cluster,
+        Method::PUT,
+        &account,
+        Some(json!({"password": "limited", "tags": ""})),
+    )
+    .await?;
+    manage(&cluster, Method::PUT, &permissions, Some(permit(""))).await?;
+    for service in [Service::CreateBuyOrder, Service::ReadModelSync] {
+        cluster.stop(service).await?;
+        cluster.set_env(service, "Q_USER", &user.user);
+        cluster.set_env(service, "Q_PWD", "limited");
+        cluster.launch(service)?;
+    }
+    for (service, name) in [
+        (Service::CreateBuyOrder, "queue_publisher_failed_to_connect"),
+        (Service::ReadModelSync, "queue_listener_failed_to_connect"),
+    ] {
+        wait_until("the event says who refuses what", LIMIT, async || {
+            Ok(cluster.logs(service).iter().any(|event| {
+                let text = event.to_string();
+                event["event"] == name && text.contains("ACCESS_REFUSED") && text.contains("configure")
+            }))
+        })
+        .await?;
+    }
+    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 2).await?;
+
+    let shown = manage(&cluster, Method::GET, &permissions, None).await?;
+    assert!(shown.contains("\"configure\":\"\""), "{shown}");
+    manage(
+        &cluster,
+        Method::PUT,
+        &permissions,
+        Some(permit("^(pydist|buy_order(\\..*)?)$")),
+    )
+    .await?;
+    everything_is_projected(&cluster).await?;
+    close_connections(&cluster).await?;
+    manage(&cluster, Method::DELETE, &account, None).await?;
+    Ok(())
+}
