@@ -101,7 +101,7 @@ mod tests {
     fn a_span_stays_in_the_trace_of_its_parent_as_it_is_sampled() {
         for flags in ["00", "01"] {
             let caller = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
-            let child = begin(&context_of(Some(&caller)));
+            let child = begin(&context_of(Some(&caller), None));
             assert_ne!(child, caller);
             assert_eq!((&child[..36], &child[52..]), (&caller[..36], &caller[52..]));
         }

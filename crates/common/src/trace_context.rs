@@ -4,41 +4,40 @@
 
 use std::str::FromStr as _;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 
 /// The name of the HTTP header, and of the message header.
 pub const TRACEPARENT: &str = "traceparent";
 
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// What other tracers keep of a trace: the name of the HTTP header, and of the message header.
+pub const TRACESTATE: &str = "tracestate";
 
-/// The context that a `traceparent` names as its caller; an empty one, in which a new trace begins, where there is none or nonsense.
+/// The context that a `traceparent` and a `tracestate` name as their caller; an empty one, in which a new trace begins, where the first is
+/// absent or nonsense. A state that is nonsense is left out.
 #[must_use]
-pub fn context_of(traceparent: Option<&str>) -> Context {
-    continued(traceparent, TraceState::NONE)
+pub fn context_of(traceparent: Option<&str>, tracestate: Option<&str>) -> Context {
+    let Some((trace_id, span_id, flags)) = traceparent.and_then(parse) else {
+        return Context::new();
+    };
+    let state = tracestate.and_then(|text| TraceState::from_str(text).ok());
+    let caller = SpanContext::new(trace_id, span_id, flags, true, state.unwrap_or_default());
+    Context::new().with_remote_span_context(caller)
 }
 
-/// The context that the caller of an HTTP request sent; an empty one where it sent none or nonsense.
+/// The context that the caller of an HTTP request sent; an empty one where it sent none, several, or nonsense. The state may come in
+/// several lines, which are one list.
 #[must_use]
 pub fn context_of_headers(headers: &HeaderMap) -> Context {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
+    let mut callers = headers.get_all(TRACEPARENT).iter();
+    let traceparent = match (callers.next(), callers.next()) {
+        (Some(caller), None) => caller.to_str().ok(),
+        _ => None,
     };
-    let traceparent = text(HeaderName::from_static(TRACEPARENT));
-    let state = text(TRACESTATE).and_then(|text| TraceState::from_str(text).ok());
-    continued(traceparent, state.unwrap_or_default())
-}
-
-fn continued(traceparent: Option<&str>, state: TraceState) -> Context {
-    match traceparent.and_then(parse) {
-        Some((trace_id, span_id, flags)) => {
-            Context::new().with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state))
-        }
-        None => Context::new(),
-    }
+    let lines = headers.get_all(TRACESTATE).iter().map(HeaderValue::to_str);
+    let state = lines.collect::<Result<Vec<_>, _>>().ok();
+    context_of(traceparent, state.map(|lines| lines.join(",")).as_deref())
 }
 
 /// The `traceparent` that names the span of a context as the caller of what comes next; nothing where it has no span.
@@ -56,17 +55,20 @@ pub fn traceparent(context: &Context) -> Option<String> {
     })
 }
 
+/// The `tracestate` that goes with [`traceparent`]; nothing where it is empty.
+#[must_use]
+pub fn tracestate(context: &Context) -> Option<String> {
+    let state = context.span().span_context().trace_state().header();
+    (!state.is_empty()).then_some(state)
+}
+
 /// Adds the headers that name the span of a context as the caller.
 pub fn add_to_headers(context: &Context, headers: &mut HeaderMap) {
     let Some(traceparent) = traceparent(context).and_then(|text| HeaderValue::try_from(text).ok()) else {
         return;
     };
     headers.insert(TRACEPARENT, traceparent);
-    let state = context.span().span_context().trace_state().header();
-    if let Some(state) = HeaderValue::try_from(state)
-        .ok()
-        .filter(|state| !state.is_empty())
-    {
+    if let Some(state) = tracestate(context).and_then(|text| HeaderValue::try_from(text).ok()) {
         headers.insert(TRACESTATE, state);
     }
 }
@@ -98,7 +100,7 @@ mod tests {
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn read_and_written(text: &str) -> Option<String> {
-        traceparent(&context_of(Some(text)))
+        traceparent(&context_of(Some(text), None))
     }
 
     #[test]
@@ -125,7 +127,7 @@ mod tests {
         ] {
             assert_eq!(read_and_written(text), None, "{text:?}");
         }
-        assert_eq!(traceparent(&context_of(None)), None);
+        assert_eq!(traceparent(&context_of(None, None)), None);
     }
 
     #[test]
@@ -150,5 +152,35 @@ mod tests {
         add_to_headers(&context_of_headers(&headers), &mut passed_on);
         assert_eq!(passed_on.get(TRACEPARENT), headers.get(TRACEPARENT));
         assert_eq!(passed_on.get(TRACESTATE), None);
+    }
+
+    fn passed_on(lines: &[(&'static str, &'static str)]) -> (Option<String>, Option<String>) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let context = context_of_headers(&headers);
+        (traceparent(&context), tracestate(&context))
+    }
+
+    #[test]
+    fn two_callers_are_none_and_lines_of_state_are_one_list_in_their_order() {
+        let (once, state) = ((TRACEPARENT, EXAMPLE), (TRACESTATE, "foo=1"));
+        assert_eq!(passed_on(&[once, once, state]), (None, None));
+        for lines in [
+            &[once, state, (TRACESTATE, "bar=2")] as &[_],
+            &[once, (TRACESTATE, "foo=1,bar=2")],
+            &[once, state, (TRACESTATE, ""), (TRACESTATE, ", bar=2 ,")],
+        ] {
+            assert_eq!(
+                passed_on(lines),
+                (Some(EXAMPLE.to_owned()), Some("foo=1,bar=2".to_owned())),
+                "{lines:?}"
+            );
+        }
+        assert_eq!(
+            passed_on(&[once, state, (TRACESTATE, "no list")]),
+            (Some(EXAMPLE.to_owned()), None)
+        );
     }
 }

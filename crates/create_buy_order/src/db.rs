@@ -6,7 +6,7 @@ pub mod outbox;
 use std::collections::{HashMap, HashSet};
 
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
-use common::trace_context::traceparent;
+use common::trace_context::{traceparent, tracestate};
 use rust_decimal::Decimal;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -227,8 +227,8 @@ pub async fn look_up(
 pub const INSERT: &str = "
     WITH draft AS MATERIALIZED (
         SELECT given.*, currency.id AS currency_id
-          FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::numeric[], $6::uuid[], $7::numeric[], $8::numeric[], $9::text[])
-               AS given (place, external_id, client_id, currency, currency_amount, idempotence_key, btc_rate, btc_amount, traceparent)
+          FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::numeric[], $6::uuid[], $7::numeric[], $8::numeric[], $9::text[], $10::text[])
+               AS given (place, external_id, client_id, currency, currency_amount, idempotence_key, btc_rate, btc_amount, traceparent, tracestate)
           JOIN currency ON currency.iso3 = given.currency
          WHERE (SELECT cache.buy_order_id
                   FROM buy_order_idempotence_cache AS cache
@@ -245,8 +245,8 @@ pub const INSERT: &str = "
         SELECT draft.client_id, draft.currency_id, draft.currency_amount, draft.idempotence_key, created.id
           FROM created FULL JOIN draft USING (external_id)
     ), announced AS (
-        INSERT INTO outbox (buy_order_id, traceparent)
-        SELECT created.id, draft.traceparent FROM created FULL JOIN draft USING (external_id) ORDER BY created.id
+        INSERT INTO outbox (buy_order_id, traceparent, tracestate)
+        SELECT created.id, draft.traceparent, draft.tracestate FROM created FULL JOIN draft USING (external_id) ORDER BY created.id
     ), counted AS (
         UPDATE buy_order_running_total SET btc_amount = btc_amount + (SELECT coalesce(sum(created.btc_amount), 0) FROM created)
     )
@@ -266,7 +266,8 @@ async fn insert_orders(
         .bind(columns.idempotence_keys)
         .bind(columns.rates)
         .bind(columns.btc_amounts)
-        .bind(columns.traces)
+        .bind(columns.traceparents)
+        .bind(columns.tracestates)
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| Ok((place(row)?, order(row)?))).collect()
@@ -283,7 +284,8 @@ struct Columns {
     idempotence_keys: Vec<Uuid>,
     rates: Vec<Decimal>,
     btc_amounts: Vec<Decimal>,
-    traces: Vec<Option<String>>,
+    traceparents: Vec<Option<String>>,
+    tracestates: Vec<Option<String>>,
 }
 
 impl Columns {
@@ -300,7 +302,8 @@ impl Columns {
             columns.idempotence_keys.push(draft.request.idempotence_key);
             columns.rates.push(draft.rate.decimal());
             columns.btc_amounts.push(draft.btc_amount.decimal());
-            columns.traces.push(traceparent(&draft.trace));
+            columns.traceparents.push(traceparent(&draft.trace));
+            columns.tracestates.push(tracestate(&draft.trace));
         }
         Ok(columns)
     }

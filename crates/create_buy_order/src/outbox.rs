@@ -200,7 +200,7 @@ impl Relay<'_> {
     /// A span for each, under the request that made the order; they end when the broker has spoken.
     fn spans(&self, events: &[Claimed]) -> Vec<Context> {
         let span = |claimed: &Claimed| {
-            let cause = context_of(claimed.traceparent.as_deref());
+            let cause = context_of(claimed.traceparent.as_deref(), claimed.tracestate.as_deref());
             broker::publish_span(self.exchange, claimed.event.external_id, &cause)
         };
         events.iter().map(span).collect()

@@ -28,6 +28,7 @@ pub(crate) struct Span {
     pub(crate) trace_id: String,
     pub(crate) span_id: String,
     pub(crate) parent_id: String,
+    pub(crate) state: String,
     pub(crate) failed: bool,
     pub(crate) started_ns: u64,
     pub(crate) ended_ns: u64,
@@ -104,6 +105,7 @@ fn read(request: ExportTraceServiceRequest) -> Vec<Span> {
                 trace_id: hexadecimal(&span.trace_id),
                 span_id: hexadecimal(&span.span_id),
                 parent_id: hexadecimal(&span.parent_span_id),
+                state: span.trace_state,
                 failed: span
                     .status
                     .is_some_and(|status| status.code() == SpanStatus::Error),

@@ -79,9 +79,14 @@ async fn one_order_is_one_trace_from_put_to_projection() -> anyhow::Result<()> {
     let receiver = Receiver::start().await?;
     let cluster = Cluster::start(exporting_to(&receiver.url)).await?;
     let request = put(&cluster).header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    // What other tracers keep of it may come in several lines.
+    let request = request
+        .header("tracestate", "foo=1")
+        .header("tracestate", "bar=2");
     assert_eq!(request.send().await?.status(), 200);
 
     let spans = trace(&receiver, TRACE, 7).await?;
+    assert!(spans.iter().all(|span| span.state == "foo=1,bar=2"), "{spans:#?}");
     assert!(exports(&cluster, CreateBuyOrder)?);
     assert_eq!(spans.len(), 7, "{spans:#?}");
     let received = only(

@@ -6,7 +6,7 @@ use opentelemetry::Context;
 
 use super::topology;
 use crate::buy_order_event::{BuyOrderCreated, CONTENT_TYPE, MESSAGE_TYPE};
-use crate::trace_context::{TRACEPARENT, traceparent};
+use crate::trace_context::{TRACEPARENT, TRACESTATE, traceparent, tracestate};
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -32,8 +32,10 @@ impl Outgoing {
         trace: &Context,
     ) -> serde_json::Result<Self> {
         let mut headers = FieldTable::default();
-        if let Some(traceparent) = traceparent(trace) {
-            headers.insert(TRACEPARENT.into(), AMQPValue::LongString(traceparent.into()));
+        for (name, text) in [(TRACEPARENT, traceparent(trace)), (TRACESTATE, tracestate(trace))] {
+            if let Some(text) = text {
+                headers.insert(name.into(), AMQPValue::LongString(text.into()));
+            }
         }
         Ok(Self {
             exchange: exchange.to_owned(),

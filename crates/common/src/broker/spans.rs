@@ -9,7 +9,7 @@ use opentelemetry::{Context, KeyValue};
 
 use super::topology;
 use crate::trace;
-use crate::trace_context::{TRACEPARENT, context_of};
+use crate::trace_context::{TRACEPARENT, TRACESTATE, context_of};
 
 /// Begins the span of publishing the event of an order, as a part of `cause`.
 #[must_use]
@@ -19,17 +19,18 @@ pub fn publish_span(exchange: &str, message_id: impl fmt::Display, cause: &Conte
     })
 }
 
-/// Begins the span of processing a delivery, as a part of the trace that its header names.
+/// Begins the span of processing a delivery, as a part of the trace that its headers name.
 #[must_use]
 pub fn process_span(exchange: &str, properties: &BasicProperties) -> Context {
-    trace::start(&context_of(traceparent(properties)), || {
+    let cause = context_of(text(properties, TRACEPARENT), text(properties, TRACESTATE));
+    trace::start(&cause, || {
         let message_id = properties.message_id().as_ref().map(ToString::to_string);
         describe("process", "process", exchange, message_id.unwrap_or_default()).with_kind(SpanKind::Consumer)
     })
 }
 
-fn traceparent(properties: &BasicProperties) -> Option<&str> {
-    match properties.headers().as_ref()?.inner().get(TRACEPARENT)? {
+fn text<'a>(properties: &'a BasicProperties, header: &str) -> Option<&'a str> {
+    match properties.headers().as_ref()?.inner().get(header)? {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
         _ => None,
     }

@@ -26,12 +26,15 @@ pub struct Claimed {
     pub event: BuyOrderCreated,
     /// The trace context of the request that made the order.
     pub traceparent: Option<String>,
+    /// What other tracers keep of it.
+    pub tracestate: Option<String>,
     /// Until when it is claimed; the same for all that were claimed together.
     pub claimed_until: OffsetDateTime,
 }
 
 type ClaimedRow = (
     i64,
+    Option<String>,
     Option<String>,
     OffsetDateTime,
     i64,
@@ -66,9 +69,9 @@ pub const CLAIM: &str = "
             LIMIT $1
             FOR UPDATE SKIP LOCKED
         ))
-        RETURNING id, buy_order_id, traceparent, claimed_until
+        RETURNING id, buy_order_id, traceparent, tracestate, claimed_until
     )
-    SELECT claimed.id, claimed.traceparent, claimed.claimed_until, made.*
+    SELECT claimed.id, claimed.traceparent, claimed.tracestate, claimed.claimed_until, made.*
     FROM claimed
     CROSS JOIN LATERAL (
         SELECT buy_order.id, buy_order.client_id, buy_order.external_id, buy_order.created_at,
@@ -98,6 +101,7 @@ fn claimed(row: ClaimedRow) -> sqlx::Result<Claimed> {
     let (
         id,
         traceparent,
+        tracestate,
         claimed_until,
         order_id,
         client_id,
@@ -124,6 +128,7 @@ fn claimed(row: ClaimedRow) -> sqlx::Result<Claimed> {
         id,
         event,
         traceparent,
+        tracestate,
         claimed_until,
     })
 }

@@ -23,12 +23,14 @@ async fn next_message(cluster: &Cluster) -> anyhow::Result<Delivery> {
     Ok(next.await?.context("no message")?.delivery)
 }
 
+fn header<'a>(message: &'a Delivery, name: &str) -> Option<&'a str> {
+    let headers = message.properties.headers().as_ref()?;
+    let text = headers.inner().get(name).and_then(AMQPValue::as_long_string)?;
+    std::str::from_utf8(text.as_bytes()).ok()
+}
+
 fn traceparent(message: &Delivery) -> &str {
-    let headers = message.properties.headers().as_ref();
-    let header = headers.and_then(|headers| headers.inner().get("traceparent"));
-    let text = header.and_then(AMQPValue::as_long_string);
-    text.and_then(|text| std::str::from_utf8(text.as_bytes()).ok())
-        .unwrap_or_default()
+    header(message, "traceparent").unwrap_or_default()
 }
 
 /// The trace id of a `traceparent` of version 00, if it is a valid one.
@@ -47,10 +49,18 @@ fn trace_id(traceparent: &str) -> Option<&str> {
 }
 
 async fn buy_in_trace(cluster: &Cluster, traceparent: &str) -> anyhow::Result<Answer> {
+    buy_with_headers(cluster, &[("traceparent", traceparent)]).await
+}
+
+/// An order in a request with these headers, each a line of its own.
+async fn buy_with_headers(cluster: &Cluster, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
     let url = format!("{}/buy_order", cluster.url(Service::CreateBuyOrder));
     let body = json!({ "currency": "GBP", "amount": "123.45", "idempotence_key": new_key() });
-    let request = cluster.http().put(url).header("traceparent", traceparent);
-    answer(request.json(&body).send().await?).await
+    let mut request = cluster.http().put(url).json(&body);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    answer(request.send().await?).await
 }
 
 #[tokio::test]
@@ -113,6 +123,27 @@ async fn an_order_without_a_valid_trace_is_published_in_a_trace_of_its_own() -> 
     let traces = [&first, &second].map(|message| trace_id(traceparent(message)));
     assert!(traces.iter().all(Option::is_some), "{first:?} {second:?}");
     assert_ne!(traces[0], traces[1]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_state_of_other_tracers_is_published_with_the_trace_and_two_callers_are_none()
+-> anyhow::Result<()> {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let caller = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let caller = ("traceparent", caller.as_str());
+    let state = [("tracestate", "foo=1"), ("tracestate", "bar=2")];
+    let cluster = order_desk().await?;
+    buy_with_headers(&cluster, &[caller, state[0], state[1]]).await?;
+    let message = next_message(&cluster).await?;
+    assert_eq!(trace_id(traceparent(&message)), Some(TRACE));
+    assert_eq!(header(&message, "tracestate"), Some("foo=1,bar=2"));
+
+    buy_with_headers(&cluster, &[caller, caller, state[0]]).await?;
+    let message = next_message(&cluster).await?;
+    let new = trace_id(traceparent(&message));
+    assert!(new.is_some() && new != Some(TRACE), "{message:?}");
+    assert_eq!(header(&message, "tracestate"), None);
     Ok(())
 }
 
