@@ -1,12 +1,17 @@
 //! A reader of a JSON object in the body that collects faults, and never sends a number through a float.
 
+mod echo;
+mod json_fault;
+
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -37,15 +42,15 @@ impl BodyFields {
         read: impl FnOnce(&RawValue) -> Result<T, FieldFault>,
     ) -> Option<T> {
         let (outcome, input) = match self.fields.get(name) {
-            Some(raw) => (read(raw), raw.clone()),
-            None => (Err(FieldFault::missing()), self.object.clone()),
+            Some(raw) => (read(raw), raw),
+            None => (Err(FieldFault::missing()), &self.object),
         };
         outcome
             .map_err(|fault| {
                 self.items.push(ErrorItem::new(
                     vec![Location::Name("body"), Location::Name(name)],
                     fault,
-                    input,
+                    echo::readable(input),
                 ))
             })
             .ok()
@@ -58,6 +63,8 @@ impl BodyFields {
     }
 
     fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
+        // A byte order mark, which some editors put before a text. CPython passes over it, too.
+        let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         if body.is_empty() {
             return Err(reject(vec![], FieldFault::missing(), RawValue::NULL.to_owned()));
         }
@@ -65,15 +72,15 @@ impl BodyFields {
         if !declares_json(headers) {
             return Err(not_declared(to_raw(&text)));
         }
-        let object: Box<RawValue> = serde_json::from_slice(body).map_err(|error| not_json(&text, &error))?;
+        let object: Box<RawValue> = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
         if !object.get().starts_with('{') {
             return Err(reject(
                 vec![],
                 FieldFault::new("model_attributes_type", NOT_AN_OBJECT),
-                object,
+                echo::readable(&object),
             ));
         }
-        let fields = serde_json::from_str(object.get()).map_err(|error| not_json(&text, &error))?;
+        let Fields(fields) = serde_json::from_str(object.get()).map_err(|error| not_json(body, &error))?;
         Ok(Self {
             object,
             fields,
@@ -135,12 +142,43 @@ fn not_declared(input: Box<RawValue>) -> Problem {
     reject(vec![], FieldFault::new("model_attributes_type", msg), input)
 }
 
+/// The members of an object. A name that is no text, as one half of a surrogate pair, is JSON, and the name of no field.
+struct Fields(HashMap<String, Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Fields;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Fields, A::Error> {
+        let mut fields = HashMap::new();
+        while let Some((name, value)) = members.next_entry::<&RawValue, Box<RawValue>>()? {
+            if let Ok(name) = serde_json::from_str(name.get()) {
+                fields.insert(name, value);
+            }
+        }
+        Ok(Fields(fields))
+    }
+}
+
+/// Whether the header is there and says so. Where it is there twice, readers differ in which one they go by: then both have to.
 fn declares_json(headers: &HeaderMap) -> bool {
-    let declared = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = declared
+    let mut lines = headers.get_all(CONTENT_TYPE).iter().peekable();
+    lines.peek().is_some() && lines.all(|line| line.to_str().is_ok_and(is_json))
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type
         .split(';')
         .next()
         .unwrap_or_default()
@@ -155,27 +193,23 @@ fn reject(below_body: Vec<Location>, fault: FieldFault, input: Box<RawValue>) ->
     Problem::invalid(vec![ErrorItem::new(loc, fault, input)])
 }
 
-fn not_json(text: &str, error: &serde_json::Error) -> Problem {
-    let expected = error.to_string();
-    let expected = expected
-        .rsplit_once(" at line ")
-        .map_or(expected.as_str(), |(reason, _position)| reason);
-    let fault =
-        FieldFault::new("json_invalid", "JSON decode error").with_context(json!({ "error": expected }));
-    let offset = Location::Offset(character_offset(text, error.line(), error.column()));
+fn not_json(body: &[u8], error: &serde_json::Error) -> Problem {
+    let (at, reason) = match std::str::from_utf8(body) {
+        Ok(text) => match json_fault::find(text) {
+            Some(fault) => (fault.at, fault.message.to_owned()),
+            None => (0, error.to_string()),
+        },
+        Err(_) => {
+            let readable = body.utf8_chunks().next().map(|chunk| chunk.valid());
+            (
+                readable.unwrap_or_default().chars().count(),
+                "Invalid UTF-8".to_owned(),
+            )
+        }
+    };
+    let fault = FieldFault::new("json_invalid", "JSON decode error").with_context(json!({ "error": reason }));
     let empty_object = RawValue::from_string("{}".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned());
-    reject(vec![offset], fault, empty_object)
-}
-
-/// Where the parser stopped, in characters from the start. Its lines and columns count from 1, its columns in bytes.
-fn character_offset(text: &str, line: usize, column: usize) -> usize {
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(line.saturating_sub(1))
-        .map(str::len)
-        .sum();
-    let stopped_at = line_start.saturating_add(column.saturating_sub(1));
-    text.char_indices().take_while(|(at, _)| *at < stopped_at).count()
+    reject(vec![Location::Offset(at)], fault, empty_object)
 }
 
 fn to_raw(text: &str) -> Box<RawValue> {
@@ -184,6 +218,8 @@ fn to_raw(text: &str) -> Box<RawValue> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn refusal(content_type: &str, body: &str) -> Option<String> {
@@ -200,11 +236,64 @@ mod tests {
         assert_eq!(
             refusal("application/json", "{bad").as_deref(),
             Some(
-                r#"[{"type":"json_invalid","loc":["body",1],"msg":"JSON decode error","input":{},"ctx":{"error":"key must be a string"}}]"#
+                r#"[{"type":"json_invalid","loc":["body",1],"msg":"JSON decode error","input":{},"ctx":{"error":"Expecting property name enclosed in double quotes"}}]"#
             )
         );
         let at_the_fault = refusal("application/json", "{\"ä\": 1,\n \"é\" x}").unwrap_or_default();
         assert!(at_the_fault.contains(r#""loc":["body",14]"#), "{at_the_fault}");
+    }
+
+    #[test]
+    fn a_body_in_another_encoding_is_refused_where_it_cannot_be_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let Err(Problem::Invalid(items)) = BodyFields::parse(&headers, b"{\"\xc3\xa4\":\"\xff\"}") else {
+            panic!("not refused");
+        };
+        let refused = serde_json::to_string(&items).unwrap_or_default();
+        assert!(
+            refused.contains(r#""type":"json_invalid","loc":["body",6]"#),
+            "{refused}"
+        );
+    }
+
+    fn field(headers: &HeaderMap, body: &[u8]) -> Option<String> {
+        let mut body = BodyFields::parse(headers, body).ok()?;
+        body.required("a", |raw| Ok(raw.get().to_owned()))
+    }
+
+    #[test]
+    fn names_and_values_that_are_no_text_are_no_matter_in_fields_that_nobody_asks_for() {
+        let headers: HeaderMap = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))]
+            .into_iter()
+            .collect();
+        for body in [
+            r#"{"\ud800":1,"a":2}"#,
+            r#"{"b":"\udfff","a":2}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":2,"b":1e999999}"#,
+            "\u{feff}{\"a\":2}",
+        ] {
+            assert_eq!(field(&headers, body.as_bytes()).as_deref(), Some("2"), "{body}");
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_content_type_has_to_say_json() {
+        for (lines, is_read) in [
+            (&["application/json"] as &[_], true),
+            (&["Application/Problem+JSON; charset=utf-8"], true),
+            (&["application/json", "application/json"], true),
+            (&["application/json", "text/plain"], false),
+            (&["text/plain", "application/json"], false),
+            (&[], false),
+        ] {
+            let values = lines
+                .iter()
+                .map(|line| (CONTENT_TYPE, HeaderValue::from_static(line)));
+            let headers: HeaderMap = values.collect();
+            assert_eq!(field(&headers, br#"{"a":2}"#).is_some(), is_read, "{lines:?}");
+        }
     }
 
     #[test]

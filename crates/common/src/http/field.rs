@@ -44,7 +44,8 @@ impl FieldFault {
 /// # Errors
 /// `uuid_parsing`.
 pub fn uuid(text: &str) -> Result<Uuid, FieldFault> {
-    Uuid::try_parse(text).map_err(|error| {
+    // Not `try_parse`, which has one message for all faults. pydantic reads by this crate, too, and gives its reason.
+    Uuid::parse_str(text).map_err(|error| {
         let error = error.to_string();
         FieldFault::new("uuid_parsing", format!("Input should be a valid UUID, {error}"))
             .with_context(json!({ "error": error }))
@@ -99,6 +100,54 @@ mod tests {
 
     fn kind(text: &str) -> Result<u32, &'static str> {
         integer_between(text, 1, 1000).map_err(|fault| fault.kind)
+    }
+
+    /// Pydantic 2.14's messages.
+    #[test]
+    fn a_malformed_uuid_is_refused_with_the_reason_that_pydantic_gives() {
+        for (text, reason) in [
+            ("", "invalid length: found 0"),
+            ("5x", "invalid character: found `x` at 1"),
+            (
+                " 5fa733ae-82b4-4ac0-8478-35ff30dae879",
+                "invalid character: found ` ` at 0",
+            ),
+            (
+                "5fa733ae-82b4-4ac0-8478-35ff30daeé",
+                "invalid character: found `é` at 33",
+            ),
+            (
+                "5fa733ae_82b4_4ac0_8478_35ff30dae879",
+                "invalid character: found `_` at 8",
+            ),
+            (
+                "{5fa733ae-82b4-4ac0-8478-35ff30dae879",
+                "invalid character: found `{` at 0",
+            ),
+            ("urn:uuid:x", "invalid character: found `x` at 9"),
+            (
+                "5fa733a-82b4-4ac0-8478-35ff30dae879",
+                "invalid group length in group 0: expected 8, found 7",
+            ),
+            (
+                "5fa733ae-82b4-4ac0-8478-35ff30dae87",
+                "invalid group length in group 4: expected 12, found 11",
+            ),
+            // Pydantic's release of the crate counts the braces, too: "found 13".
+            (
+                "{5fa733ae-82b4-4ac0-8478-35ff30dae87}",
+                "invalid group length in group 4: expected 12, found 11",
+            ),
+            (
+                "5fa733ae-82b4-4ac0-8478",
+                "invalid group count: expected 5, found 4",
+            ),
+            ("5fa733ae82b44ac0847835ff30dae87", "invalid length: found 31"),
+        ] {
+            let expected = FieldFault::new("uuid_parsing", format!("Input should be a valid UUID, {reason}"))
+                .with_context(json!({ "error": reason }));
+            assert_eq!(uuid(text), Err(expected), "{text:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod contract;
 mod currencies;
 mod edge;
 mod encryption;
+mod faulty_json;
 mod hanging;
 mod idempotence;
 mod leases;
