@@ -4,7 +4,8 @@
 #
 #   scripts/ensure_servers.sh [--for-tests | --for-bench]
 #
-#   --for-tests    with promtool, too, which checks metrics and alert rules, libfaketime, which sets a clock wrong, and a PgBouncer
+#   --for-tests    with promtool, too, which checks metrics and alert rules; libfaketime, which sets a clock wrong; a PgBouncer; HAProxy,
+#                  Chromium and its driver (400 MB, half a minute), by which pages are tried behind a prefix; and Python, for schemathesis
 #   --for-bench    with wrk, too, which makes load; pgbench comes with PostgreSQL
 set -euo pipefail
 
@@ -25,6 +26,9 @@ missing_packages() {
     --for-tests)
         command -v promtool >/dev/null || echo prometheus
         compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || echo libfaketime
+        command -v haproxy >/dev/null || echo haproxy
+        command -v chromedriver >/dev/null || echo chromium chromium-driver
+        python3 -c 'import ensurepip' 2>/dev/null || echo python3 python3-venv
         ;;
     --for-bench)
         command -v wrk >/dev/null || echo wrk

@@ -1,10 +1,12 @@
 //! How a service answers over HTTP: listener, common routes, error bodies, and readers of requests that name every fault at once.
 
+mod accept_encoding;
 mod arriving;
 mod body;
 pub mod client;
 mod connection;
 mod context;
+mod docs;
 pub mod field;
 pub(crate) mod health;
 mod measure;

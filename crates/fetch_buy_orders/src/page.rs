@@ -50,13 +50,14 @@ impl Page {
         }
     }
 
-    /// Where the next page is, when this one is full: a relative reference, so that it holds behind any proxy.
+    /// Where the next page is, when this one is full: a reference relative to the request, so that it holds behind a proxy that maps a
+    /// prefix to us.
     #[must_use]
     pub fn next(&self, page_size: u32) -> Option<String> {
         let is_full = u32::try_from(self.rows.len()).is_ok_and(|rows| rows >= page_size);
         self.last_reference
             .filter(|_| is_full)
-            .map(|last| format!("</buy_orders?last_reference={last}&page_size={page_size}>; rel=\"next\""))
+            .map(|last| format!("<?last_reference={last}&page_size={page_size}>; rel=\"next\""))
     }
 }
 
@@ -98,9 +99,7 @@ mod tests {
         assert_eq!(page.next(3), None);
         assert_eq!(
             page.next(2).as_deref(),
-            Some(
-                "</buy_orders?last_reference=00000000-0000-0000-0000-000000000002&page_size=2>; rel=\"next\""
-            )
+            Some("<?last_reference=00000000-0000-0000-0000-000000000002&page_size=2>; rel=\"next\"")
         );
     }
 

@@ -26,7 +26,7 @@ const ORDERS_WAY: &[Expected] = &[
         &["host", "port", "info"],
     ),
     (CreateBuyOrder, "service_started", &[]),
-    (CreateBuyOrder, "health_checked", &[]),
+    (CreateBuyOrder, "health_checked", &["count"]),
     (CreateBuyOrder, "connected_to_database", DATABASE),
     (CreateBuyOrder, "waiting_for_migrations", &[]),
     (CreateBuyOrder, "queue_publisher_connected", QUEUE),
@@ -188,6 +188,23 @@ async fn a_service_that_waits_for_migrations_or_cannot_serve_says_so() -> anyhow
         missing(&cluster, None, EXPECTED)
     })
     .await
+}
+
+#[tokio::test]
+async fn probes_are_not_logged_one_by_one() -> anyhow::Result<()> {
+    const EACH: usize = 300;
+    let cluster = Cluster::start(Options::only(&[BtcPrice])).await?;
+    let http = cluster.http();
+    for path in ["/healthcheck", "/livez", "/readyz", "/metrics"] {
+        let url = cluster.url(BtcPrice) + path;
+        for _ in 0..EACH {
+            assert_eq!(http.get(&url).send().await?.status(), 200, "{path}");
+        }
+    }
+    cluster.stop(BtcPrice).await?; // flushes
+    let lines = cluster.output(BtcPrice);
+    assert!(lines.len() < EACH / 10, "{} lines: {lines:#?}", lines.len());
+    Ok(())
 }
 
 /// `true` when every expected event is there with all its fields; else an error that names those that are not.

@@ -90,3 +90,46 @@ pub(crate) async fn errors_below_the_documentation_page_are_json_too(system: &Sy
     }
     Ok(())
 }
+
+pub(crate) async fn the_documentation_page_comes_in_an_encoding_that_its_client_takes(
+    system: &System,
+) -> anyhow::Result<()> {
+    for (base, _, _) in entries(system) {
+        for (accepted, status, encoding) in [
+            (None, 200, None),
+            (Some("identity"), 200, None),
+            (Some("gzip;q=0, identity"), 200, None),
+            (Some("gzip, deflate, br, zstd"), 200, Some("gzip")),
+            (Some("gzip;q=0, identity;q=0"), 406, None),
+        ] {
+            let mut request = system.http.get(format!("{base}/docs/swagger-ui.css"));
+            if let Some(accepted) = accepted {
+                request = request.header("accept-encoding", accepted);
+            }
+            let response = request.send().await?;
+            ensure!(response.status() == status, "{accepted:?}: {response:?}");
+            let header = |name: &str| {
+                let value = response.headers().get(name)?.to_str().ok()?;
+                Some(value.to_owned())
+            };
+            ensure!(
+                header("content-encoding").as_deref() == encoding,
+                "{accepted:?}: {response:?}"
+            );
+            if status == 200 {
+                ensure!(
+                    header("vary").as_deref() == Some("accept-encoding"),
+                    "{response:?}"
+                );
+            }
+            let body = response.bytes().await?;
+            let is_gzip = body.starts_with(b"\x1f\x8b");
+            ensure!(
+                is_gzip == encoding.is_some(),
+                "{accepted:?}: {} bytes",
+                body.len()
+            );
+        }
+    }
+    Ok(())
+}

@@ -35,6 +35,7 @@ macro_rules! every_sentence {
             docs::an_unknown_path_is_answered_404_and_a_wrong_method_405,
             docs::the_description_names_the_operation_and_its_answers,
             docs::the_documentation_page_needs_nothing_from_elsewhere,
+            docs::the_documentation_page_comes_in_an_encoding_that_its_client_takes,
             docs::errors_below_the_documentation_page_are_json_too,
         }
     };

@@ -3,8 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use axum::Json;
@@ -19,17 +19,46 @@ use crate::env::Env;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Anyone may ask `/healthcheck`, as often as a connection bears: an event for each would fill the log.
+const REPORT_PERIOD: Duration = Duration::from_secs(60);
+
+/// The health checks that no event has told of yet.
+#[derive(Debug, Default)]
+pub(super) struct HealthChecks(Mutex<Unreported>);
+
+#[derive(Debug, Default)]
+struct Unreported {
+    count: u64,
+    reported_at: Option<Instant>,
+}
+
+impl HealthChecks {
+    /// Counts one, at `now`. How many an event should tell of, where it is time for one.
+    fn count(&self, now: Instant) -> Option<u64> {
+        let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        unreported.count = unreported.count.saturating_add(1);
+        let is_recent = |at| now.saturating_duration_since(at) < REPORT_PERIOD;
+        if unreported.reported_at.is_some_and(is_recent) {
+            return None;
+        }
+        unreported.reported_at = Some(now);
+        Some(std::mem::take(&mut unreported.count))
+    }
+}
+
 /// Is the service at work?
 ///
-/// Answers `null`, as the original does.
+/// Asks nobody.
 #[utoipa::path(
     get,
     path = "/healthcheck",
     tag = "health",
     responses((status = 200, description = "It has begun its work", body = Value, example = json!(null)))
 )]
-pub(super) async fn healthcheck() -> Json<()> {
-    tracing::info!(event = "health_checked");
+pub(super) async fn healthcheck(State(checks): State<Arc<HealthChecks>>) -> Json<()> {
+    if let Some(count) = checks.count(Instant::now()) {
+        tracing::info!(event = "health_checked", count);
+    }
     Json(())
 }
 
@@ -122,4 +151,23 @@ fn ask(listen: &Listen, question: &str) -> anyhow::Result<String> {
         bail!("the service answered {status:?} {body}");
     }
     Ok(body.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_health_check_is_told_of_at_once_and_those_of_each_minute_after_it_together() {
+        let checks = HealthChecks::default();
+        let start = Instant::now();
+        let told = |seconds| checks.count(start + Duration::from_secs(seconds));
+        assert_eq!(told(0), Some(1));
+        for seconds in 1..60 {
+            assert_eq!(told(seconds), None);
+        }
+        assert_eq!(told(60), Some(60));
+        assert_eq!(told(61), None);
+        assert_eq!(told(500), Some(2));
+    }
 }

@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use utoipa::{OpenApi, openapi};
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::health::{self, healthcheck, livez, readyz};
+use super::docs;
+use super::health::{self, HealthChecks, healthcheck, livez, readyz};
 use super::problem::Problem;
 use super::readiness::Readiness;
 use crate::metrics;
@@ -19,18 +19,17 @@ use crate::metrics;
 /// `GET /openapi.json` and `GET /docs`, whose page needs no network; and `404` for every other path.
 pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Router {
     document.merge(Common::openapi());
-    let docs = SwaggerUi::new("/docs")
-        // The page would ask validator.swagger.io otherwise.
-        .config(Config::default().validator_url("none"))
-        .url("/openapi.json", document);
     let observed = Router::new()
         .route("/readyz", get(readyz))
         .route("/metrics", get(show_metrics))
         .with_state(Arc::new(readiness));
-    api.route("/healthcheck", get(healthcheck))
-        .route("/livez", get(livez))
+    let health = Router::new()
+        .route("/healthcheck", get(healthcheck))
+        .with_state(Arc::new(HealthChecks::default()));
+    api.route("/livez", get(livez))
+        .merge(health)
         .merge(observed)
-        .merge(docs)
+        .merge(docs::routes(document))
         .fallback(async || Problem::client(StatusCode::NOT_FOUND, "Not Found"))
 }
 

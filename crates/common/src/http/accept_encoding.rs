@@ -1,0 +1,119 @@
+//! `Accept-Encoding` (RFC 9110, 12.5.3): whether a client takes what is kept compressed as it is.
+
+use axum::http::HeaderValue;
+
+/// A weight of 1, in thousandths.
+const FULL: u16 = 1000;
+
+/// The weights that a client gave, in thousandths.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    gzip: Option<u16>,
+    identity: Option<u16>,
+    others: Option<u16>,
+}
+
+impl Accepted {
+    /// What all lines of the header say together. A weight that cannot be read counts as 0: what the client meant is not known.
+    pub(super) fn of<'a>(lines: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+        let mut accepted = Self {
+            gzip: None,
+            identity: None,
+            others: None,
+        };
+        let lines = lines.into_iter().filter_map(|line| line.to_str().ok());
+        for element in lines.flat_map(|line| line.split(',')) {
+            let (coding, parameters) = element.split_once(';').unwrap_or((element, "q=1"));
+            let weight = Some(weight(parameters.trim()).unwrap_or(0));
+            match coding.trim().to_ascii_lowercase().as_str() {
+                "gzip" | "x-gzip" => accepted.gzip = weight,
+                "identity" => accepted.identity = weight,
+                "*" => accepted.others = weight,
+                _ => {}
+            }
+        }
+        accepted
+    }
+
+    /// Whether gzip is at least as welcome as no compression. A client that says nothing gets none: it may not know gzip.
+    pub(super) fn prefers_gzip(&self) -> bool {
+        let gzip = self.gzip.or(self.others).unwrap_or(0);
+        gzip > 0 && gzip >= self.identity.unwrap_or(0)
+    }
+
+    /// Whether the client takes an answer without compression: unless it says that it does not.
+    pub(super) fn takes_identity(&self) -> bool {
+        self.identity.or(self.others) != Some(0)
+    }
+}
+
+/// `q=0.123` in thousandths.
+fn weight(parameter: &str) -> Option<u16> {
+    let (name, value) = parameter.split_once('=')?;
+    let (whole, thousandths) = value.trim().split_once('.').unwrap_or((value.trim(), ""));
+    let is_weight = name.trim().eq_ignore_ascii_case("q")
+        && matches!(whole, "0" | "1")
+        && thousandths.len() <= 3
+        && thousandths.bytes().all(|byte| byte.is_ascii_digit());
+    let weight = format!("{whole}{thousandths:0<3}").parse().ok()?;
+    (is_weight && weight <= FULL).then_some(weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether gzip is sent, and if not, whether no compression is taken.
+    fn asked(lines: &[&'static str]) -> (bool, bool) {
+        let lines: Vec<_> = lines.iter().map(|line| HeaderValue::from_static(line)).collect();
+        let accepted = Accepted::of(&lines);
+        (accepted.prefers_gzip(), accepted.takes_identity())
+    }
+
+    #[test]
+    fn gzip_is_sent_to_those_who_want_it_at_least_as_much_as_the_plain_file() {
+        for lines in [
+            &["gzip, deflate, br, zstd"] as &[_],
+            &["br", "gzip"],
+            &["GZIP;Q=0.001"],
+            &["x-gzip"],
+            &["*"],
+            &["identity;q=0.5, gzip ; q=0.5"],
+            &["identity;q=0, *"],
+            &["gzip;q=1.000"],
+        ] {
+            assert!(asked(lines).0, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_plain_file_is_sent_to_others() {
+        for lines in [
+            &[] as &[_],
+            &[""],
+            &["identity"],
+            &["gzip;q=0, identity"],
+            &["gzip;q=0"],
+            &["gzip;q=0.000", "*"],
+            &["gzip;q=0.5, identity"],
+            &["br"],
+            &["gzip;q=x"],
+            &["gzip;q=2"],
+            &["gzip;q=0.0001"],
+            &["*;q=0, identity;q=0.1"],
+        ] {
+            assert_eq!(asked(lines), (false, true), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_can_refuse_both() {
+        for lines in [
+            &["gzip;q=0, identity;q=0"] as &[_],
+            &["*;q=0"],
+            &["br, identity;q=0"],
+        ] {
+            assert_eq!(asked(lines), (false, false), "{lines:?}");
+        }
+    }
+}

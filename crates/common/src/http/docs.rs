@@ -1,0 +1,90 @@
+//! `GET /openapi.json`, the description of a service, and `GET /docs/`, a page to try it, which needs no network.
+//!
+//! All that they refer to is relative, so that they hold behind a proxy that strips a prefix from paths. The `axum` feature of
+//! `utoipa-swagger-ui` redirects to an absolute path, and sends the page compressed to everybody.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Path, State};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, VARY};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use flate2::read::GzDecoder;
+use hyper::body::Bytes;
+use utoipa::openapi::{OpenApi, Server};
+use utoipa_swagger_ui::{Config, SwaggerFile};
+
+use super::accept_encoding::Accepted;
+use super::problem::Problem;
+
+/// The page and the document that it shows.
+pub(super) fn routes(mut document: OpenApi) -> Router {
+    // Where the document itself is.
+    document.servers = Some(vec![Server::new(".")]);
+    let document = Arc::new(document);
+    let page = Page {
+        // The page would ask validator.swagger.io otherwise.
+        config: Arc::new(Config::new(["../openapi.json"]).validator_url("none")),
+        decompressed: Mutex::default(),
+    };
+    Router::new()
+        .route("/docs", get(async || Redirect::to("docs/")))
+        .route("/docs/", get(file))
+        .route("/docs/{*file}", get(file))
+        .with_state(Arc::new(page))
+        .route("/openapi.json", get(async move || Json(document)))
+}
+
+struct Page {
+    config: Arc<Config<'static>>,
+    /// The files that were asked for without gzip, 4 MB if all were: each is kept once, where a copy for each request would have no bound.
+    decompressed: Mutex<HashMap<String, Bytes>>,
+}
+
+async fn file(
+    State(page): State<Arc<Page>>,
+    path: Option<Path<String>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let path = path.map(|Path(path)| path).unwrap_or_default();
+    let file = utoipa_swagger_ui::serve(&path, Arc::clone(&page.config))
+        .map_err(|error| Problem::internal(anyhow::anyhow!("the page at /docs: {error}")))?
+        .ok_or_else(|| Problem::client(StatusCode::NOT_FOUND, "Not Found"))?;
+    let accepted = Accepted::of(headers.get_all(ACCEPT_ENCODING));
+    let described = [
+        (CONTENT_TYPE, file.content_type.clone()),
+        (VARY, ACCEPT_ENCODING.to_string()),
+    ];
+    if file.gzpipped && accepted.prefers_gzip() {
+        return Ok((described, [(CONTENT_ENCODING, "gzip")], file.bytes).into_response());
+    }
+    if !accepted.takes_identity() {
+        return Err(Problem::client(StatusCode::NOT_ACCEPTABLE, "Not Acceptable"));
+    }
+    let none: [(HeaderName, &str); 0] = [];
+    Ok((described, none, page.plain(path, file)?).into_response())
+}
+
+impl Page {
+    /// The bytes of a file as they are without compression.
+    fn plain(&self, path: String, file: SwaggerFile<'static>) -> Result<Bytes, Problem> {
+        if !file.gzpipped {
+            return Ok(Bytes::from_owner(file.bytes));
+        }
+        let mut decompressed = self.decompressed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plain) = decompressed.get(&path) {
+            return Ok(plain.clone());
+        }
+        let mut plain = Vec::new();
+        GzDecoder::new(file.bytes.as_ref())
+            .read_to_end(&mut plain)
+            .map_err(Problem::internal)?;
+        let plain = Bytes::from(plain);
+        decompressed.insert(path, plain.clone());
+        Ok(plain)
+    }
+}
