@@ -83,7 +83,7 @@ fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
         Ok(Outgoing {
             routing_key: queue.to_owned(),
             // The default exchange reaches a queue by its name.
-            ..Outgoing::buy_order_created("", &event, &context_of(None))?
+            ..Outgoing::buy_order_created("", &event, &context_of(None, None))?
         })
     };
     (0..WINDOW).map(message).collect()

@@ -37,7 +37,7 @@ struct ApiDoc;
     get,
     path = "/buy",
     tag = "prices",
-    params(("currency" = String, Query, description = "USD, EUR or GBP", example = "USD")),
+    params(("currency" = String, Query, description = "`USD`, `EUR` or `GBP`", pattern = "^(USD|EUR|GBP)$", example = "USD")),
     responses(
         (status = 200, description = "A recent quote", body = Quote),
         (status = 400, description = "A currency that is not supported", body = Detail,

@@ -107,7 +107,9 @@ impl From<Order> for BuyOrder {
     put, path = "/buy_order", request_body = BuyOrderRequest,
     responses(
         (status = 200, body = BuyOrderResponse, description = "The order, new or made by an equal request before",
-            headers(("Idempotent-Replayed" = Option<String>, description = "`true` when an equal request made the order before"))),
+            headers(("Idempotent-Replayed" = bool, description = "`true` when an equal request made the order before, else absent")),
+            links(("repeat" = (operation_id = "put_buy_order", request_body = "$request.body",
+                description = "The same request again is answered with the same order")))),
         (status = 400, body = Detail, description = "The body broke off, or its encoding is faulty",
             example = json!({"detail": "the body could not be read"})),
         (status = 405, body = Detail, description = "Another method than PUT", headers(("Allow" = String)),

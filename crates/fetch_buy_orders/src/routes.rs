@@ -77,8 +77,15 @@ impl PageQuery {
     params(PageQuery),
     responses(
         (status = 200, description = "The page", body = Page, headers(
-            ("Link" = String, description = "Where the next page is, `rel=\"next\"`; when this page is full"),
-        )),
+            ("Link" = String, description = "Where the next page is, relative to this one, `rel=\"next\"`; when this page is full"),
+        ), links(("next" = (
+            operation_id = "buy_orders",
+            parameters(
+                ("last_reference" = "$response.body#/last_reference"),
+                ("page_size" = "$request.query.page_size")
+            ),
+            description = "The next page"
+        )))),
         (status = 404, description = "No order has the id `last_reference`", body = Detail,
             example = json!({"detail": "unknown last_reference"})),
         (status = 405, description = "Another method than GET", headers(("Allow" = String)), body = Detail,

@@ -1,7 +1,9 @@
 //! The cluster as a library for tests and as a program, against the real binaries and servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod behind_a_prefix;
 mod broker_faults;
+mod browser;
 mod credentials;
 mod database_faults;
 mod disk_faults;
@@ -15,6 +17,7 @@ mod log_server;
 mod metrics;
 mod native;
 mod one_order;
+mod openapi;
 mod otlp_receiver;
 mod pgbouncer;
 mod price_simulator;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::order::{CLIENT_ID, OrderRequest};
 
-/// The body of `PUT /buy_order`, as it is documented; this module reads it field by field.
+/// An order to buy BTC.
 #[derive(Debug, ToSchema)]
 #[expect(
     dead_code,
@@ -26,15 +26,21 @@ pub struct BuyOrderRequest {
     idempotence_key: Uuid,
 }
 
+/// A text without signs and exponents, whose value is in the same bounds as that of a number.
 fn text_or_number() -> Schema {
-    let text = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .pattern(Some(r"^[0-9]+(\.[0-9]{1,2})?$"));
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(
+        r"^0*([1-9][0-9]{0,8}(\.[0-9]{1,2})?|0\.([1-9][0-9]?|0[1-9]))$",
+    ));
+    let number = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .exclusive_minimum(Some(0))
+        .exclusive_maximum(Some(1_000_000_000))
+        .multiple_of(Some(0.01));
     OneOfBuilder::new()
         .item(text)
-        .item(ObjectBuilder::new().schema_type(Type::Number))
+        .item(number)
         .description(Some(
-            "Greater than 0, below 1,000,000,000, with at most 2 decimals. A JSON number is taken by its literal digits.",
+            "Greater than 0, below 1,000,000,000, with at most 2 decimals and no exponent. A JSON number is taken by its literal digits.",
         ))
         .examples([serde_json::Value::from("123.45")])
         .into()

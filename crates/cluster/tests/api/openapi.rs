@@ -1,0 +1,58 @@
+//! The OpenAPI documents are what the services do: schemathesis makes requests of them, valid ones and others, and judges every answer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cluster::{Cluster, Options, Service, wait_until};
+use serde_json::{Value, json};
+
+const SCRIPT: &str = "scripts/check_openapi.sh";
+
+#[tokio::test]
+async fn what_the_services_answer_is_what_their_documents_say() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    place_orders(&cluster).await?;
+    let documents = [
+        Service::CreateBuyOrder,
+        Service::FetchBuyOrders,
+        Service::BtcPrice,
+    ]
+    .map(|service| cluster.url(service) + "/openapi.json");
+    let checked = tokio::task::spawn_blocking(move || {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        std::process::Command::new(root.join(SCRIPT))
+            .args(documents)
+            .current_dir(root)
+            .output()
+            .context(SCRIPT)
+    });
+    let checked = checked.await??;
+    ensure!(
+        checked.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&checked.stdout),
+        String::from_utf8_lossy(&checked.stderr)
+    );
+    Ok(())
+}
+
+/// So that pages have rows, and links lead to others.
+async fn place_orders(cluster: &Cluster) -> anyhow::Result<()> {
+    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
+    for _ in 0..3 {
+        let order = json!({"currency": "USD", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()});
+        let answer = cluster.http().put(&url).json(&order).send().await?;
+        answer.error_for_status()?;
+    }
+    let pages = cluster.url(Service::FetchBuyOrders) + "/buy_orders";
+    wait_until(
+        "the orders are on the pages",
+        Duration::from_secs(60),
+        async || {
+            let page: Value = cluster.http().get(&pages).send().await?.json().await?;
+            Ok(page["rows"].as_array().is_some_and(|rows| rows.len() == 3))
+        },
+    )
+    .await
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Holds services against their OpenAPI documents, with all checks of schemathesis (scripts/schemathesis/):
+#
+#   scripts/check_openapi.sh http://127.0.0.1:8777/openapi.json...
+#
+# It makes requests that the document allows and others that it forbids, follows its links, and judges each answer by it: some hundred
+# requests for each document, the same in each run. Orders that it places stay. Needs Python 3.10 or later; schemathesis is installed into
+# a folder of its own below target/, from PyPI, once.
+set -euo pipefail
+[ $# -gt 0 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+requirements=scripts/schemathesis/requirements.txt
+installed=${CARGO_TARGET_DIR:-target}/schemathesis
+if ! cmp --quiet "$requirements" "$installed/requirements.txt"; then
+    rm -rf "$installed"
+    python3 -m venv "$installed"
+    # Behind a proxy that inspects TLS, pip must trust what the host trusts.
+    PIP_CERT=${PIP_CERT:-${SSL_CERT_FILE:-}} "$installed/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+    cp "$requirements" "$installed/requirements.txt"
+fi
+
+failed=0
+for document in "$@"; do
+    NO_PROXY='*' "$installed/bin/schemathesis" --no-color --config-file scripts/schemathesis/schemathesis.toml \
+        run "$document" || failed=1
+done
+exit "$failed"
