@@ -273,7 +273,7 @@ async fn a_search_path_that_an_administrator_sets_makes_no_second_schema() -> an
     }
     let (exit_code, events) = once(&cluster).await?;
     assert_eq!(exit_code, Some(0), "{events:?}");
-    assert_eq!(applied(&events), both(0));
+    assert_eq!(applied(&events), both(0, 0));
     for pool in [cluster.write_model(), cluster.read_model()] {
         let made: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace")
