@@ -4,8 +4,9 @@
 #
 #   scripts/ensure_servers.sh [--for-tests | --for-bench]
 #
-#   --for-tests    with promtool, too, which checks metrics and alert rules; libfaketime, which sets a clock wrong; a PgBouncer; HAProxy,
-#                  Chromium and its driver (400 MB, half a minute), by which pages are tried behind a prefix; and Python, for schemathesis
+#   --for-tests    with promtool, too, which checks metrics and alert rules; libfaketime, which sets a clock wrong; a PgBouncer; HAProxy, which
+#                  is the entry; Chromium and its driver (400 MB, half a minute), by which pages are tried behind a prefix; Python, for
+#                  schemathesis, and its requests, a client
 #   --for-bench    with wrk, too, which makes load; pgbench comes with PostgreSQL
 set -euo pipefail
 
@@ -25,8 +26,9 @@ missing_packages() {
     case "$purpose" in
     --for-tests)
         command -v promtool >/dev/null || echo prometheus
+        command -v haproxy >/dev/null || [ -e /usr/sbin/haproxy ] || echo haproxy
+        /usr/bin/python3 -c 'import requests' 2>/dev/null || echo python3-requests
         compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || echo libfaketime
-        command -v haproxy >/dev/null || echo haproxy
         command -v chromedriver >/dev/null || echo chromium chromium-driver
         python3 -c 'import ensurepip' 2>/dev/null || echo python3 python3-venv
         ;;

@@ -8,6 +8,7 @@ mod credentials;
 mod database_faults;
 mod disk_faults;
 mod documents;
+mod entry;
 mod events;
 #[path = "../../../fluent_logger/tests/forward_server/server.rs"]
 mod forward_server;

@@ -17,7 +17,7 @@ use super::seats::Seat;
 
 /// A connection that is closed while its client still sends is reset, and most clients then never see the answer that was refused to
 /// them. So the rest of a body is read after the answer, as long as it comes: so many bytes, for so long.
-const DRAIN_BYTES: usize = 32 * 1024 * 1024;
+const DRAIN_BYTES: usize = 24 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 

@@ -8,7 +8,7 @@ use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -38,8 +38,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
 const MOST_BUFFERED_BYTES: usize = 16 * 1024;
 
 /// A client that was refused may still be sending; were the connection closed at once, it would be reset, and the answer lost.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// hyper itself closes so when a client that asked for `connection: close` has its answer, and has not sent all of its body.
+const LINGER_BYTES: usize = 24 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(10);
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
 
 /// What all connections of a listener share.
 #[derive(Debug, Clone)]
@@ -106,6 +108,7 @@ impl Service {
         };
         let Parts { io, read_buf, .. } = connection.into_parts();
         let stream = io.into_inner();
+        let is_cut = matches!(ended, Ended::Shed | Ended::Reset);
         let has_begun = !read_buf.is_empty() || !seat.has_arrived();
         let refusal = match ended {
             Ended::ByItself(ended) => {
@@ -118,7 +121,11 @@ impl Service {
             Ended::Shed | Ended::Reset => None,
         };
         if let Some(refusal) = refusal.filter(|_| stream.flushed) {
-            self.refuse(&socket, refusal, seat.shed()).await;
+            self.refuse(&socket, refusal).await;
+        }
+        if !is_cut && (stream.refused.is_some() || !seat.has_arrived()) {
+            let lingered = seat.shed().run_until_cancelled(linger(&socket));
+            let _ = self.closing.run_until_cancelled(lingered).await;
         }
     }
 
@@ -145,7 +152,7 @@ impl Service {
     }
 
     /// Answers what hyper took for no request, as all requests are answered.
-    async fn refuse(&self, socket: &TcpStream, refusal: Refusal, shed: &CancellationToken) {
+    async fn refuse(&self, socket: &TcpStream, refusal: Refusal) {
         let router = TowerToHyperService::new(self.refusals.clone());
         let Ok(answer) = router.call(refusal.into_request()).await;
         let (head, body) = answer.into_parts();
@@ -166,9 +173,6 @@ impl Service {
         // Little enough for the system to take it at once; who takes nothing any more gets nothing.
         let _ = socket.try_write(&text);
         let _ = SockRef::from(socket).shutdown(Shutdown::Write);
-        let lingered = timeout(LINGER_TIME, linger(socket));
-        let lingered = shed.run_until_cancelled(lingered);
-        let _ = self.closing.run_until_cancelled(lingered).await;
     }
 }
 
@@ -189,9 +193,13 @@ async fn reset(socket: &TcpStream) {
 
 /// Throws away what a client still sends, until it ends.
 async fn linger(socket: &TcpStream) {
-    let mut scratch = Vec::with_capacity(4096);
+    let began = Instant::now();
+    let mut scratch = Vec::with_capacity(16 * 1024);
     let mut read = 0;
-    while read < LINGER_BYTES && socket.readable().await.is_ok() {
+    while read < LINGER_BYTES
+        && began.elapsed() < LINGER_TIME
+        && timeout(LINGER_SILENCE, socket.readable()).await.is_ok()
+    {
         scratch.clear();
         match socket.try_read_buf(&mut scratch) {
             Ok(0) => return,
