@@ -94,7 +94,7 @@ pub async fn with_connection<T>(
     let mut held = scopeguard::guard(pool.take().await?, Pool::close);
     let answered = tokio::time::timeout(ANSWER_LIMIT, work(held.connection())).await;
     let outcome = answered
-        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+        .unwrap_or_else(|_| Err(connector::silent()))
         .inspect_err(|error| pool.learn_from(error))?;
     pool.keep(ScopeGuard::into_inner(held));
     Ok(outcome)

@@ -12,8 +12,8 @@ use crate::routes::{self, State};
 /// # Errors
 /// When the port cannot be bound.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
-    let readiness = Readiness::default(){{needs}};
     {{waits}}
+    let readiness = Readiness::default(){{needs}};
     let state = State { {{state_values}} };
     let listener = http::bind(&config.listen).await?;
     lifecycle.spawn("http", http::serve(listener, routes::router(state, readiness), lifecycle.stopping()));

@@ -164,7 +164,8 @@ fn program() -> String {
     name.to_string_lossy().into_owned()
 }
 
-fn silent() -> sqlx::Error {
+/// How a limit of ours is told.
+pub(super) fn silent() -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "no answer in time"))
 }
 

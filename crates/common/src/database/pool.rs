@@ -11,7 +11,7 @@ use scopeguard::ScopeGuard;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
-use super::connector::Connector;
+use super::connector::{Connector, silent};
 use super::measure;
 use crate::endpoints::Database;
 
@@ -212,16 +212,18 @@ impl Pool {
     /// Learns from how the work on a connection failed, for the sake of the others.
     pub(super) fn learn_from(&self, error: &sqlx::Error) {
         let manager = self.connections.manager();
-        match error
-            .as_database_error()
-            .map(|refusal| refusal.code().unwrap_or_default())
-        {
-            // The server ends its sessions, is no server of ours any more, or became a standby.
-            Some(code) if code.starts_with("57P") || code.starts_with("08") || code == "25006" => {
-                manager.distrust_all()
+        match error {
+            sqlx::Error::Database(refusal) => {
+                let code = refusal.code().unwrap_or_default();
+                // The server ends its sessions, is no server of ours any more, or became a standby.
+                if code.starts_with("57P") || code.starts_with("08") || code == "25006" {
+                    manager.distrust_all();
+                } else {
+                    manager.note_answer();
+                }
             }
-            Some(_) => manager.note_answer(),
-            None => manager.distrust_all(),
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => manager.distrust_all(),
+            _ => {}
         }
     }
 
@@ -241,7 +243,7 @@ impl Pool {
         let mut held = scopeguard::guard(Held(taken), Self::close);
         let is_read_only = timeout(PING_LIMIT, is_read_only(held.connection())).await;
         let is_read_only = is_read_only
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .unwrap_or_else(|_| Err(silent()))
             .inspect_err(|error| self.learn_from(error))
             .map_err(Unusable::Away)?;
         self.keep(ScopeGuard::into_inner(held));
