@@ -114,7 +114,7 @@ async fn consume(mut consumer: Consumer, mut wanted: oneshot::Receiver<u64>) -> 
                 let batch = batch?;
                 count += batch.len() as u64;
                 let last = batch.last().context("an empty batch")?;
-                consumer.acknowledge_through(last).await?;
+                consumer.acknowledge_through(last.delivery_tag).await?;
             }
         }
     }

@@ -7,7 +7,9 @@ pub mod topology;
 
 mod backoff;
 mod consumer;
+mod intake;
 mod link;
+mod listening;
 mod measure;
 mod outgoing;
 mod publisher;
@@ -15,8 +17,9 @@ mod session;
 mod spans;
 
 pub use backoff::Backoff;
-pub use consumer::{Consumer, Listening, listen};
-pub use link::connected;
+pub use consumer::Consumer;
+pub use link::state;
+pub use listening::{Listening, listen};
 pub use outgoing::Outgoing;
 pub use publisher::{Publisher, Publishing, Verdict, WINDOW, connect_publisher};
 pub use session::{Depth, Session};
@@ -44,6 +47,14 @@ pub enum Error {
     /// The stream of deliveries ended: the queue was deleted or the consumer cancelled.
     #[error("the broker ended the stream of deliveries")]
     ConsumerCancelled,
+    /// An exchange or a queue of our name is there, with other options. No other attempt will succeed: somebody has to remove it.
+    #[error(
+        "an exchange or a queue of this name is declared otherwise, and has to be removed first; the broker says: {reply}"
+    )]
+    DeclaredOtherwise {
+        /// The broker's words: what differs, and how.
+        reply: String,
+    },
     /// The connection was found closed.
     #[error("the connection to the broker is closed")]
     Closed,

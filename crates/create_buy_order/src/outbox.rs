@@ -27,6 +27,10 @@ pub const SESSION_SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
 /// How often the outbox is looked at without being told: events of another replica that died, or whose wake-up was missed.
 const POLL: Duration = Duration::from_millis(500);
 
+/// How often it is made sure that the queue is still the one that was declared. Nobody tells a publisher that somebody replaced it by one that
+/// loses messages; what such a one takes is confirmed, and no longer ours.
+const DECLARE_EVERY: Duration = Duration::from_secs(5);
+
 /// How long events gather, to be relayed together: one alone costs as much as a dozen. With 10 ms an order alone is answered a sixth later,
 /// because the relay and all behind it want the processors of the orders that follow.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
@@ -61,7 +65,8 @@ pub async fn relay(
     while let Some(mut publishing) = broker::connect_publisher(&queue, name, &mut backoff, &stopping).await {
         let mut relay = Relay {
             pool: &pool,
-            exchange: &queue.exchange,
+            queue: &queue,
+            declared_at: Instant::now(),
             wake: &wake,
             stopping: &stopping,
         };
@@ -95,7 +100,8 @@ fn report_failure(error: &anyhow::Error) {
 
 struct Relay<'a> {
     pool: &'a Pool,
-    exchange: &'a str,
+    queue: &'a endpoints::Queue,
+    declared_at: Instant,
     wake: &'a Notify,
     stopping: &'a CancellationToken,
 }
@@ -106,6 +112,10 @@ impl Relay<'_> {
         while !self.stopping.is_cancelled() {
             if !publishing.session.connected() {
                 return Err(broker::Error::Closed.into());
+            }
+            if self.declared_at.elapsed() >= DECLARE_EVERY {
+                publishing.session.check_declarations(self.queue).await?;
+                self.declared_at = Instant::now();
             }
             let claimed_at = Instant::now();
             let most = i64::try_from(broker::WINDOW).unwrap_or(i64::MAX);
@@ -201,7 +211,7 @@ impl Relay<'_> {
     fn spans(&self, events: &[Claimed]) -> Vec<Context> {
         let span = |claimed: &Claimed| {
             let cause = context_of(claimed.traceparent.as_deref(), claimed.tracestate.as_deref());
-            broker::publish_span(self.exchange, claimed.event.external_id, &cause)
+            broker::publish_span(&self.queue.exchange, claimed.event.external_id, &cause)
         };
         events.iter().map(span).collect()
     }
@@ -210,7 +220,7 @@ impl Relay<'_> {
         events
             .iter()
             .zip(spans)
-            .map(|(claimed, span)| Outgoing::buy_order_created(self.exchange, &claimed.event, span))
+            .map(|(claimed, span)| Outgoing::buy_order_created(&self.queue.exchange, &claimed.event, span))
             .collect::<Result<_, _>>()
             .map_err(|error| Interrupted::Database(error.into()))
     }

@@ -11,8 +11,8 @@ use common::database::{self, with_connection};
 use common::endpoints::{Database, Queue};
 use common::env::Env;
 use common::service::{Outcome, print};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,11 @@ impl Options {
 }
 
 fn read_time(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("no time in RFC 3339: {error}"))
+    let time =
+        OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("no time in RFC 3339: {error}"))?;
+    // The driver of the database converts it, and panics where that leads beyond the year 9999.
+    time.checked_to_offset(UtcOffset::UTC)
+        .ok_or_else(|| "beyond the year 9999 in UTC".to_owned())
 }
 
 /// What this process reads from the environment.

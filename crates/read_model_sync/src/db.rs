@@ -1,17 +1,19 @@
 //! Every SQL statement of this service. Each commits by itself.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 
 use common::buy_order_event::BuyOrderCreated;
 use common::database::outage::is_fault_of_a_row;
 use common::database::{Pool, with_connection};
 use common::range_checksum::{self, RangeChecksum};
+use futures_util::FutureExt as _;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::delivery::{Message, Outcome};
+use crate::delivery::{Message, Outcome, reason_of};
 
 type StoredRow = (
     i64,
@@ -26,13 +28,13 @@ type StoredRow = (
 );
 
 /// Writes the orders of these messages, those that are not there yet, and says for each what became of it, in their order.
-pub async fn apply(pool: &Pool, messages: &[Message<'_>]) -> Vec<Outcome> {
+pub async fn apply(pool: &Pool, messages: &[Message]) -> Vec<Outcome> {
     let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
     match in_time(pool, &orders).await {
         Ok(outcomes) => outcomes,
         // One of them is to blame: let it fail alone.
-        Err(error) if orders.len() > 1 && is_fault_of_a_row(&error) => one_by_one(pool, &orders).await,
-        Err(error) => vec![failure(&error); orders.len()],
+        Err(failure) if orders.len() > 1 && failure.is_of_a_row() => one_by_one(pool, &orders).await,
+        Err(failure) => vec![failure.into(); orders.len()],
     }
 }
 
@@ -44,7 +46,7 @@ async fn one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
                 .into_iter()
                 .next()
                 .unwrap_or_else(|| Outcome::Transient("no outcome".to_owned())),
-            Err(error) => failure(&error),
+            Err(failure) => failure.into(),
         });
         if matches!(outcomes.last(), Some(Outcome::Transient(_))) {
             // The database is away: the rest would only wait for it one after the other.
@@ -56,20 +58,47 @@ async fn one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
     outcomes
 }
 
-fn failure(error: &sqlx::Error) -> Outcome {
-    let reason = format!("the read model failed: {error}");
-    if is_fault_of_a_row(error) {
-        Outcome::Permanent(reason)
-    } else {
-        Outcome::Transient(reason)
+/// Why nothing was written.
+enum Failure {
+    Refused(sqlx::Error),
+    /// Our code panicked, and what it said.
+    Panicked(String),
+}
+
+impl Failure {
+    /// Whether the values themselves are to blame, so that trying again cannot help.
+    fn is_of_a_row(&self) -> bool {
+        match self {
+            Self::Panicked(_) => true,
+            Self::Refused(error) => is_fault_of_a_row(error),
+        }
     }
 }
 
-async fn in_time(pool: &Pool, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Outcome>> {
-    with_connection(pool, async |connection| {
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        let permanent = failure.is_of_a_row();
+        let reason = match failure {
+            Failure::Refused(error) => format!("the read model failed: {error}"),
+            Failure::Panicked(reason) => reason,
+        };
+        if permanent {
+            Self::Permanent(reason)
+        } else {
+            Self::Transient(reason)
+        }
+    }
+}
+
+async fn in_time(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>, Failure> {
+    let written = with_connection(pool, async |connection| {
         insert_and_compare(connection, orders).await
-    })
-    .await
+    });
+    // A value that our code cannot bear would come again and again, and take its neighbours with it.
+    match AssertUnwindSafe(written).catch_unwind().await {
+        Ok(written) => written.map_err(Failure::Refused),
+        Err(panic) => Err(Failure::Panicked(reason_of(&*panic))),
+    }
 }
 
 /// Inserts the orders that are not there, by one statement, and compares the others with what is there.

@@ -17,10 +17,6 @@ use tokio_util::sync::CancellationToken;
 use letter::Summary;
 use reader::{Held, Reader};
 
-/// Where letters are held that others may want to see afterwards, and where each one in hand is soon removed.
-const HOLDING: u16 = 50_000;
-const REMOVING: u16 = 64;
-
 /// Longer than a broker that works ever needs; one that is short of memory or disk takes no messages at all.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(30);
 
@@ -141,7 +137,7 @@ impl Wanted {
 }
 
 async fn list(queue: &Queue, json: bool) -> anyhow::Result<Outcome> {
-    let mut reader = Reader::open(queue, HOLDING).await?;
+    let mut reader = Reader::open(queue).await?;
     let mut summaries = Vec::new();
     loop {
         let letters = reader.next().await?;
@@ -209,7 +205,7 @@ fn table(summaries: &[Summary]) -> String {
 }
 
 async fn show(queue: &Queue, mut wanted: Wanted) -> anyhow::Result<Outcome> {
-    let mut reader = Reader::open(queue, HOLDING).await?;
+    let mut reader = Reader::open(queue).await?;
     let mut shown = Vec::new();
     loop {
         let letters = reader.next().await?;
@@ -229,11 +225,7 @@ async fn show(queue: &Queue, mut wanted: Wanted) -> anyhow::Result<Outcome> {
 }
 
 async fn redrive(queue: &Queue, mut wanted: Wanted) -> anyhow::Result<Outcome> {
-    let prefetch = match wanted {
-        Wanted::All { .. } => REMOVING,
-        Wanted::These(_) => HOLDING,
-    };
-    let mut reader = Reader::open(queue, prefetch).await?;
+    let mut reader = Reader::open(queue).await?;
     let mut publishing = Publishing::open(queue, "read_model_sync dead-letters redrive")
         .await
         .context("nothing can be sent back")?;
@@ -296,7 +288,7 @@ async fn send_back(
 }
 
 async fn drop_letters(queue: &Queue, mut wanted: Wanted, yes: bool) -> anyhow::Result<Outcome> {
-    let mut reader = Reader::open(queue, HOLDING).await?;
+    let mut reader = Reader::open(queue).await?;
     let mut chosen = Vec::new();
     loop {
         let letters = reader.next().await?;

@@ -1,7 +1,10 @@
 //! What a delivery says, what can become of it, and how it is laid aside when it can never be applied.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use common::broker::{Outgoing, topology};
-use common::buy_order_event::BuyOrderCreated;
+use common::buy_order_event::{self, BuyOrderCreated};
 use common::timestamp::rfc3339_micros;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
@@ -31,10 +34,14 @@ const FAILED_BY: &str = "x-failed-by";
 
 /// Headers travel in one frame, beside a body of any size: a letter whose headers do not fit would never leave, and its delivery come
 /// again for ever.
+/// Both limits are parts of a frame as well, for a broker that is set to small ones.
 const LONGEST_REASON: usize = 1000;
 
-/// Of the original headers no more are kept: half a frame.
+/// Of the original headers no more are kept.
 const MOST_HEADER_BYTES: usize = 64 * 1024;
+
+/// A longer body is not even parsed: an event is some 300 bytes.
+const LONGEST_BODY: usize = 64 * 1024;
 
 /// Headers that are not copied: by the first two RabbitMQ would send a message to further queues, and with the others it counts the
 /// deliveries from one queue.
@@ -55,28 +62,28 @@ pub enum Outcome {
 
 /// A delivery that could be read.
 #[derive(Debug)]
-pub struct Message<'a> {
+pub struct Message {
     /// As it came.
-    pub delivery: &'a Delivery,
+    pub delivery: Delivery,
     /// What it says.
     pub order: BuyOrderCreated,
     /// The trace of its order, and the span that processes it, which ends with the message.
     pub trace: Context,
 }
 
-impl<'a> Message<'a> {
+impl Message {
     /// Reads a delivery, which is processed in the span of `trace`.
     ///
     /// # Errors
-    /// Why it says nothing that this service understands.
-    pub fn read(delivery: &'a Delivery, trace: &Context) -> Result<Self, String> {
-        match serde_json::from_slice(&delivery.data) {
+    /// The delivery, and why it says nothing that this service understands.
+    pub fn read(delivery: Delivery, trace: Context) -> Result<Self, (Delivery, String)> {
+        match without_panic(|| read(&delivery)) {
             Ok(order) => Ok(Self {
                 delivery,
                 order,
-                trace: trace.clone(),
+                trace,
             }),
-            Err(error) => Err(format!("the body is no order: {error}")),
+            Err(reason) => Err((delivery, reason)),
         }
     }
 
@@ -87,14 +94,45 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The message that takes the place of a delivery among the dead letters: same body, id, type and headers, with the reason added.
+/// By its type: another kind of event is another arm. The original sends no type with its orders.
+fn read(delivery: &Delivery) -> Result<BuyOrderCreated, String> {
+    let body = &delivery.data;
+    if body.len() > LONGEST_BODY {
+        return Err(format!(
+            "the body has {} bytes, more than {LONGEST_BODY}",
+            body.len()
+        ));
+    }
+    match delivery.properties.kind().as_ref().map(|kind| kind.as_str()) {
+        None | Some("" | buy_order_event::MESSAGE_TYPE) => {
+            serde_json::from_slice(body).map_err(|error| format!("the body is no order: {error}"))
+        }
+        Some(other) => Err(format!("messages of the type {other:?} are not known here")),
+    }
+}
+
+/// A message that makes our code panic would come again and again, and nothing after it would ever be applied.
+fn without_panic<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    // Nothing is left half done: what was read so far is dropped.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| Err(reason_of(&*panic)))
+}
+
+/// The reason of a dead letter that made our code panic.
+pub(crate) fn reason_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("our code panicked: {}", text.unwrap_or("without a message"))
+}
+
+/// The message that takes the place of a delivery among the dead letters: same body, id, type and headers, with the reason added. Its headers
+/// fit into a frame of `frame_max` bytes.
 #[must_use]
-pub fn dead_letter(delivery: &Delivery, exchange: &str, reason: &str) -> Outgoing {
+pub fn dead_letter(delivery: Delivery, exchange: &str, reason: &str, frame_max: usize) -> Outgoing {
     Outgoing {
         exchange: topology::dead_letter_exchange(exchange),
         routing_key: topology::DEAD_LETTER_QUEUE.to_owned(),
-        properties: kept_properties(&delivery.properties).with_headers(headers(delivery, reason)),
-        body: delivery.data.clone(),
+        properties: kept_properties(&delivery.properties).with_headers(headers(&delivery, reason, frame_max)),
+        body: delivery.data,
     }
 }
 
@@ -125,14 +163,14 @@ pub(crate) fn kept_properties(original: &BasicProperties) -> BasicProperties {
     kept
 }
 
-fn headers(delivery: &Delivery, reason: &str) -> FieldTable {
-    let mut headers = kept_headers(&delivery.properties);
+fn headers(delivery: &Delivery, reason: &str, frame_max: usize) -> FieldTable {
+    let mut headers = kept_headers(&delivery.properties, MOST_HEADER_BYTES.min(frame_max / 2));
     let now = rfc3339_micros(OffsetDateTime::now_utc());
     let attempts = attempts(&headers);
     let mut add = |name: &'static str, value: &str| {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     };
-    let end = reason.floor_char_boundary(LONGEST_REASON);
+    let end = reason.floor_char_boundary(LONGEST_REASON.min(frame_max / 8));
     add(REASON, &reason[..end]);
     add(FAILED_BY, env!("CARGO_PKG_NAME"));
     add(ORIGINAL_EXCHANGE, delivery.exchange.as_str());
@@ -148,14 +186,14 @@ fn headers(delivery: &Delivery, reason: &str) -> FieldTable {
     headers
 }
 
-/// The headers that a copy of a message carries on, in another queue or in the same one again.
-pub(crate) fn kept_headers(original: &BasicProperties) -> FieldTable {
+/// The headers that a copy of a message carries on, in another queue or in the same one again: no more than so many bytes of them.
+pub(crate) fn kept_headers(original: &BasicProperties, most_bytes: usize) -> FieldTable {
     let mut headers = FieldTable::default();
     let mut bytes: usize = 0;
     for (name, value) in original.headers().iter().flat_map(FieldTable::inner) {
         // Written for people a value is longer than on the wire, so this counts too much rather than too little.
         bytes = bytes.saturating_add(name.as_str().len() + format!("{value:?}").len());
-        if bytes <= MOST_HEADER_BYTES && !DROPPED_HEADERS.contains(&name.as_str()) {
+        if bytes <= most_bytes && !DROPPED_HEADERS.contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
@@ -180,6 +218,8 @@ mod tests {
     use common::trace_context::TRACEPARENT;
 
     use super::*;
+
+    const FRAME_MAX: usize = 128 * 1024;
 
     fn delivery(properties: BasicProperties, body: &str) -> Delivery {
         let mut delivery = Delivery::mock(
@@ -207,9 +247,10 @@ mod tests {
             .with_message_id("m1".into())
             .with_expiration("10".into());
         let letter = dead_letter(
-            &delivery(properties, "nonsense"),
+            delivery(properties, "nonsense"),
             "pydist",
             "the body is no order",
+            FRAME_MAX,
         );
         assert_eq!(letter.body, b"nonsense");
         assert_eq!(letter.exchange, "pydist.dead_letter");
@@ -233,9 +274,10 @@ mod tests {
         table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(7));
         table.insert(TRACEPARENT.into(), text("00-a-b-01"));
         let letter = dead_letter(
-            &delivery(BasicProperties::default().with_headers(table), ""),
+            delivery(BasicProperties::default().with_headers(table), ""),
             "pydist",
             "new",
+            FRAME_MAX,
         );
         assert_eq!(
             header(&letter, FIRST_FAILED_AT),
@@ -255,10 +297,95 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_at_a_character() {
         let letter = dead_letter(
-            &delivery(BasicProperties::default(), ""),
+            delivery(BasicProperties::default(), ""),
             "pydist",
             &"é".repeat(2000),
+            FRAME_MAX,
         );
         assert_eq!(header(&letter, REASON), Some(&text(&"é".repeat(500))));
+    }
+
+    #[test]
+    fn the_headers_of_a_letter_fit_into_a_small_frame() {
+        const SMALL_FRAME: usize = 8192;
+        let mut table = FieldTable::default();
+        for number in 0..100 {
+            table.insert(format!("header {number}").into(), text(&"x".repeat(100)));
+        }
+        let letter = dead_letter(
+            delivery(BasicProperties::default().with_headers(table), ""),
+            "pydist",
+            &"x".repeat(2000),
+            SMALL_FRAME,
+        );
+        let headers = letter.properties.headers().clone().unwrap_or_default();
+        let bytes: usize = headers
+            .inner()
+            .iter()
+            .map(|(name, value)| match value {
+                AMQPValue::LongString(text) => name.as_str().len() + text.as_bytes().len() + 6,
+                _ => name.as_str().len() + 10,
+            })
+            .sum();
+        assert!((2000..SMALL_FRAME - 2048).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn attempts_that_are_no_number_of_ours_are_no_panic() {
+        for (attempts, counted) in [
+            (AMQPValue::LongLongInt(i64::MAX), i64::MAX),
+            (AMQPValue::LongLongInt(i64::MIN), 2),
+            (AMQPValue::LongUInt(u32::MAX), 2),
+            (text("many"), 2),
+        ] {
+            let mut table = FieldTable::default();
+            table.insert(FIRST_FAILED_AT.into(), text("never"));
+            table.insert(ATTEMPTS.into(), attempts);
+            let properties = BasicProperties::default().with_headers(table);
+            let letter = dead_letter(delivery(properties, ""), "pydist", "", FRAME_MAX);
+            assert_eq!(header(&letter, ATTEMPTS), Some(&AMQPValue::LongLongInt(counted)));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_reason() {
+        let reason = without_panic(|| -> Result<(), String> { panic!("index {} is out of range", 7) });
+        assert_eq!(
+            reason,
+            Err("our code panicked: index 7 is out of range".to_owned())
+        );
+        assert_eq!(without_panic(|| Ok(1)), Ok(1));
+    }
+
+    #[test]
+    fn a_message_is_read_by_its_type() {
+        const ORDER: &str = r#"{"id":1,"client_id":1,"external_id":"3b14efb6-041f-4d31-b35a-37c82333af36",
+            "created_at":"2026-11-23T15:37:32.531853Z","currency_id":1,"currency_iso3":"USD","currency_amount":"123.45",
+            "btc_rate":"48478.88","btc_amount":"0.00254647"}"#;
+        let read_as = |kind: Option<&str>| {
+            let properties = BasicProperties::default();
+            let properties = match kind {
+                Some(kind) => properties.with_type(kind.into()),
+                None => properties,
+            };
+            read(&delivery(properties, ORDER)).map(|order| order.id)
+        };
+        assert_eq!(read_as(None), Ok(1), "as the original sends it");
+        assert_eq!(read_as(Some("")), Ok(1));
+        assert_eq!(read_as(Some("buy_order_created")), Ok(1));
+        assert_eq!(
+            read_as(Some("buy_order_voided")),
+            Err("messages of the type \"buy_order_voided\" are not known here".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_body_beyond_its_limit_is_not_parsed() {
+        let body = " ".repeat(LONGEST_BODY + 1);
+        let reason = read(&delivery(BasicProperties::default(), &body));
+        assert_eq!(
+            reason.map(drop),
+            Err("the body has 65537 bytes, more than 65536".to_owned())
+        );
     }
 }

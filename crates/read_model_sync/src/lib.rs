@@ -2,7 +2,7 @@
 //! whatever order its event is delivered.
 //!
 //! In reading order: [`config`], [`app`], [`projector`] (the supervisor and its batches), [`delivery`] (what a message says, and what
-//! becomes of it), [`db`] (every SQL statement), [`metrics`]. For an operator: [`dead_letters`], [`verify`].
+//! becomes of it), [`db`] (every SQL statement), `letters` (dead letters on their way), [`metrics`]. For an operator: [`dead_letters`], [`verify`].
 
 pub mod arguments;
 pub mod config;
@@ -14,6 +14,8 @@ pub mod projector;
 pub mod delivery;
 
 pub mod db;
+
+mod letters;
 
 pub mod dead_letters;
 pub mod metrics;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use common::metrics::{BATCHES, Histogram, IntCounter, counters, histogram};
+use common::metrics::{BATCHES, Histogram, IntCounter, IntGauge, counter, counters, gauge, histogram};
 use time::OffsetDateTime;
 
 /// Bucket bounds of the lag in seconds: tens of milliseconds when all is well, hours after an outage or in a rebuild.
@@ -23,6 +23,14 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         repeated: deliveries.with_label_values(&["repeated"]),
         dead_lettered: deliveries.with_label_values(&["dead_lettered"]),
         postponed: deliveries.with_label_values(&["postponed"]),
+        letters_refused: counter(
+            "dead_letters_refused_total",
+            "Dead letters that the broker did not take; counted at each try.",
+        ),
+        letters_held: gauge(
+            "dead_letters_held",
+            "Messages that can never be applied and that the dead-letter queue does not take: they are tried again, after a minute at most.",
+        ),
         batches: histogram(
             "projection_batch_deliveries",
             "Deliveries that were taken together.",
@@ -47,6 +55,10 @@ pub struct Metrics {
     pub dead_lettered: IntCounter,
     /// Deliveries that have to be tried again.
     pub postponed: IntCounter,
+    /// Dead letters that the broker did not take.
+    pub letters_refused: IntCounter,
+    /// Deliveries that wait for the dead-letter queue.
+    pub letters_held: IntGauge,
     /// Deliveries taken together.
     pub batches: Histogram,
     lag: Histogram,
@@ -56,6 +68,7 @@ impl Metrics {
     /// An order of this age is in the read model now.
     pub fn applied(&self, created_at: OffsetDateTime) {
         self.applied.inc();
+        // Cannot overflow: a time is of the years up to 9999, a duration of far more.
         let lag = OffsetDateTime::now_utc() - created_at;
         // A clock that is behind the database's would show a negative one.
         self.lag.observe(lag.as_seconds_f64().max(0.0));

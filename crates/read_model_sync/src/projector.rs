@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use common::broker::{self, Backoff, Listening, Outgoing, Publishing, Verdict};
+use common::broker::{self, Backoff, Listening};
 use common::database::Pool;
 use common::{endpoints, trace};
 use lapin::message::Delivery;
 use opentelemetry::Context;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::db;
 use crate::delivery::{self, Message, Outcome};
+use crate::letters::Letters;
 use crate::metrics::METRICS;
 
 /// The name of the connection that consumes.
@@ -22,6 +24,21 @@ const BATCH: usize = 500;
 /// The next batch arrives while this one is written.
 const PREFETCH: u16 = 1000;
 
+/// Dead letters that the broker does not take are held up to this number; with more, nothing else is taken until the next try.
+const MOST_HELD: usize = 50_000;
+
+/// How soon a letter is acknowledged that was taken while no deliveries come.
+const LETTER_PATIENCE: Duration = Duration::from_millis(20);
+
+/// Nothing but deliveries is waited for.
+const NO_HURRY: Duration = Duration::from_secs(60);
+
+/// How long it is waited for room for one more letter.
+const ROOM_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long letters are waited for before all deliveries are given back.
+const LETTERS_LIMIT: Duration = Duration::from_secs(5);
+
 /// A broker that takes messages confirms within milliseconds; shorter than the drain deadline.
 const CONFIRMED_AFTER_STOP: Duration = Duration::from_secs(2);
 
@@ -30,7 +47,7 @@ pub struct Projector {
     pool: Pool,
     queue: endpoints::Queue,
     backoff: Backoff,
-    dead_letters: Option<Publishing>,
+    letters: Letters,
     stopping: CancellationToken,
 }
 
@@ -41,9 +58,9 @@ impl Projector {
         let backoff = Backoff::starting_at(queue.connect_retry);
         Self {
             pool,
+            letters: Letters::start(queue.clone()),
             queue,
             backoff,
-            dead_letters: None,
             stopping,
         }
     }
@@ -84,27 +101,49 @@ impl Projector {
     }
 
     async fn consume(&mut self, listening: &mut Listening) -> Result<(), broker::Error> {
+        self.letters.begin();
         let stopping = self.stopping.clone();
-        while let Some(batch) = stopping.run_until_cancelled(listening.next_batch(BATCH)).await {
+        loop {
+            if listening.consumer.overflowed() {
+                // Their deliveries are given back with the others: each would become a second letter.
+                let _ = timeout(LETTERS_LIMIT, self.wait_for_letters(listening)).await;
+                listening.begin_asking().await?;
+                self.letters.begin();
+            }
+            self.tend_letters(listening).await?;
+            let next = listening.next_batch(BATCH, self.patience());
+            let Some(batch) = stopping.run_until_cancelled(next).await else {
+                break;
+            };
             self.settle(batch?, listening).await?;
         }
+        let _ = timeout(CONFIRMED_AFTER_STOP, self.wait_for_letters(listening)).await;
         Ok(())
     }
 
-    /// Brings a batch to its end: every delivery applied, already applied, or moved to the dead letters; then, and only then, acknowledges.
-    /// Leaves it unacknowledged when the process is asked to stop while the database is away.
+    fn patience(&self) -> Duration {
+        if self.letters.any_in_flight() {
+            LETTER_PATIENCE
+        } else {
+            self.letters.until_next_try().unwrap_or(NO_HURRY)
+        }
+    }
+
+    /// Brings a batch to its end: every delivery applied, already applied, or on its way to the dead letters; then, and only then,
+    /// acknowledges. Leaves it unacknowledged when the process is asked to stop while the database is away.
     async fn settle(&mut self, batch: Vec<Delivery>, listening: &mut Listening) -> Result<(), broker::Error> {
-        let Some(last) = batch.len().checked_sub(1) else {
+        if batch.is_empty() {
             return Ok(());
-        };
+        }
         METRICS.took(batch.len());
-        let mut waiting: Vec<Message<'_>> = Vec::with_capacity(batch.len());
+        let mut tags: Vec<u64> = batch.iter().map(|delivery| delivery.delivery_tag).collect();
+        let mut waiting: Vec<Message> = Vec::with_capacity(batch.len());
         let mut hopeless = Vec::new();
-        for delivery in &batch {
+        for delivery in batch {
             let trace = broker::process_span(delivery.exchange.as_str(), &delivery.properties);
-            match Message::read(delivery, &trace) {
+            match Message::read(delivery, trace.clone()) {
                 Ok(message) => waiting.push(message),
-                Err(reason) => hopeless.push(Hopeless::new(delivery, &trace, None, reason)),
+                Err((delivery, reason)) => hopeless.push(Hopeless::new(delivery, &trace, None, reason)),
             }
         }
         while !waiting.is_empty() {
@@ -119,22 +158,30 @@ impl Projector {
                 return Err(broker::Error::Closed);
             }
         }
-        if hopeless.is_empty() {
-            listening.consumer.acknowledge_through(&batch[last]).await?;
-        } else {
-            acknowledge_others(&batch, &hopeless, listening).await?;
-            self.lay_aside(&hopeless, listening).await?;
+        tags.retain(|tag| {
+            !hopeless
+                .iter()
+                .any(|message| message.delivery.delivery_tag == *tag)
+        });
+        match tags.last() {
+            Some(last) if hopeless.is_empty() && !self.letters.any_open() => {
+                listening.consumer.acknowledge_through(*last).await?;
+            }
+            _ => {
+                for tag in tags {
+                    listening.consumer.acknowledge(tag).await?;
+                }
+            }
+        }
+        for message in hopeless {
+            self.lay_aside(message, listening).await?;
         }
         self.backoff.reset();
         Ok(())
     }
 
     /// Tries once to write these messages; returns those that have to be tried again.
-    async fn project<'a>(
-        &self,
-        messages: Vec<Message<'a>>,
-        hopeless: &mut Vec<Hopeless<'a>>,
-    ) -> Vec<Message<'a>> {
+    async fn project(&self, messages: Vec<Message>, hopeless: &mut Vec<Hopeless>) -> Vec<Message> {
         let outcomes = db::apply(&self.pool, &messages).await;
         let mut again = Vec::new();
         let mut why = None;
@@ -172,81 +219,69 @@ impl Projector {
         again
     }
 
-    /// Moves messages to the dead letters, each acknowledged when its copy there is confirmed: a crash in between leaves two copies, never
-    /// none. Leaves them unacknowledged when the process is asked to stop and the broker does not confirm soon.
-    async fn lay_aside(
-        &mut self,
-        hopeless: &[Hopeless<'_>],
-        listening: &Listening,
-    ) -> Result<(), broker::Error> {
-        let letters: Vec<Outgoing> = hopeless
-            .iter()
-            .map(|message| delivery::dead_letter(message.delivery, &self.queue.exchange, &message.reason))
-            .collect();
-        let stopping = self.stopping.clone();
-        let given_up = async {
-            stopping.cancelled().await;
-            tokio::time::sleep(CONFIRMED_AFTER_STOP).await;
-        };
-        let published = tokio::select! {
-            published = self.publish(&letters) => published,
-            () = given_up => return Ok(()),
-        };
-        let mut refused = None;
-        for (message, verdict) in hopeless.iter().zip(published?) {
-            match verdict {
-                Verdict::Confirmed => {
-                    METRICS.dead_lettered.inc();
-                    listening.consumer.acknowledge(message.delivery).await?;
+    /// Sends a message to the dead letters. It is acknowledged when its copy there is confirmed: a crash in between leaves two copies, never
+    /// none.
+    async fn lay_aside(&mut self, message: Hopeless, listening: &Listening) -> Result<(), broker::Error> {
+        let Hopeless { delivery, reason } = message;
+        let tag = delivery.delivery_tag;
+        while !self.letters.has_room(delivery.data.len()) {
+            match timeout(ROOM_LIMIT, self.letters.next_fate()).await {
+                Ok(Some(fate)) => self.note(fate, listening).await?,
+                Ok(None) | Err(_) => {
+                    self.letters
+                        .hold(tag, "the broker has not confirmed the letters before it");
+                    return Ok(());
                 }
-                Verdict::NotConfirmed(reason) => refused = Some(reason),
             }
         }
-        match refused {
-            None => Ok(()),
-            Some(reason) => Err(broker::Error::NotConfirmed { count: 1, reason }),
-        }
+        let frame_max = listening.session.frame_max();
+        let letter = delivery::dead_letter(delivery, &self.queue.exchange, &reason, frame_max);
+        self.letters.publish(tag, letter);
+        Ok(())
     }
 
-    /// On a connection of its own, made when there is something to publish.
-    async fn publish(&mut self, letters: &[Outgoing]) -> Result<Vec<Verdict>, broker::Error> {
-        let mut publishing = match self.dead_letters.take() {
-            Some(publishing) if publishing.session.connected() => publishing,
-            _ => Publishing::open(&self.queue, "read_model_sync dead letters").await?,
-        };
-        let verdicts = publishing.publisher.publish_all(letters).await?;
-        self.dead_letters = Some(publishing);
-        Ok(verdicts)
+    /// Acknowledges what is among the dead letters now, and gives back what is to be tried again.
+    async fn tend_letters(&mut self, listening: &mut Listening) -> Result<(), broker::Error> {
+        while let Some(fate) = self.letters.known_fate() {
+            self.note(fate, listening).await?;
+        }
+        if self.letters.held() >= MOST_HELD {
+            let wait = self.letters.until_next_try().unwrap_or_default();
+            let _ = self.stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
+        }
+        let due = self.letters.take_due();
+        listening.consumer.give_back(&due).await?;
+        listening.make_room_beside(self.letters.held()).await
+    }
+
+    async fn wait_for_letters(&mut self, listening: &Listening) -> Result<(), broker::Error> {
+        while self.letters.any_in_flight()
+            && let Some(fate) = self.letters.next_fate().await
+        {
+            self.note(fate, listening).await?;
+        }
+        Ok(())
+    }
+
+    async fn note(&mut self, fate: crate::letters::Fate, listening: &Listening) -> Result<(), broker::Error> {
+        match self.letters.note(fate) {
+            Some(tag) => listening.consumer.acknowledge(tag).await,
+            None => Ok(()),
+        }
     }
 }
 
 /// A message that can never be applied.
-struct Hopeless<'a> {
-    delivery: &'a Delivery,
+struct Hopeless {
+    delivery: Delivery,
     reason: String,
 }
 
-impl<'a> Hopeless<'a> {
-    fn new(delivery: &'a Delivery, trace: &Context, id: Option<i64>, reason: String) -> Self {
+impl Hopeless {
+    fn new(delivery: Delivery, trace: &Context, id: Option<i64>, reason: String) -> Self {
         trace::fail(trace, reason.clone());
         let _in_its_trace = trace.clone().attach();
         tracing::error!(event = "failed_to_sync_buy_order_read_model", id, info = reason);
         Self { delivery, reason }
     }
-}
-
-async fn acknowledge_others(
-    batch: &[Delivery],
-    hopeless: &[Hopeless<'_>],
-    listening: &Listening,
-) -> Result<(), broker::Error> {
-    let is_hopeless = |delivery: &Delivery| {
-        hopeless
-            .iter()
-            .any(|message| message.delivery.delivery_tag == delivery.delivery_tag)
-    };
-    for delivery in batch.iter().filter(|delivery| !is_hopeless(delivery)) {
-        listening.consumer.acknowledge(delivery).await?;
-    }
-    Ok(())
 }

@@ -38,7 +38,8 @@ pub enum Verdict {
 
 impl Verdict {
     /// Whether no queue took the message.
-    pub(super) fn is_returned(&self) -> bool {
+    #[must_use]
+    pub fn is_returned(&self) -> bool {
         matches!(self, Self::NotConfirmed(reason) if reason.starts_with(RETURNED))
     }
 }
@@ -230,7 +231,10 @@ pub async fn connect_publisher(
                 );
                 return Some(publishing);
             }
-            Err(error) => Publishing::report_failure(queue, &error),
+            Err(error) => {
+                link::failed(name, &error);
+                Publishing::report_failure(queue, &error);
+            }
         }
         if !backoff.pause(stopping).await {
             return None;

@@ -29,6 +29,8 @@ const FRAME_MAX_BYTES: u32 = 128 * 1024;
 
 /// AMQP's reply code for what does not exist.
 const NOT_FOUND: u16 = 404;
+/// AMQP's reply code for a declaration that differs from what is there.
+const PRECONDITION_FAILED: u16 = 406;
 
 /// What a queue holds, and who takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,14 +73,30 @@ impl Session {
             connection: within(CONNECT_LIMIT, "log in", log_in).await?,
             _hang_up: hang_up,
         };
-        let channel = session.channel().await?;
-        within(
-            CONNECT_LIMIT,
-            "declare the topology",
-            topology::declare(&channel, queue),
-        )
-        .await?;
+        session.declare(queue).await?;
         Ok(session)
+    }
+
+    async fn declare(&self, queue: &endpoints::Queue) -> Result<(), Error> {
+        let channel = self.channel().await?;
+        declared(topology::declare(&channel, queue)).await?;
+        close(&channel).await
+    }
+
+    /// Makes sure that exchanges and queues are still those that were declared.
+    ///
+    /// # Errors
+    /// [`Error::DeclaredOtherwise`]; or when the connection fails or the broker hangs.
+    pub async fn check_declarations(&self, queue: &endpoints::Queue) -> Result<(), Error> {
+        let channel = self.channel().await?;
+        declared(topology::declare_unbound(&channel, queue)).await?;
+        close(&channel).await
+    }
+
+    /// The most bytes that a frame may have, and so the headers of a message.
+    #[must_use]
+    pub fn frame_max(&self) -> usize {
+        usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
     }
 
     /// Whether the connection is still up, as far as is known.
@@ -120,7 +138,7 @@ impl Session {
         );
         match within(CONNECT_LIMIT, "ask for an exchange", declare).await {
             Ok(()) => close(&channel).await.map(|()| true),
-            Err(Error::Amqp(error)) if is_not_found(&error) => Ok(false),
+            Err(Error::Amqp(error)) if refusal(&error, NOT_FOUND).is_some() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -182,8 +200,24 @@ pub(super) async fn close(channel: &Channel) -> Result<(), Error> {
     .await
 }
 
-fn is_not_found(error: &lapin::Error) -> bool {
-    matches!(error.kind(), lapin::ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
+async fn declared(declare: impl Future<Output = lapin::Result<()>>) -> Result<(), Error> {
+    match within(CONNECT_LIMIT, "declare the topology", declare).await {
+        Err(Error::Amqp(error)) => Err(match refusal(&error, PRECONDITION_FAILED) {
+            Some(reply) => Error::DeclaredOtherwise { reply },
+            None => Error::Amqp(error),
+        }),
+        outcome => outcome,
+    }
+}
+
+/// What the broker said, where it refused with this code.
+fn refusal(error: &lapin::Error, code: u16) -> Option<String> {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(refusal) if refusal.get_id() == code => {
+            Some(refusal.get_message().to_string())
+        }
+        _ => None,
+    }
 }
 
 /// Built from its parts, not from a text: no character in a password or vhost needs escaping.

@@ -33,6 +33,16 @@ const DELIVERY_LIMIT: i32 = i32::MAX;
 /// # Errors
 /// When the connection fails, or something of the same name exists with other options.
 pub async fn declare(channel: &Channel, queue: &endpoints::Queue) -> lapin::Result<()> {
+    declare_unbound(channel, queue).await?;
+    bind(channel, DEAD_LETTER_QUEUE, &dead_letter_exchange(&queue.exchange)).await?;
+    bind(channel, BUY_ORDER_QUEUE, &queue.exchange).await
+}
+
+/// The same without the bindings: enough to find out that one of them was replaced by something else.
+///
+/// # Errors
+/// As [`declare`].
+pub async fn declare_unbound(channel: &Channel, queue: &endpoints::Queue) -> lapin::Result<()> {
     let dead_letter_exchange = dead_letter_exchange(&queue.exchange);
     declare_exchange(channel, &queue.exchange).await?;
     declare_exchange(channel, &dead_letter_exchange).await?;
@@ -41,9 +51,7 @@ pub async fn declare(channel: &Channel, queue: &endpoints::Queue) -> lapin::Resu
     // that (measured; it then answers nobody until it is deleted). So the busy queue is not the last one.
     let arguments = dead_lettered_to(quorum(), &dead_letter_exchange);
     declare_queue(channel, BUY_ORDER_QUEUE, arguments).await?;
-    declare_queue(channel, DEAD_LETTER_QUEUE, quorum()).await?;
-    bind(channel, DEAD_LETTER_QUEUE, &dead_letter_exchange).await?;
-    bind(channel, BUY_ORDER_QUEUE, &queue.exchange).await
+    declare_queue(channel, DEAD_LETTER_QUEUE, quorum()).await
 }
 
 /// Options of a queue that survives the loss of a node and of power: replicated, and on disk before it confirms.

@@ -111,10 +111,7 @@ impl Readiness {
     /// Needs the connection to the broker that has this name.
     #[must_use]
     pub fn needs_broker(self, connection: &'static str) -> Self {
-        self.needs("broker", move || {
-            let connected = broker::connected(connection);
-            std::future::ready(connected.then_some(()).ok_or_else(|| "not connected".to_owned()))
-        })
+        self.needs("broker", move || std::future::ready(broker::state(connection)))
     }
 
     /// What is away, in words that a client may read; nothing when the service is ready.

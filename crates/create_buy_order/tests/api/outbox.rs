@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use cluster::{Cluster, Options, Service, wait_until};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -279,4 +280,54 @@ async fn an_event_that_no_queue_takes_stays_in_the_outbox_until_one_does() -> an
     .await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_more_events()
+-> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    buy(&cluster, "USD", "1", &new_key()).await?;
+    wait_until("it is relayed", LIMIT, async || {
+        Ok(count(&cluster, "outbox").await? == 0)
+    })
+    .await?;
+    let channel = channel(&cluster).await?;
+    let exchange = cluster.environment(Service::CreateBuyOrder)?["Q_EXCHANGE"].clone();
+    let queue = "buy_order";
+    channel
+        .queue_delete(queue.into(), QueueDeleteOptions::default())
+        .await?;
+    channel
+        .queue_declare(
+            queue.into(),
+            QueueDeclareOptions::durable(),
+            FieldTable::default(),
+        )
+        .await?;
+    channel
+        .queue_bind(
+            queue.into(),
+            exchange.into(),
+            queue.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+    relay_reported(&cluster, "is declared otherwise").await?;
+    relay_reported(&cluster, "inequivalent arg 'x-queue-type' for queue 'buy_order'").await?;
+
+    let confirmed_before = ready(&channel, queue).await?;
+    buy(&cluster, "USD", "2", &new_key()).await?;
+    // Several looks at the outbox later.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(count(&cluster, "outbox").await?, 1, "it stays in the outbox");
+    assert_eq!(ready(&channel, queue).await?, confirmed_before);
+
+    channel
+        .queue_delete(queue.into(), QueueDeleteOptions::default())
+        .await?;
+    wait_until("it is relayed", LIMIT, async || {
+        Ok(count(&cluster, "outbox").await? == 0)
+    })
+    .await
 }

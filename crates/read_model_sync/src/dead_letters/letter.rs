@@ -68,7 +68,7 @@ pub(super) fn id(letter: &Delivery) -> String {
 
 /// The message that goes back to where the letter came from: same id, properties, headers and body.
 pub(super) fn returned(letter: &Delivery, queue: &Queue) -> Outgoing {
-    let headers = delivery::kept_headers(&letter.properties);
+    let headers = delivery::kept_headers(&letter.properties, usize::MAX);
     let exchange = text(&headers, ORIGINAL_EXCHANGE)
         .or_else(|| text(&headers, FIRST_DEATH_EXCHANGE))
         .unwrap_or_else(|| queue.exchange.clone());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn laid_aside(properties: BasicProperties, body: &[u8]) -> Delivery {
-        let letter = delivery::dead_letter(&delivery_of(properties, body), "pydist", "why");
+        let letter = delivery::dead_letter(delivery_of(properties, body), "pydist", "why", 128 * 1024);
         delivery_of(letter.properties, &letter.body)
     }
 

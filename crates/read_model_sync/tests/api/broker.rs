@@ -81,21 +81,35 @@ impl Broker {
     }
 
     pub(crate) async fn publish_raw(&self, body: &[u8], message_id: &str) -> anyhow::Result<()> {
-        let confirmation = self.send(body, message_id).await?.await?;
-        ensure!(
-            confirmation == Confirmation::Ack(None),
-            "the broker did not take the message"
-        );
-        Ok(())
+        taken(self.send(body, message_id).await?).await
+    }
+
+    /// Publishes an event with this type.
+    pub(crate) async fn publish_typed(&self, event: &Value, kind: &str) -> anyhow::Result<()> {
+        let id = event["external_id"].as_str().unwrap_or("no id");
+        let properties = properties(id, "").with_type(kind.into());
+        taken(self.send_with(event.to_string().as_bytes(), properties).await?).await
+    }
+
+    /// Publishes an event with one more header, of this text.
+    pub(crate) async fn publish_with_header(&self, event: &Value, text: &str) -> anyhow::Result<()> {
+        let id = event["external_id"].as_str().unwrap_or("no id");
+        taken(
+            self.send_with(event.to_string().as_bytes(), properties(id, text))
+                .await?,
+        )
+        .await
     }
 
     async fn send(&self, body: &[u8], message_id: &str) -> anyhow::Result<lapin::PublisherConfirm> {
-        let mut headers = FieldTable::default();
-        headers.insert("traceparent".into(), AMQPValue::LongString("00-a-b-01".into()));
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_message_id(message_id.into())
-            .with_headers(headers);
+        self.send_with(body, properties(message_id, "")).await
+    }
+
+    async fn send_with(
+        &self,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> anyhow::Result<lapin::PublisherConfirm> {
         let options = BasicPublishOptions {
             mandatory: true,
             ..Default::default()
@@ -161,4 +175,24 @@ impl Broker {
         );
         Ok(letters)
     }
+}
+
+fn properties(message_id: &str, header: &str) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    headers.insert("traceparent".into(), AMQPValue::LongString("00-a-b-01".into()));
+    if !header.is_empty() {
+        headers.insert("a-header".into(), AMQPValue::LongString(header.into()));
+    }
+    BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_message_id(message_id.into())
+        .with_headers(headers)
+}
+
+async fn taken(confirm: lapin::PublisherConfirm) -> anyhow::Result<()> {
+    ensure!(
+        confirm.await? == Confirmation::Ack(None),
+        "the broker did not take the message"
+    );
+    Ok(())
 }

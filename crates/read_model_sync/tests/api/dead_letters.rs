@@ -60,7 +60,7 @@ fn garbage() -> Vec<(Vec<u8>, &'static str)> {
             with(1, "btc_amount", json!("NaN")).to_string().into(),
             "not a plain decimal",
         ),
-        (megabyte.to_string().into(), "missing field"),
+        (megabyte.to_string().into(), "the body has 1000014 bytes"),
     ]
 }
 
@@ -178,5 +178,58 @@ async fn two_orders_under_one_new_id_in_one_batch_leave_one_row_and_one_dead_let
     assert!(stored == [row(&event(1))] || stored == [row(&other)]);
     let refused = if stored == [row(&event(1))] { 1 } else { 2 };
     broker.dead_letters(refused).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_that_no_order_can_have_are_laid_aside_and_the_next_ones_are_applied() -> anyhow::Result<()> {
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    let small = event(1).to_string();
+    let amount = format!("{:?}", event(1)["btc_amount"].as_str().unwrap_or_default());
+    let poison: Vec<(String, &str)> = vec![
+        (small.replace(&amount, "1e-2147483648"), "not a decimal number"),
+        (
+            with(2, "created_at", json!("9999-12-31T23:59:59-01:00")).to_string(),
+            "years 1970 to 9999",
+        ),
+        (
+            with(3, "created_at", json!("0000-01-01T00:00:00+01:00")).to_string(),
+            "years 1970 to 9999",
+        ),
+        (with(0, "id", json!(0)).to_string(), "not an id"),
+    ];
+    for (place, (body, _)) in poison.iter().enumerate() {
+        broker
+            .publish_raw(body.as_bytes(), &format!("poison {place}"))
+            .await?;
+        broker.publish([&event(100 + i64::try_from(place)?)]).await?;
+    }
+    rows_appear(&cluster, i64::try_from(poison.len())?).await?;
+    let letters = broker.dead_letters(u32::try_from(poison.len())?).await?;
+    for (letter, (body, reason)) in letters.iter().zip(&poison) {
+        assert_eq!(letter.body, body.as_bytes());
+        let given = letter.header("x-reason").unwrap_or_default();
+        assert!(given.contains(reason), "{given:?} does not contain {reason:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_is_applied_by_its_type_and_one_without_is_an_order() -> anyhow::Result<()> {
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    broker.publish_typed(&event(1), "buy_order_created").await?;
+    broker.publish_typed(&event(2), "something_else_happened").await?;
+    // As the original sends it.
+    broker.publish([&event(3)]).await?;
+    rows_appear(&cluster, 2).await?;
+    assert_eq!(rows(&cluster).await?, [row(&event(1)), row(&event(3))]);
+    let letters = broker.dead_letters(1).await?;
+    assert_eq!(letters[0].message_id(), external_id(2));
+    let reason = letters[0].header("x-reason").unwrap_or_default();
+    assert!(reason.contains("something_else_happened"), "{reason}");
+    let kind = letters[0].properties.kind().as_ref().map(|kind| kind.as_str());
+    assert_eq!(kind, Some("something_else_happened"), "it is kept");
     Ok(())
 }

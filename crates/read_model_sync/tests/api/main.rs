@@ -5,10 +5,13 @@ mod broker;
 mod configuration;
 mod dead_letter_commands;
 mod dead_letters;
+mod large_messages;
 mod metrics;
 mod outages;
 mod plans;
 mod projection;
+mod refused_letters;
+mod topology;
 
 use std::time::Duration;
 

@@ -1,0 +1,72 @@
+//! A broker that holds exchanges and queues of our names with other options.
+
+use cluster::{Service, wait_until};
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties, ExchangeKind};
+
+use super::broker::Broker;
+use super::{LIMIT, event, projection, rows_appear};
+
+const QUEUE: &str = "buy_order";
+
+/// Its exchange is not durable, and its queue has no arguments.
+#[tokio::test]
+async fn what_the_original_left_is_named_with_the_brokers_words_and_nothing_else_is_needed_than_to_remove_it()
+-> anyhow::Result<()> {
+    let cluster = projection().await?;
+    cluster.stop(Service::ReadModelSync).await?;
+    let exchange = cluster.environment(Service::ReadModelSync)?["Q_EXCHANGE"].clone();
+    let connection = Connection::connect(&cluster.queue().uri(), ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    let (no_exchange, no_queue) = (ExchangeDeleteOptions::default(), QueueDeleteOptions::default());
+    channel
+        .exchange_delete(exchange.as_str().into(), no_exchange)
+        .await?;
+    channel.queue_delete(QUEUE.into(), no_queue).await?;
+    channel
+        .exchange_declare(
+            exchange.as_str().into(),
+            ExchangeKind::Direct,
+            ExchangeDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+    channel
+        .queue_declare(
+            QUEUE.into(),
+            QueueDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+
+    cluster.launch(Service::ReadModelSync)?;
+    let told = async |words: &str| {
+        wait_until(words, LIMIT, async || {
+            Ok(cluster.logs(Service::ReadModelSync).iter().any(|line| {
+                let error = line["error"].as_str().unwrap_or_default();
+                line["event"] == "queue_listener_failed_to_connect"
+                    && error.contains("is declared otherwise")
+                    && error.contains(words)
+            }))
+        })
+        .await
+    };
+    told(&format!("inequivalent arg 'durable' for exchange '{exchange}'")).await?;
+    channel
+        .exchange_delete(exchange.as_str().into(), no_exchange)
+        .await?;
+    told("for queue 'buy_order'").await?;
+    channel.queue_delete(QUEUE.into(), no_queue).await?;
+
+    let broker = Broker::of(&cluster).await?;
+    wait_until("the queue is there", LIMIT, async || {
+        // A passive declaration of a missing queue costs the channel.
+        Broker::of(&cluster).await?.ready().await.map(|_| true)
+    })
+    .await?;
+    broker.publish([&event(1)]).await?;
+    rows_appear(&cluster, 1).await
+}
