@@ -1,12 +1,14 @@
 //! A running cluster for tests: private databases and virtual host, price simulator, real service processes.
 
 mod admin;
+mod administrator;
 mod broker_control;
 mod detour;
 mod disk;
 mod links;
 mod messages;
 mod options;
+mod policies;
 mod processes;
 mod replica;
 mod server_control;
@@ -22,12 +24,13 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use admin::Ended;
+pub use administrator::Administrator;
 pub use detour::{Detour, Diverted};
 pub use links::Link;
 pub use messages::{Peeked, Raw};
 pub(crate) use options::default_contract;
 pub use options::{Options, WhichServers};
-pub use processes::{Starved, clock_faker_installed};
+pub use processes::Starved;
 pub(crate) use replica::Replica;
 pub use server_control::Server;
 

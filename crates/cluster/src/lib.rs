@@ -40,15 +40,15 @@ mod shared;
 mod wait;
 
 pub use cluster::{
-    Cluster, Detour, Diverted, Ended, Link, Options, Peeked, Raw, Server, Starved, WhichServers,
-    clock_faker_installed,
+    Administrator, Cluster, Detour, Diverted, Ended, Link, Options, Peeked, Raw, Server, Starved,
+    WhichServers,
 };
 pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;
 pub use log_server::LogServer;
 pub use ports::Lease as PortLease;
 pub use prices::{Behaviour, PriceSimulator, Rates};
-pub use process::Vitals;
+pub use process::{Vitals, clock_faker_installed};
 pub use proxy::{TcpProxy, Traffic};
 pub use report_page::write_report;
 pub use servers::{Addresses, BrokerAddress, DatabaseAddress, Servers, postgres_binaries};

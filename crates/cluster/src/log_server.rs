@@ -68,6 +68,12 @@ impl LogServer {
         self.proxy.set(traffic);
     }
 
+    /// The proxy in front of it.
+    #[must_use]
+    pub fn proxy(&self) -> &TcpProxy {
+        &self.proxy
+    }
+
     /// How many events it has acknowledged.
     #[must_use]
     pub fn events(&self) -> usize {

@@ -1,5 +1,6 @@
 //! Child processes that never outlive us, with their output kept.
 
+mod clock;
 mod log_file;
 mod vitals;
 
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use clock::clock_faker_installed;
+pub(crate) use clock::clock_set_off;
 use log_file::LogFile;
 pub(crate) use log_file::remove_full as remove_full_logs;
 pub use vitals::Vitals;

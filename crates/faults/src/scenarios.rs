@@ -1,13 +1,18 @@
 //! The faults, by family.
 
+mod administrators;
 mod broker;
 mod clients;
 mod clock;
+mod database_clock;
 mod disk;
+mod half_sent;
+mod large_messages;
 mod log;
 mod messages;
 mod migrations;
 mod network;
+mod policies;
 mod postgres;
 mod prices;
 mod processes;
@@ -21,14 +26,18 @@ pub fn all() -> Vec<Scenario> {
     [
         processes::scenarios(),
         broker::scenarios(),
+        policies::scenarios(),
         postgres::scenarios(),
+        administrators::scenarios(),
         network::scenarios(),
         clients::scenarios(),
         messages::scenarios(),
+        large_messages::scenarios(),
         prices::scenarios(),
         log::scenarios(),
         disk::scenarios(),
         clock::scenarios(),
+        database_clock::scenarios(),
         migrations::scenarios(),
         starved::scenarios(),
     ]

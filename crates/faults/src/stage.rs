@@ -20,6 +20,9 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(120);
 /// Between two faults: whether all is well without one is watched, too.
 const CALM: Duration = Duration::from_millis(1_500);
 
+/// What works asks and answers within this time.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A fault that was at work.
@@ -74,27 +77,30 @@ impl Stage {
         target: &str,
         work: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
-        let number = self.faults.len();
-        self.faults.push(Fault {
-            kind: kind.to_owned(),
-            target: target.to_owned(),
-            recovered_after: Duration::ZERO,
-        });
-        let named = format!("{kind} {target}");
-        self.shared.ledger.fault_at_work(Some(number));
+        let (number, named) = self.begin(kind, target);
         work.await
             .with_context(|| format!("could not have the fault: {named}"))?;
         let recovered_after = self.recover().await.context(named.clone())?;
-        self.shared.ledger.fault_at_work(None);
-        self.faults[number].recovered_after = recovered_after;
-        self.say(&format!("{named}: recovered after {recovered_after:.1?}"));
-        if recovered_after > RECOVERY_LIMIT {
-            self.shared.violations.add(
-                Invariant::I8,
-                format!("{named}: recovered after {recovered_after:.1?}"),
-            );
-        }
-        Self::last(CALM).await;
+        self.conclude(number, &named, recovered_after).await;
+        Ok(())
+    }
+
+    /// As [`Stage::fault`], for one that `work` makes and that never ends: everything must work again all the same. It is looked at for as
+    /// long as recovery may take, as not every request meets the fault.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn endless_fault(
+        &mut self,
+        kind: &str,
+        target: &str,
+        work: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        let (number, named) = self.begin(kind, target);
+        work.await
+            .with_context(|| format!("could not have the fault: {named}"))?;
+        let recovered_after = self.settle().await.context(named.clone())?;
+        self.conclude(number, &named, recovered_after).await;
         Ok(())
     }
 
@@ -133,6 +139,30 @@ impl Stage {
         tokio::time::sleep(duration).await;
     }
 
+    fn begin(&mut self, kind: &str, target: &str) -> (usize, String) {
+        let number = self.faults.len();
+        self.faults.push(Fault {
+            kind: kind.to_owned(),
+            target: target.to_owned(),
+            recovered_after: Duration::ZERO,
+        });
+        self.shared.ledger.fault_at_work(Some(number));
+        (number, format!("{kind} {target}"))
+    }
+
+    async fn conclude(&mut self, number: usize, named: &str, recovered_after: Duration) {
+        self.shared.ledger.fault_at_work(None);
+        self.faults[number].recovered_after = recovered_after;
+        self.say(&format!("{named}: recovered after {recovered_after:.1?}"));
+        if recovered_after > RECOVERY_LIMIT {
+            self.shared.violations.add(
+                Invariant::I8,
+                format!("{named}: recovered after {recovered_after:.1?}"),
+            );
+        }
+        Self::last(CALM).await;
+    }
+
     async fn recover(&mut self) -> anyhow::Result<Duration> {
         let ended = Instant::now();
         loop {
@@ -147,10 +177,38 @@ impl Stage {
         }
     }
 
+    /// Looks again and again for [`RECOVERY_LIMIT`], and then until everything works; answers when something failed or was slow last.
+    async fn settle(&mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let mut recovered_after = Duration::ZERO;
+        loop {
+            let asked = Instant::now();
+            let mut why_not = self.probe().await;
+            for service in Service::ALL {
+                if why_not.is_none() {
+                    let ready = self.asked(service, "/readyz").await;
+                    why_not = ready
+                        .err()
+                        .map(|why| format!("{} is not ready: {why:#}", service.name()));
+                }
+            }
+            if why_not.is_some() || asked.elapsed() > AT_ONCE {
+                recovered_after = began.elapsed();
+            }
+            match why_not {
+                Some(why_not) if began.elapsed() > GIVEN_UP_AFTER => {
+                    bail!("no recovery within {GIVEN_UP_AFTER:?}: {why_not}")
+                }
+                None if began.elapsed() > RECOVERY_LIMIT => return Ok(recovered_after),
+                _ => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
     /// Why not everything works, if so.
     async fn probe(&mut self) -> Option<String> {
         for service in Service::ALL {
-            if let Err(why) = self.healthy(service).await {
+            if let Err(why) = self.asked(service, "/healthcheck").await {
                 return Some(format!("{} is not healthy: {why:#}", service.name()));
             }
         }
@@ -181,8 +239,8 @@ impl Stage {
         None
     }
 
-    async fn healthy(&self, service: Service) -> anyhow::Result<()> {
-        let url = self.cluster.url(service) + "/healthcheck";
+    async fn asked(&self, service: Service, path: &str) -> anyhow::Result<()> {
+        let url = self.cluster.url(service) + path;
         let limit = Duration::from_secs(3);
         self.cluster
             .http()
@@ -197,4 +255,15 @@ impl Stage {
     fn say(&self, what: &str) {
         println!("{}: {what}", self.title);
     }
+}
+
+/// What a service says at `/readyz`: status and body.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn readiness(cluster: &Cluster, service: Service) -> anyhow::Result<(u16, String)> {
+    let url = cluster.url(service) + "/readyz";
+    let limit = Duration::from_secs(3);
+    let answer = cluster.http().get(url).timeout(limit).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
 }

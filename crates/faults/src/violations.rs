@@ -32,6 +32,12 @@ pub enum Invariant {
     I10,
     /// Clients that behave badly do not make the others wait: p99 within three times of undisturbed.
     I11,
+    /// What clients or messages have a service hold fits into its container.
+    I12,
+    /// A service that lacks what it needs says so at `/readyz`.
+    I13,
+    /// Messages that can never be applied hold up nothing, wherever they have to wait.
+    I14,
 }
 
 impl fmt::Display for Invariant {

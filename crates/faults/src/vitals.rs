@@ -94,6 +94,38 @@ impl Census {
     }
 }
 
+/// I12: a service that had more than this resident at any time since it started would have been killed in its container.
+///
+/// # Errors
+/// When it does not run.
+pub fn fits_container(
+    cluster: &Cluster,
+    service: Service,
+    bytes: u64,
+    violations: &Violations,
+) -> anyhow::Result<()> {
+    const MIB: u64 = 1024 * 1024;
+    let peak = cluster.vitals(service)?.peak_resident_bytes;
+    println!(
+        "   {} had {} MiB resident at most, of {}",
+        service.name(),
+        peak / MIB,
+        bytes / MIB
+    );
+    if peak > bytes {
+        violations.add(
+            Invariant::I12,
+            format!(
+                "{} had {} MiB resident, and may have {}",
+                service.name(),
+                peak / MIB,
+                bytes / MIB
+            ),
+        );
+    }
+    Ok(())
+}
+
 /// Open files that are no connections.
 fn other_files(vitals: &Vitals) -> u64 {
     vitals.open_files - vitals.sockets

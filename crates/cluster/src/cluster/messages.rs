@@ -157,7 +157,7 @@ impl Cluster {
     }
 
     /// Asks the management interface, which must agree.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         method: Method,
         resource: &str,

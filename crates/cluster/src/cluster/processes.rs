@@ -1,16 +1,15 @@
 //! What can be done to the processes of services beyond starting and ending them.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use rustix::process::Signal;
 
 use super::{Cluster, Replica};
-use crate::process::{Vitals, locked};
+use crate::process::{Vitals, clock_set_off, locked};
 use crate::service::Service;
 
 const PERIOD: Duration = Duration::from_millis(100);
@@ -91,17 +90,8 @@ impl Cluster {
     /// # Errors
     /// When libfaketime is not installed.
     pub fn set_clock(&self, service: Service, offset: &str) -> anyhow::Result<()> {
-        let library =
-            clock_faker_installed().context("libfaketime is missing: install the package `libfaketime`")?;
-        let library = library.to_str().context("no path in UTF-8")?;
-        let variables = [
-            ("LD_PRELOAD", library),
-            ("FAKETIME", offset),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("FAKETIME_DISABLE_SHM", "1"),
-        ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        locked(&self.clocks).insert(service, variables.into());
+        let variables = clock_set_off(offset)?;
+        locked(&self.clocks).insert(service, variables);
         Ok(())
     }
 
@@ -125,15 +115,6 @@ impl Cluster {
     pub fn vitals_extra(&self, url: &str) -> anyhow::Result<Vitals> {
         self.extra(url)?.process()?.vitals()
     }
-}
-
-/// The library that [`Cluster::set_clock`] needs, where Debian's package puts it.
-#[must_use]
-pub fn clock_faker_installed() -> Option<PathBuf> {
-    let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
-    // The variant for programs with threads.
-    let library = PathBuf::from(folder).join("libfaketimeMT.so.1");
-    library.exists().then_some(library)
 }
 
 /// A service that gets little time, until this is dropped.

@@ -1,6 +1,6 @@
 //! Stopping, killing, freezing and starting the servers of a cluster that has its own.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 
 use super::Cluster;
@@ -72,6 +72,20 @@ impl Cluster {
             Server::WriteModel => servers.write_model.start_again().await,
             Server::ReadModel => servers.read_model.start_again().await,
             Server::Broker => servers.rabbitmq.start_again().await,
+        }
+    }
+
+    /// Sets the wall clock of a PostgreSQL off by this much (as libfaketime reads it: `-10m`), or right again, from its next start on (own
+    /// servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, libfaketime is not installed, or the server is the broker.
+    pub fn set_server_clock(&self, server: Server, offset: Option<&str>) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.set_clock(offset),
+            Server::ReadModel => servers.read_model.set_clock(offset),
+            Server::Broker => bail!("the clock of the broker cannot be set"),
         }
     }
 

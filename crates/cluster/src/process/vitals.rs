@@ -13,6 +13,8 @@ use super::Process;
 pub struct Vitals {
     /// Memory that is resident.
     pub resident_bytes: u64,
+    /// The most that was resident since it started.
+    pub peak_resident_bytes: u64,
     /// Open files, sockets included.
     pub open_files: u64,
     /// Connections, and sockets that listen.
@@ -39,6 +41,7 @@ impl Process {
         let is_socket = |file: &&PathBuf| file.to_string_lossy().starts_with("socket:");
         Ok(Vitals {
             resident_bytes: number("VmRSS:")? * 1024,
+            peak_resident_bytes: number("VmHWM:")? * 1024,
             open_files: files.len() as u64,
             sockets: files.iter().filter(is_socket).count() as u64,
             threads: number("Threads:")?,

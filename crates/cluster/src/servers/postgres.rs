@@ -1,5 +1,7 @@
 //! One private PostgreSQL instance.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::{DatabaseAddress, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
 use crate::ports::Lease;
-use crate::process::{Output, Process, Program, locked};
+use crate::process::{Output, Process, Program, clock_set_off, locked};
 use crate::wait::wait_until;
 
 /// How long processes of a killed server may take to notice that it is gone.
@@ -44,6 +46,8 @@ pub(crate) struct Postgres {
     /// Whether the data was made by this process.
     made_now: bool,
     process: Mutex<Option<Process>>,
+    /// Variables that set its clock off, from its next start on.
+    clock: Mutex<BTreeMap<String, String>>,
     _lease: Option<Lease>,
 }
 
@@ -71,6 +75,7 @@ impl Postgres {
             made_now,
             address,
             process: Mutex::new(None),
+            clock: Mutex::default(),
             _lease: lease,
         };
         server.start_again().await?;
@@ -87,7 +92,7 @@ impl Postgres {
     pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
         self.stop();
         self.end_left_behind().await?;
-        *locked(&self.process) = Some(self.program.start(&self.output)?);
+        *locked(&self.process) = Some(self.program_now().start(&self.output)?);
         let maintenance = self.address.named("postgres").options();
         let mut refused = false;
         wait_until("PostgreSQL answers", START_LIMIT, async || {
@@ -121,6 +126,30 @@ impl Postgres {
             Ok(true)
         })
         .await
+    }
+
+    /// Sets its wall clock off, as libfaketime reads it, or right again, from its next start on.
+    pub(crate) fn set_clock(&self, offset: Option<&str>) -> anyhow::Result<()> {
+        let variables = offset.map(clock_set_off).transpose()?;
+        *locked(&self.clock) = variables.unwrap_or_default();
+        Ok(())
+    }
+
+    /// As whom it runs is decided before its clock is set off: libfaketime makes files that belong to whom it sees first.
+    fn program_now(&self) -> Program {
+        let mut program = self.program.clone();
+        let clock = locked(&self.clock);
+        if !clock.is_empty() {
+            let mut arguments: Vec<OsString> = clock
+                .iter()
+                .map(|(name, value)| format!("{name}={value}").into())
+                .collect();
+            arguments.push(program.path.into_os_string());
+            arguments.append(&mut program.arguments);
+            program.path = "/usr/bin/env".into();
+            program.arguments = arguments;
+        }
+        program
     }
 
     /// Has it recycle its log (WAL) at 64 MB or so, from now on and at its next starts: by default it lets a gigabyte grow.

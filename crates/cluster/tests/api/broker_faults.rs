@@ -107,3 +107,17 @@ async fn alarms_block_publishers_and_the_broker_stops_within_its_node() -> anyho
     })
     .await
 }
+
+#[tokio::test]
+async fn a_policy_fills_a_queue_until_it_is_taken_away() -> anyhow::Result<()> {
+    let cluster = with_queues(Options::only(&[Service::CreateBuyOrder])).await?;
+    cluster
+        .set_policy(QUEUE, serde_json::json!({"max-length": 0}))
+        .await?;
+    // A quorum queue may take one more than its policy allows.
+    cluster.publish(&[raw("1")]).await.ok();
+    assert!(cluster.publish(&[raw("2")]).await.is_err(), "it was taken");
+    cluster.delete_policy(QUEUE).await?;
+    cluster.publish(&[raw("3")]).await?;
+    Ok(())
+}

@@ -128,6 +128,39 @@ async fn what_is_dropped_arrives_after_the_healing() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn open_connections_fall_silent_for_ever_while_new_ones_pass() -> anyhow::Result<()> {
+    let setting = Setting::new().await?;
+    let mut old = setting.connect().await?;
+    let old_session: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut old)
+        .await?;
+    let goes_on = async || {
+        let question = sqlx::query("SELECT FROM pg_stat_activity WHERE pid = $1").bind(old_session);
+        let session = question.fetch_optional(setting.cluster.write_model()).await?;
+        anyhow::Ok(session.is_some())
+    };
+    assert_eq!(setting.proxy.silence_open(), 1);
+    let mut new = setting.connect().await?;
+    add(&mut new).await?;
+    assert!(timeout(MOMENT, add(&mut old)).await.is_err(), "an answer");
+    // What was set before is in force for them no more.
+    setting.proxy.set(Traffic::Pass);
+    drop(old);
+    add(&mut new).await?;
+    assert_eq!(setting.entries().await?, 2);
+    assert!(goes_on().await?, "the server was told of the end of its client");
+
+    assert_eq!(
+        setting.proxy.silence_open(),
+        1,
+        "the silent one is not counted again"
+    );
+    setting.proxy.set(Traffic::Reset);
+    assert_eq!(setting.proxy.connections(), 0);
+    wait_until("the server sees the reset", LIMIT, async || Ok(!goes_on().await?)).await
+}
+
+#[tokio::test]
 async fn traffic_is_late_or_slow_as_set() -> anyhow::Result<()> {
     let setting = Setting::new().await?;
     let mut connection = setting.connect().await?;

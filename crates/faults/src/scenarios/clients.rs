@@ -10,11 +10,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::half_sent;
 use crate::ledger::{Entry, Outcome};
 use crate::load::{Shared, new_order};
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 use crate::violations::Invariant;
+use crate::vitals::fits_container;
 
 const DISTURBED: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,22 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 async fn bad_clients(stage: &mut Stage) -> anyhow::Result<()> {
     // What undisturbed clients see is measured first.
     Stage::last(DISTURBED).await;
+
+    // First, as it is the most memory ever that is looked at.
+    let cluster = Arc::clone(&stage.cluster);
+    for (kind, request) in [
+        ("clients: 3,500 with half a body", half_sent::body()),
+        ("clients: 3,500 with unfinished headers", half_sent::headers()),
+    ] {
+        let waiting = half_sent::wait_with(&cluster, request, DISTURBED);
+        disturb(stage, kind, waiting).await?;
+        fits_container(
+            &cluster,
+            Service::CreateBuyOrder,
+            half_sent::BUDGET_BYTES,
+            &stage.shared.violations,
+        )?;
+    }
 
     let shared = Arc::clone(&stage.shared);
     let random = stage.random.fork();

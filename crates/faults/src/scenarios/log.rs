@@ -7,7 +7,7 @@ use cluster::{Cluster, LogServer, Service, Traffic, wait_until};
 
 use super::network;
 use crate::scenario::Scenario;
-use crate::stage::Stage;
+use crate::stage::{RECOVERY_LIMIT, Stage};
 
 const AWAY: Duration = Duration::from_secs(5);
 
@@ -60,7 +60,19 @@ async fn network_disturbed(stage: &mut Stage) -> anyhow::Result<()> {
         let disturbed = disturb(&log, traffic, duration);
         stage.harmless_fault(kind, "to_fluentd", disturbed).await?;
     }
-    Ok(())
+    let shared = Arc::clone(&stage.shared);
+    let mut random = stage.random.fork();
+    let silenced = async {
+        network::silence_in_use(&shared, &mut random, log.proxy()).await?;
+        let before = log.events();
+        wait_until("Fluentd gets events", RECOVERY_LIMIT, async || {
+            Ok(log.events() > before)
+        })
+        .await
+    };
+    stage
+        .harmless_fault(network::FORGOTTEN, "to_fluentd", silenced)
+        .await
 }
 
 /// Restarts the services with this log server.

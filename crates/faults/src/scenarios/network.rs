@@ -1,17 +1,35 @@
 //! 6: the network between each pair that talks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use cluster::{Link, Options, Service, Traffic};
+use anyhow::{Context as _, ensure};
+use cluster::{Cluster, Link, Options, Service, TcpProxy, Traffic, wait_until};
+use futures_util::future::join_all;
 
+use crate::load::{Shared, new_order};
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 
 /// Longer than a query may take, and than two heartbeats.
 const SILENT: Duration = Duration::from_secs(25);
 const DISTURBED: Duration = Duration::from_secs(4);
+
+/// As by a middlebox that has forgotten them and still acknowledges: the harder case, as TCP sees nothing of it.
+pub(super) const FORGOTTEN: &str = "network: open connections silent for ever";
+const OPEN_WITHIN: Duration = Duration::from_secs(20);
+/// Clients that come at once, how often they come, and when again: so much later that they are asked for apart from those before.
+const CROWD: usize = 6;
+const CROWDS: usize = 20;
+const NEXT_CROWD: Duration = Duration::from_millis(80);
+/// Of requests that were held up; connections are still in hand then.
+const ANSWERED: Duration = Duration::from_millis(300);
+/// Longer than a connection is kept in hand that nobody needs.
+const IDLE: Duration = Duration::from_secs(2);
+const AT_WORK: Duration = Duration::from_secs(1);
+/// Of requests that are to meet a silence.
+const UNDER_WAY: Duration = Duration::from_millis(10);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let links = Link::ALL.into_iter().map(|link| {
@@ -68,7 +86,78 @@ async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
         };
         stage.fault(kind, link.name(), disturbed).await?;
     }
+    let shared = Arc::clone(&stage.shared);
+    let mut random = stage.random.fork();
+    let silenced = async {
+        let services = talks_at_start_only(link);
+        if services.is_empty() {
+            silence_in_use(&shared, &mut random, cluster.link(link)?).await
+        } else {
+            silence_at_start(&cluster, link, services).await
+        }
+    };
+    stage.endless_fault(FORGOTTEN, link.name(), silenced).await
+}
+
+/// Has a link fall silent that has every connection open that it ever has: first while nobody uses them, as middleboxes forget idle ones, and
+/// then while some are in use.
+pub(super) async fn silence_in_use(
+    shared: &Arc<Shared>,
+    random: &mut fastrand::Rng,
+    link: &TcpProxy,
+) -> anyhow::Result<()> {
+    // Pools open another connection where those they have do not answer.
+    link.set(Traffic::DropToClient);
+    for _ in 0..CROWDS {
+        tokio::task::spawn_local(crowd(Arc::clone(shared), random.fork()));
+        Stage::last(NEXT_CROWD).await;
+    }
+    shared.resting.store(true, Ordering::Relaxed);
+    link.set(Traffic::Pass);
+    Stage::last(ANSWERED).await;
+    let idle = link.silence_open();
+    Stage::last(IDLE).await;
+    shared.resting.store(false, Ordering::Relaxed);
+    Stage::last(AT_WORK).await;
+    // Not waited for: they meet the silence.
+    tokio::task::spawn_local(crowd(Arc::clone(shared), random.fork()));
+    Stage::last(UNDER_WAY).await;
+    let in_use = link.silence_open();
+    ensure!(idle + in_use > 0, "there was no connection to silence");
     Ok(())
+}
+
+/// The first connections of services that start fall silent before anything was said.
+async fn silence_at_start(cluster: &Cluster, link: Link, services: &[Service]) -> anyhow::Result<()> {
+    let proxy = cluster.link(link)?;
+    for service in services {
+        cluster.kill(*service).await?;
+    }
+    proxy.set(Traffic::DropBoth);
+    let before = proxy.connections();
+    for service in services {
+        cluster.launch(*service)?;
+    }
+    wait_until("the services connect", OPEN_WITHIN, async || {
+        Ok(proxy.connections() >= before + services.len())
+    })
+    .await?;
+    proxy.silence_open();
+    proxy.set(Traffic::Pass);
+    Ok(())
+}
+
+/// Clients that come at once.
+async fn crowd(shared: Arc<Shared>, mut random: fastrand::Rng) {
+    let orders: Vec<_> = (0..CROWD).map(|_| new_order(&mut random)).collect();
+    let placed = orders.iter().enumerate().map(async |(number, order)| {
+        shared.place(order, &order.amount(), number).await;
+    });
+    let shown = (0..CROWD).map(async |number| {
+        // A walker would complain; of these only the number matters.
+        let _ = shared.client.page(None, 1, number).await;
+    });
+    tokio::join!(join_all(placed), join_all(shown));
 }
 
 /// Services that use a link while they start, and then no more: to meet the fault they are started anew.

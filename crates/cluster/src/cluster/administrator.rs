@@ -1,0 +1,97 @@
+//! What an administrator of PostgreSQL does to a database that services use (own servers only).
+
+use anyhow::{Context as _, bail};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::{Cluster, Server};
+use crate::servers::DatabaseAddress;
+
+/// One who is connected to another database of the server, and so outlives what is done to this one and to its role.
+#[derive(Debug)]
+pub struct Administrator {
+    connection: PgConnection,
+    database: DatabaseAddress,
+}
+
+impl Cluster {
+    /// An administrator of the server of one of the two models (own servers only).
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not answer, or the server is the broker.
+    pub async fn administrator(&self, server: Server) -> anyhow::Result<Administrator> {
+        self.servers()?;
+        let database = match server {
+            Server::WriteModel => self.addresses().write_model.clone(),
+            Server::ReadModel => self.addresses().read_model.clone(),
+            Server::Broker => bail!("the broker is no database"),
+        };
+        let maintenance = database.named("postgres").options();
+        Ok(Administrator {
+            connection: PgConnection::connect_with(&maintenance).await?,
+            database,
+        })
+    }
+}
+
+impl Administrator {
+    /// Has sessions only read unless they ask for more, or write again, and ends those that are open: as after a switch to a standby, and back.
+    ///
+    /// # Errors
+    /// When the server is away.
+    pub async fn set_read_only(&mut self, on: bool) -> anyhow::Result<()> {
+        let database = &self.database.name;
+        let statement = if on {
+            format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on")
+        } else {
+            format!("ALTER DATABASE \"{database}\" RESET default_transaction_read_only")
+        };
+        self.execute(statement).await?;
+        self.end_sessions().await
+    }
+
+    /// Gives the role of the services another password than theirs, or theirs again, and ends their sessions.
+    ///
+    /// # Errors
+    /// When the server is away.
+    pub async fn set_password(&mut self, theirs: bool) -> anyhow::Result<()> {
+        let DatabaseAddress { user, password, .. } = &self.database;
+        let other = if theirs { "" } else { "another " };
+        self.execute(format!("ALTER ROLE \"{user}\" PASSWORD '{other}{password}'"))
+            .await?;
+        self.end_sessions().await
+    }
+
+    /// Renames the database, which takes that nobody is connected, or gives it its name again.
+    ///
+    /// # Errors
+    /// When the server is away.
+    pub async fn set_renamed(&mut self, renamed: bool) -> anyhow::Result<()> {
+        let name = self.database.name.clone();
+        let other = format!("{name}_renamed");
+        let (from, to) = if renamed { (&name, &other) } else { (&other, &name) };
+        self.execute(format!("ALTER DATABASE \"{from}\" ALLOW_CONNECTIONS false"))
+            .await?;
+        self.end_sessions().await?;
+        self.execute(format!("ALTER DATABASE \"{from}\" RENAME TO \"{to}\""))
+            .await?;
+        self.execute(format!("ALTER DATABASE \"{to}\" ALLOW_CONNECTIONS true"))
+            .await
+    }
+
+    async fn end_sessions(&mut self) -> anyhow::Result<()> {
+        // For at most five seconds each: a database is not renamed before its last session has ended.
+        sqlx::query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1")
+            .bind(&self.database.name)
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+
+    async fn execute(&mut self, statement: String) -> anyhow::Result<()> {
+        sqlx::query(AssertSqlSafe(statement.clone()))
+            .execute(&mut self.connection)
+            .await
+            .context(statement)?;
+        Ok(())
+    }
+}

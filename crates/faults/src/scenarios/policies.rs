@@ -1,0 +1,103 @@
+//! 4, too: queues that a policy of the broker's administrators has full.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cluster::{Service, wait_until};
+use serde_json::json;
+
+use super::messages::{laid_aside, nonsense};
+use crate::audit::DEAD_LETTER_QUEUE;
+use crate::ledger::Outcome;
+use crate::load::{Shared, new_order};
+use crate::scenario::Scenario;
+use crate::stage::Stage;
+use crate::violations::Invariant;
+
+const QUEUE: &str = "buy_order";
+
+/// What the queue of orders may hold.
+const FEW: u32 = 5;
+
+const FULL: Duration = Duration::from_secs(10);
+
+/// What the first letter may need to its queue.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// From its acceptance until an order is shown: milliseconds, on a machine that has time.
+const USUAL_LAG: Duration = Duration::from_secs(2);
+
+/// Orders that may be slower: the machine has other work, too.
+const SLOW_ORDERS: usize = 1;
+
+const SHOWN_WITHIN: Duration = Duration::from_secs(20);
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![Scenario::new(4, "queue-policies", |stage| {
+        Box::pin(policies(stage))
+    })]
+}
+
+async fn policies(stage: &mut Stage) -> anyhow::Result<()> {
+    let cluster = Arc::clone(&stage.cluster);
+    let shared = Arc::clone(&stage.shared);
+    let poison = nonsense();
+    stage.poisoned = poison.iter().map(|message| message.body.clone()).collect();
+    let letters = u64::try_from(poison.len())?;
+    let mut random = stage.random.fork();
+    let no_letters = async {
+        cluster
+            .set_policy(DEAD_LETTER_QUEUE, json!({"max-length": 0}))
+            .await?;
+        // A queue may take one more than its policy allows, and only then tells its publishers that it is full.
+        cluster.publish(&poison[..1]).await?;
+        Stage::last(FIRST).await;
+        cluster.publish(&poison[1..]).await?;
+        let lags = lags(&shared, &mut random).await?;
+        let held_back = cluster.queue_messages(DEAD_LETTER_QUEUE).await? < letters;
+        ensure!(held_back, "the queue of dead letters took them all");
+        cluster.delete_policy(DEAD_LETTER_QUEUE).await?;
+        let slow = lags.iter().filter(|lag| **lag > USUAL_LAG).count();
+        if slow > SLOW_ORDERS {
+            let what = format!("while letters wait, orders are shown after {lags:.1?}");
+            shared.violations.add(Invariant::I14, what);
+        }
+        laid_aside(&cluster, letters).await
+    };
+    stage
+        .harmless_fault("RabbitMQ: queue of dead letters full by policy", "", no_letters)
+        .await?;
+
+    let no_orders = async {
+        cluster.stop(Service::ReadModelSync).await?;
+        cluster.set_policy(QUEUE, json!({"max-length": FEW})).await?;
+        Stage::last(FULL).await;
+        cluster.delete_policy(QUEUE).await?;
+        cluster.start_service(Service::ReadModelSync).await
+    };
+    stage
+        .harmless_fault("RabbitMQ: queue of orders full by policy", "", no_orders)
+        .await
+}
+
+/// How long each of some orders takes to the pages.
+async fn lags(shared: &Shared, random: &mut fastrand::Rng) -> anyhow::Result<Vec<Duration>> {
+    let began = Instant::now();
+    let mut lags = Vec::new();
+    while began.elapsed() < FULL {
+        let identity = new_order(random);
+        // What keeps it from being accepted is seen in the ledger.
+        let Outcome::Acknowledged(order) = shared.place(&identity, &identity.amount(), 0).await else {
+            continue;
+        };
+        let accepted = Instant::now();
+        wait_until("an order is shown", SHOWN_WITHIN, async || {
+            Ok(shared.client.shown_by_all(order.id).await)
+        })
+        .await?;
+        lags.push(accepted.elapsed());
+        Stage::last(Duration::from_millis(200)).await;
+    }
+    Ok(lags)
+}
