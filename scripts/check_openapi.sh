@@ -20,6 +20,8 @@ if ! cmp --quiet "$requirements" "$installed/requirements.txt"; then
     cp "$requirements" "$installed/requirements.txt"
 fi
 
+export HYPOTHESIS_STORAGE_DIRECTORY=$PWD/$installed/hypothesis
+[[ $installed != /* ]] || HYPOTHESIS_STORAGE_DIRECTORY=$installed/hypothesis
 failed=0
 for document in "$@"; do
     NO_PROXY='*' "$installed/bin/schemathesis" --no-color --config-file scripts/schemathesis/schemathesis.toml \
