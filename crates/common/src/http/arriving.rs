@@ -103,7 +103,7 @@ impl Drop for ArrivingBody {
         {
             let (seat, overdue) = (Arc::clone(&self.seat), self.overdue.clone());
             runtime.spawn(async move {
-                let drained = timeout(DRAIN_TIME, drain(body));
+                let drained = timeout(DRAIN_TIME, drain(body, &seat));
                 if overdue.run_until_cancelled(drained).await == Some(Ok(true)) {
                     seat.arrived();
                 }
@@ -113,11 +113,15 @@ impl Drop for ArrivingBody {
 }
 
 /// Whether the end came.
-async fn drain(mut body: Incoming) -> bool {
+async fn drain(mut body: Incoming, seat: &Seat) -> bool {
     let mut read = 0_usize;
     while read < DRAIN_BYTES {
         match timeout(DRAIN_SILENCE, body.frame()).await {
-            Ok(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
+            Ok(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                seat.threw_away(bytes);
+                read += bytes;
+            }
             Ok(None) => return true,
             Ok(Some(Err(_))) | Err(_) => return false,
         }

@@ -109,7 +109,6 @@ impl Service {
         let Parts { io, read_buf, .. } = connection.into_parts();
         let stream = io.into_inner();
         let is_cut = matches!(ended, Ended::Shed | Ended::Reset);
-        let has_begun = !read_buf.is_empty() || !seat.has_arrived();
         let refusal = match ended {
             Ended::ByItself(ended) => {
                 if let Err(error) = &ended {
@@ -117,13 +116,14 @@ impl Service {
                 }
                 Refusal::of(stream.refused, ended.as_ref().err(), &read_buf)
             }
-            Ended::Shed if has_begun => Some(Refusal::SHED),
+            Ended::Shed if seat.owes_an_answer() => Some(Refusal::SHED),
             Ended::Shed | Ended::Reset => None,
         };
         if let Some(refusal) = refusal.filter(|_| stream.flushed) {
             self.refuse(&socket, refusal).await;
         }
-        if !is_cut && (stream.refused.is_some() || !seat.has_arrived()) {
+        if !is_cut {
+            let _ = SockRef::from(&*socket).shutdown(Shutdown::Write);
             let lingered = seat.shed().run_until_cancelled(linger(&socket));
             let _ = self.closing.run_until_cancelled(lingered).await;
         }

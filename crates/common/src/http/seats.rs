@@ -203,6 +203,17 @@ impl Seat {
         });
     }
 
+    /// So many bytes of the body were thrown away.
+    pub(super) fn threw_away(&self, bytes: usize) {
+        self.update(|state| state.read = state.read.saturating_sub(bytes));
+    }
+
+    /// Whether something of a request is there that has no answer.
+    pub(super) fn owes_an_answer(&self) -> bool {
+        let state = locked(&self.state);
+        state.has_begun || !state.has_answer
+    }
+
     /// Whether the last request is there in full.
     pub(super) fn has_arrived(&self) -> bool {
         locked(&self.state).has_arrived
