@@ -97,8 +97,9 @@ impl Publisher {
             Ok(Err(error)) => return Err(away(error)),
             Err(_) => return Err(Failed::Away("the broker takes no messages for now".to_owned())),
         };
-        // One that was returned had no queue to go to: the next connection declares it.
-        if !verdicts.iter().any(Verdict::is_returned) {
+        // One that was returned had no queue to go to: the next connection declares it. And a channel whose queue was full goes on refusing
+        // after a policy has made room (RabbitMQ 3.10, quorum queue).
+        if verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed) {
             self.publishing = Some(publishing);
         }
         let published = |verdict| match verdict {

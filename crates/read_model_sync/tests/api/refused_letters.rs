@@ -100,9 +100,12 @@ async fn a_letter_for_which_the_broker_ends_the_channel_is_held_alone() -> anyho
     cluster.start_service(Service::ReadModelSync).await?;
     rows_appear(&cluster, 1).await?;
     logged(&cluster, "dead_letter_refused").await?;
-    let letters = broker.dead_letters(2).await?;
-    assert_eq!(letters[0].message_id(), "small");
-    assert_eq!(letters[1].message_id(), "small too");
+    // What was published together is published again one by one: there may be two copies of a letter, never none.
+    let letters = broker.dead_letters(broker.dead_letter_count().await?).await?;
+    let mut names: Vec<&str> = letters.iter().map(|letter| letter.message_id()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names, ["small", "small too"]);
     broker.publish([&event(2)]).await?;
     rows_appear(&cluster, 2).await?;
     assert_eq!(reconnects(&cluster).await, 0, "{}", last_lines(&cluster));
