@@ -84,7 +84,6 @@ async fn unfinished_requests_stay_within_half_a_containers_memory_and_the_others
         let waiting = many_wait_after(&cluster, beginning).await?;
         let peak = peak_bytes(process)?;
         let what = beginning.len();
-        println!("{what} bytes each: at most {} KB", peak / 1024);
         ensure!(
             peak < MOST_BYTES,
             "{what} bytes each: it took {} KB of memory",
