@@ -90,7 +90,7 @@ fn message(changes: &[(usize, String)]) -> String {
 fn check_that_it_can_be_shown(event: &BuyOrderCreated) -> Result<(), TestCaseError> {
     prop_assert!(event.id >= 1 && event.client_id >= 1 && event.currency_id >= 1);
     prop_assert!((1970..=9999).contains(&event.created_at.year()));
-    prop_assert!(event.created_at.offset().is_utc() && event.created_at.nanosecond() % 1000 == 0);
+    prop_assert!(event.created_at.offset().is_utc() && event.created_at.nanosecond().is_multiple_of(1000));
     prop_assert_eq!(
         rfc3339_micros(event.created_at).len(),
         "2026-11-23T15:37:32.531853Z".len()
