@@ -76,6 +76,10 @@ impl Message {
     ///
     /// # Errors
     /// The delivery, and why it says nothing that this service understands.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the delivery itself, which is as large where it could be read"
+    )]
     pub fn read(delivery: Delivery, trace: Context) -> Result<Self, (Delivery, String)> {
         match without_panic(|| read(&delivery)) {
             Ok(order) => Ok(Self {
