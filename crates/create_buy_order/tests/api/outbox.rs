@@ -314,7 +314,7 @@ async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_m
         )
         .await?;
     relay_reported(&cluster, "is declared otherwise").await?;
-    relay_reported(&cluster, "inequivalent arg 'x-queue-type' for queue 'buy_order'").await?;
+    relay_reported(&cluster, "for queue 'buy_order'").await?;
 
     let confirmed_before = ready(&channel, queue).await?;
     buy(&cluster, "USD", "2", &new_key()).await?;
