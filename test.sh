@@ -74,7 +74,7 @@ missing_for_unit() { :; }
 # What the integration suite needs besides Rust.
 missing_for_integration() {
     if ! scripts/ensure_servers.sh --for-tests >&2; then
-        echo "PostgreSQL, RabbitMQ, promtool, HAProxy, Chromium or Python (apt-get install postgresql rabbitmq-server prometheus libfaketime haproxy chromium-driver python3-venv)"
+        echo "PostgreSQL, RabbitMQ, promtool, HAProxy, Chromium or Python (apt-get install postgresql rabbitmq-server prometheus libfaketime haproxy chromium-driver python3-venv python3-requests)"
     elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then
         echo "Node.js, which the tests of fluent_logger use (apt-get install nodejs npm)"
     fi

@@ -20,7 +20,7 @@ async fn it_acknowledges_events_and_catches_up_after_its_absence_or_silence() ->
     };
     arrive(0).await?;
     for traffic in [Traffic::Refuse, Traffic::DropToServer] {
-        let url = cluster.url(SERVICE) + "/healthcheck";
+        let url = cluster.url(SERVICE) + "/buy?currency=USD";
         server.set(traffic.clone());
         let (before, failures_before) = (server.events(), failures(&cluster));
         for _ in 0..5 {

@@ -21,8 +21,9 @@ const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
 /// A broker that is reachable answers within milliseconds; more than this is a broker that hangs.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// A peer that is silent for two of these is gone; without it a cut cable would go unnoticed for ever.
-const HEARTBEAT_S: u16 = 10;
+/// A peer that is silent for two of these is gone; without it a cut cable would go unnoticed for ever. With pauses and a new connection it
+/// leaves room below the 30 s within which everything works again.
+const HEARTBEAT_S: u16 = 6;
 /// RabbitMQ's own default. Asked for from the start, because lapin sizes its buffers (8 MiB a connection) by it: when it learns the
 /// size from the broker it grows them instead, which writes to every page, and memory that nobody needs becomes resident (measured).
 const FRAME_MAX_BYTES: u32 = 128 * 1024;

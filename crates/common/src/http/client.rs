@@ -20,6 +20,10 @@ use crate::{trace, trace_context};
 /// A peer's idle connection is let go before common servers and load balancers (60 s) close it under a request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Connections to one peer that are kept while idle. When what is on the way has silently forgotten them, each costs the request that meets
+/// it the whole timeout: with a handful of them a peer would seem away for longer than half a minute.
+const MAX_IDLE: usize = 2;
+
 /// What is on the way is told that a connection still lives, and the kernel gives up one whose other side vanished.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(20);
@@ -41,6 +45,7 @@ pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqw
         .timeout(timeout)
         .connect_timeout(timeout)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE)
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(KEEPALIVE)
         .tcp_keepalive_retries(2)

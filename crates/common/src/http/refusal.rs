@@ -106,9 +106,17 @@ fn fault(version: Version, headers: &HeaderMap) -> Option<Refusal> {
     Some(Refusal(StatusCode::BAD_REQUEST, detail))
 }
 
-/// `uri-host [ ":" port ]`; it may be empty (RFC 9110, 7.2).
+/// `uri-host [ ":" port ]`; it may be empty (RFC 9110, 7.2). A comma, which the grammar allows, is how a proxy makes one line of two.
 fn is_host(host: &[u8]) -> bool {
-    host.is_empty() || (!host.contains(&b'@') && Authority::try_from(host).is_ok())
+    if host.is_empty() {
+        return true;
+    }
+    let Ok(authority) = Authority::try_from(host) else {
+        return false;
+    };
+    let port = authority.as_str().strip_prefix(authority.host());
+    let is_port = matches!(port, Some("" | ":")) || authority.port_u16().is_some();
+    is_port && !host.contains(&b'@') && !host.contains(&b',')
 }
 
 #[cfg(test)]

@@ -90,6 +90,7 @@ fn new_orders(drafts: u64) -> Bounded {
             same("48478.88"),
             same("0.00000001"),
             same("NULL"),
+            same("NULL"),
         ],
         rows: drafts,
     }
