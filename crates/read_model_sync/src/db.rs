@@ -294,7 +294,7 @@ pub async fn strangers(
                 ARRAY(SELECT id FROM outside WHERE NOT younger ORDER BY id LIMIT 10),
                 count(*) FILTER (WHERE NOT younger AND id > $2),
                 count(*) FILTER (WHERE younger),
-                coalesce((SELECT max(id) FROM buy_order_read_model), 0)
+                coalesce((SELECT id FROM buy_order_read_model ORDER BY id DESC LIMIT 1), 0)
          FROM outside",
     )
     .bind(first_id)
