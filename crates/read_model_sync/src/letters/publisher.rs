@@ -18,6 +18,9 @@ const WINDOW_BYTES: usize = 256 * 1024;
 /// A broker that takes messages confirms within milliseconds. One that is short of memory or disk does not take any.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// A connection that nothing was published on for so long is closed: its buffers have grown to the largest letter, and stay so.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// Until nobody sends letters any more.
 pub(super) async fn run(
     queue: endpoints::Queue,
@@ -28,7 +31,15 @@ pub(super) async fn run(
         queue,
         publishing: None,
     };
-    while let Some(first) = letters.recv().await {
+    loop {
+        let next = match timeout(IDLE, letters.recv()).await {
+            Ok(next) => next,
+            Err(_) => {
+                publisher.close().await;
+                letters.recv().await
+            }
+        };
+        let Some(first) = next else { return };
         let mut bytes = first.message.body.len();
         let (mut tickets, mut window) = (vec![first.ticket], vec![first.message]);
         while window.len() < WINDOW && bytes < WINDOW_BYTES {
@@ -56,6 +67,12 @@ struct Publisher {
 }
 
 impl Publisher {
+    async fn close(&mut self) {
+        if let Some(publishing) = self.publishing.take() {
+            publishing.session.close().await;
+        }
+    }
+
     /// For each letter, why it was not published. One that ends the connection or the channel, for its size or its headers, is found by
     /// publishing each of them alone.
     async fn publish(&mut self, window: &[Outgoing]) -> Vec<Result<(), String>> {
