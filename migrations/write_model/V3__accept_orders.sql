@@ -174,7 +174,8 @@ EXECUTE FUNCTION refuse_change('without its row no relay could work');
 
 -- Each array has one element an order. Answers one row an order: "created" with the order, "repeated" with the order that an equal request
 -- made before, "over_cap", "no_currency" or "no_client" without one. Orders are decided in the order of the arrays: one that does not fit
--- changes nothing, and a smaller one after it may still fit.
+-- changes nothing, and a smaller one after it may still fit. The same call again changes nothing, and has the same answer: a caller that
+-- lost it may repeat it.
 CREATE FUNCTION accept_orders(
     external_ids uuid[],
     client_ids bigint[],
@@ -205,7 +206,6 @@ DECLARE
     orders CONSTANT bigint := cardinality(external_ids);
     room numeric;
     all_fit boolean;
-    created bigint;
 BEGIN
     -- The lock that puts writers in a row. Each statement after it sees what the writers before have committed.
     SELECT cap - btc_amount INTO STRICT room FROM buy_order_running_total FOR UPDATE;
@@ -224,7 +224,6 @@ BEGIN
     END IF;
 
     -- Ids and times are drawn after sorting. A full join is the one that PostgreSQL never makes by comparing each row with every other.
-    RETURN QUERY
     WITH draft AS MATERIALIZED (
         SELECT nextval('buy_order_id_seq') AS id, clock_timestamp() AS created_at, sorted.*
           FROM (SELECT given.*, currency.id AS currency_id
@@ -249,33 +248,23 @@ BEGIN
           FROM placed FULL JOIN draft USING (id)
          WHERE placed.id IS NOT NULL
          ORDER BY id
-    ), counted AS (
-        UPDATE buy_order_running_total
-           SET btc_amount = btc_amount + (SELECT sum(placed.btc_amount) FROM placed)
-         WHERE EXISTS (SELECT FROM placed)
     )
-    SELECT draft.number - 1, 'created', placed.id, placed.external_id, placed.created_at, placed.currency_amount, placed.btc_rate,
-           placed.btc_amount
-      FROM placed FULL JOIN draft USING (id)
-     WHERE placed.id IS NOT NULL;
-
-    GET DIAGNOSTICS created = ROW_COUNT;
-    IF created = orders THEN
-        RETURN;
-    END IF;
+    UPDATE buy_order_running_total
+       SET btc_amount = btc_amount + (SELECT sum(placed.btc_amount) FROM placed)
+     WHERE EXISTS (SELECT FROM placed);
 
     RETURN QUERY
     SELECT asked.number - 1,
            CASE
-               WHEN known.id IS NOT NULL THEN 'repeated'
+               WHEN found.external_id = asked.external_id THEN 'created'
+               WHEN found.id IS NOT NULL THEN 'repeated'
                WHEN asked.currency_id IS NULL THEN 'no_currency'
-               WHEN asked.client_id IS NULL THEN 'no_client'
+               WHEN (SELECT client.id FROM client WHERE client.id = asked.client_id) IS NULL THEN 'no_client'
                ELSE 'over_cap'
            END,
-           known.id, known.external_id, known.created_at, known.currency_amount, known.btc_rate, known.btc_amount
-      FROM (SELECT given.number, given.external_id, given.currency_amount::numeric(12, 2) AS currency_amount, given.idempotence_key,
-                   (SELECT currency.id FROM currency WHERE currency.iso3 = given.currency) AS currency_id,
-                   (SELECT client.id FROM client WHERE client.id = given.client_id) AS client_id
+           found.id, found.external_id, found.created_at, found.currency_amount, found.btc_rate, found.btc_amount
+      FROM (SELECT given.number, given.external_id, given.client_id, given.currency_amount::numeric(12, 2) AS currency_amount,
+                   given.idempotence_key, (SELECT currency.id FROM currency WHERE currency.iso3 = given.currency) AS currency_id
               FROM unnest(external_ids, client_ids, currencies, currency_amounts, idempotence_keys) WITH ORDINALITY
                    AS given (external_id, client_id, currency, currency_amount, idempotence_key, number)) AS asked
       LEFT JOIN LATERAL (
@@ -285,8 +274,7 @@ BEGIN
               AND buy_order.currency_id = asked.currency_id
               AND buy_order.currency_amount = asked.currency_amount
               AND buy_order.idempotence_key = asked.idempotence_key
-            LIMIT 1) AS known ON true
-     WHERE known.external_id IS DISTINCT FROM asked.external_id;
+            LIMIT 1) AS found ON true;
 END
 $$;
 

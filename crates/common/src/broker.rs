@@ -20,7 +20,7 @@ pub use backoff::Backoff;
 pub use consumer::Consumer;
 pub use link::state;
 pub use listening::{Listening, listen};
-pub use outgoing::Outgoing;
+pub use outgoing::{Event, Outgoing};
 pub use publisher::{Publisher, Publishing, Verdict, WINDOW, connect_publisher};
 pub use session::{Depth, Session};
 pub use spans::{process_span, publish_span};

@@ -22,9 +22,6 @@ use crate::timestamp::rfc3339_micros;
 /// The `type` property of the message.
 pub const MESSAGE_TYPE: &str = "buy_order_created";
 
-/// The `content_type` property of the message.
-pub const CONTENT_TYPE: &str = "application/json";
-
 /// An order was created: all that the read model keeps of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuyOrderCreated {

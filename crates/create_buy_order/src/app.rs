@@ -11,8 +11,8 @@ use crate::batch;
 use crate::config::Config;
 use crate::look_up::LookUp;
 use crate::metrics::{METRICS, watch_standing};
-use crate::outbox;
 use crate::price::Prices;
+use crate::relay;
 use crate::routes::{State, router};
 
 /// Waits for the write model and its schema, then serves requests and relays the outbox. The broker is not waited for: orders are
@@ -29,7 +29,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let outbox_grew = Arc::new(Notify::new());
     lifecycle.spawn(
         "outbox_relay",
-        outbox::relay(
+        relay::run(
             pool.clone(),
             config.queue,
             Arc::clone(&outbox_grew),

@@ -15,7 +15,7 @@ pub struct Arguments {
 /// Work for an operator.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Send orders through the outbox once more, for a read model that was emptied or lost; what it has already, it keeps
+    /// Publish orders once more, for a read model that was emptied or lost; what it has already, it keeps
     Republish(republish::Options),
     /// Print one JSON line for each range of orders, to be piped into `read_model_sync verify`
     Checksums(checksums::Options),

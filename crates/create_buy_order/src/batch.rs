@@ -1,4 +1,4 @@
-//! Orders that arrive together are written together: one lock, one insert, one commit, each with its own verdict.
+//! Orders that arrive together are written together, by one statement, each with its own verdict.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::db;
 use crate::metrics::METRICS;
 use crate::order::{Draft, Order, Verdict};
 
-/// Drafts of one transaction at most: enough to spread the cost of a commit, few enough to keep the lock short.
-const MOST_PER_BATCH: usize = 500;
+/// Drafts of one statement at most: enough to spread the cost of a commit, few enough to keep the lock short.
+const MAX_PER_BATCH: usize = 500;
 
 /// Drafts that may wait; beyond that a request is refused at once instead of timing out later.
-const MOST_WAITING: usize = 2_000;
+const MAX_WAITING: usize = 2_000;
 
 /// Longer than a transaction usually takes, no longer than a client waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
@@ -101,7 +101,7 @@ pub fn writer(
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
 ) -> (Orders, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-    let (jobs, waiting) = mpsc::channel(MOST_WAITING);
+    let (jobs, waiting) = mpsc::channel(MAX_WAITING);
     let mut writer = Writer {
         pool,
         outbox_grew,
@@ -127,7 +127,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes this draft, and with it all that wait by the time the lock is ours: while another process has it, they gather.
+    /// Writes this draft, and with it all that wait by then: while a batch is written, the next one gathers.
     async fn write(&mut self, first: Job) {
         let mut batch = Batch::default();
         batch.push(first);
@@ -156,43 +156,35 @@ impl Writer {
     async fn write_all(&mut self, batch: &mut Batch) -> sqlx::Result<Vec<Verdict>> {
         let mut tries = Tries::default();
         loop {
-            let (mut has_lock, mut committing) = (false, false);
-            let written = with_connection(&self.pool, async |connection| {
-                let mut locked = db::Locked::begin(connection).await?;
-                has_lock = true;
+            let mut has_connection = false;
+            let accepted = with_connection(&self.pool, async |connection| {
+                has_connection = true;
                 batch.take_waiting(&mut self.waiting);
-                let verdicts = db::write_batch(&mut locked, &batch.drafts).await?;
-                committing = true;
-                locked.commit().await?;
-                Ok(verdicts)
+                db::accept_orders(connection, &batch.drafts).await
             });
-            match written.await {
-                // Before the commit nothing lasts.
-                Err(error) if !committing && tries.once_more(&error) => {}
-                written => {
-                    if !has_lock {
+            match accepted.await {
+                // Also where it is not known what became of the first try: the same drafts have the same verdicts.
+                Err(error) if tries.once_more(&error) => {}
+                accepted => {
+                    if !has_connection {
                         // Those who came meanwhile would wait for nothing in the same way, one after the other.
                         batch.take_waiting(&mut self.waiting);
                     }
-                    return written;
+                    return accepted;
                 }
             }
         }
     }
 
-    /// Each part in a transaction of its own, halved until the drafts that the database refuses are alone.
+    /// Each part by itself, halved until the drafts that the database refuses are alone.
     async fn write_in_parts(&self, drafts: &[Draft]) -> Written {
         let mut written = Written::with_capacity(drafts.len());
-        let (first, second) = drafts.split_at(drafts.len() / 2);
-        let mut parts = vec![second, first];
+        let mut parts = vec![drafts];
         while let Some(part) = parts.pop() {
-            let verdicts = with_connection(&self.pool, async |connection| {
-                let mut locked = db::Locked::begin(connection).await?;
-                let verdicts = db::write_batch(&mut locked, part).await?;
-                locked.commit().await?;
-                Ok(verdicts)
+            let accepted = with_connection(&self.pool, async |connection| {
+                db::accept_orders(connection, part).await
             });
-            match verdicts.await {
+            match accepted.await {
                 Ok(verdicts) => written.extend(verdicts.into_iter().map(Ok)),
                 Err(error) if part.len() > 1 && is_fault_of_a_row(&error) => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -228,7 +220,7 @@ impl Batch {
     }
 
     fn take_waiting(&mut self, waiting: &mut mpsc::Receiver<Job>) {
-        while self.drafts.len() < MOST_PER_BATCH
+        while self.drafts.len() < MAX_PER_BATCH
             && let Ok(job) = waiting.try_recv()
         {
             self.push(job);

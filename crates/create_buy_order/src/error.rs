@@ -25,6 +25,9 @@ pub enum ApiError {
     /// The write model does not have the currency.
     #[error("orders in {0} are not available yet, try again shortly with the same idempotence_key")]
     NoCurrency(Currency),
+    /// The write model does not have the client.
+    #[error("client {0} is not in the write model")]
+    NoClient(i64),
     /// No rate to compute the BTC with.
     #[error("no recent price is available, try again shortly")]
     PriceUnavailable(#[source] Arc<PriceError>),
@@ -38,10 +41,11 @@ pub enum ApiError {
 
 impl ApiError {
     /// The reasons that `/metrics` tells apart.
-    pub const REASONS: [&'static str; 9] = [
+    pub const REASONS: [&'static str; 10] = [
         "invalid",
         "over_cap",
         "no_currency",
+        "no_client",
         "no_price",
         "not_read",
         "busy",
@@ -56,6 +60,7 @@ impl ApiError {
             Self::Invalid(_) => "invalid",
             Self::OverCap => "over_cap",
             Self::NoCurrency(_) => "no_currency",
+            Self::NoClient(_) => "no_client",
             Self::PriceUnavailable(_) => "no_price",
             Self::NotRead(_) => "not_read",
             Self::NotWritten(WriteError::Busy) => "busy",
@@ -84,6 +89,7 @@ impl IntoResponse for ApiError {
                 );
                 Problem::unavailable(detail, reason)
             }
+            Self::NoClient(_) => Problem::internal(anyhow::anyhow!(detail)),
             Self::PriceUnavailable(error) => Problem::unavailable(detail, error),
             Self::NotRead(error) if is_ours => Problem::internal(error),
             Self::NotRead(error) => Problem::unavailable(detail, error),

@@ -113,7 +113,7 @@ impl Metrics {
 
     fn show(&self, standing: &Standing, oldest_age_s: f64) {
         self.outbox_events
-            .set(u32::try_from(standing.events).unwrap_or(u32::MAX).into());
+            .set(u32::try_from(standing.messages).unwrap_or(u32::MAX).into());
         self.outbox_age.set(oldest_age_s);
         for (gauge, amount) in [(&self.total, standing.total), (&self.left, CAP - standing.total)] {
             match amount.to_f64() {
@@ -131,10 +131,10 @@ impl Metrics {
 }
 
 /// How outbox and book stand.
-#[derive(Debug)]
+#[derive(Debug, sqlx::FromRow)]
 pub struct Standing {
-    /// Events in the outbox.
-    pub events: i64,
+    /// Messages in the outbox.
+    pub messages: i64,
     /// `outbox.id` of the oldest; nothing where there is none.
     pub oldest_id: Option<i64>,
     /// Its age in seconds by the clock of the database.
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn an_event_is_as_old_as_the_database_says_but_not_younger_than_it_was_seen() {
         let standing = |oldest: Option<(i64, f64)>| Standing {
-            events: 1,
+            messages: 1,
             oldest_id: oldest.map(|(id, _)| id),
             oldest_age_s: oldest.map(|(_, age)| age),
             total: Decimal::ZERO,

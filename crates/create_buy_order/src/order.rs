@@ -1,6 +1,4 @@
-//! Orders and their rules; no I/O.
-
-use std::collections::HashMap;
+//! Orders, and how much BTC they buy; no I/O. What the book takes is decided by the write model: see [`crate::db::accept_orders`].
 
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount};
 use opentelemetry::Context;
@@ -72,6 +70,8 @@ pub enum Verdict {
     OverCap,
     /// The write model does not have the currency yet: its schema is older than this service.
     NoCurrency,
+    /// The write model does not have the client.
+    NoClient,
 }
 
 /// `amount / rate`, rounded up to a whole satoshi, computed in integers so that no digit is lost midway. `None` where the result is
@@ -93,47 +93,6 @@ pub fn btc_amount(amount: FiatAmount, rate: BtcRate) -> Option<BtcAmount> {
         .checked_div(denominator)?;
     let btc = Decimal::try_from_i128_with_scale(satoshis, BtcAmount::SCALE).ok()?;
     BtcAmount::try_from(btc).ok()
-}
-
-/// How a draft of a batch is to be treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// To be written, unless it came into the book meanwhile.
-    New,
-    /// Makes no order, as far as the book was asked: it has an equal one, or not the currency.
-    Decided,
-    /// Equal to the draft at this place of the same batch, which is new.
-    SameAs(usize),
-    /// Does not fit under the cap.
-    OverCap,
-}
-
-/// Decides on a batch, draft by draft in order of arrival: `total` is the BTC in the book, and `is_decided` tells whether the book has
-/// decided on the draft at a place, as far as it was asked. A draft that does not fit changes nothing, and a smaller one after it may still fit.
-pub fn admit(drafts: &[Draft], total: Decimal, is_decided: impl Fn(usize) -> bool) -> Vec<Admission> {
-    let mut total = total;
-    let mut new: HashMap<OrderRequest, usize> = HashMap::new();
-    let mut decide = |place: usize, draft: &Draft| {
-        if is_decided(place) {
-            return Admission::Decided;
-        }
-        if let Some(first) = new.get(&draft.request) {
-            return Admission::SameAs(*first);
-        }
-        match total.checked_add(draft.btc_amount.decimal()) {
-            Some(sum) if sum <= CAP => {
-                total = sum;
-                new.insert(draft.request, place);
-                Admission::New
-            }
-            _ => Admission::OverCap,
-        }
-    };
-    drafts
-        .iter()
-        .enumerate()
-        .map(|(place, draft)| decide(place, draft))
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,30 +1,25 @@
-//! An admin process: sends orders of the write model through the outbox once more, so that a read model that was emptied or lost becomes
-//! equal to it again. Running services go on meanwhile; what the read model has already, it keeps.
+//! An admin process: tells of the orders of the write model once more, so that a read model that was emptied or lost becomes equal to it
+//! again. It reads history and publishes; the outbox has no part in it. Running services go on meanwhile; what the read model has already,
+//! it keeps.
 
 mod progress;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use common::broker::{self, Backoff, Outgoing, Publishing, Verdict};
 use common::database::{self, with_connection};
 use common::endpoints::{Database, Queue};
 use common::env::Env;
 use common::service::{Outcome, print};
+use opentelemetry::Context;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
-use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{history, outbox};
-use crate::outbox::relay;
+use crate::db::history::{self, PastEvent};
 use progress::Progress;
-
-/// Events that wait at most: history must not stand in the way of new orders for long.
-const MOST_WAITING: i64 = 2_000;
-
-const POLL: Duration = Duration::from_millis(100);
 
 /// Which orders, and how fast.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -71,7 +66,7 @@ fn read_time(text: &str) -> Result<OffsetDateTime, String> {
 pub struct Config {
     /// Where the orders are.
     pub write_model: Database,
-    /// The broker that the outbox is relayed to.
+    /// The broker that carries them.
     pub queue: Queue,
 }
 
@@ -85,8 +80,8 @@ impl Config {
     }
 }
 
-/// Sends every order of the range that is there when it begins, and ends when the broker has confirmed the last one. Relays the outbox
-/// itself too, so it works while the service is stopped. One that was cut short says where to go on.
+/// Publishes every order of the range that is there when it begins, and ends when the broker has confirmed the last one. Outages of the
+/// broker only delay it. One that was cut short says where to go on.
 ///
 /// # Errors
 /// When the write model fails. Beginning anew is safe.
@@ -95,54 +90,47 @@ pub async fn run(config: Config, options: Options, stopping: CancellationToken) 
     let Some(pool) = stopping.run_until_cancelled(connecting).await else {
         return Ok(Outcome::NotDone);
     };
-    let pool = pool?;
-    let outbox_grew = Arc::new(Notify::new());
-    let relay_stops = CancellationToken::new();
-    let relay = tokio::spawn(relay(
-        pool.clone(),
-        config.queue,
-        Arc::clone(&outbox_grew),
-        relay_stops.clone(),
-    ));
     let mut history = History {
-        pool: &pool,
+        pool: pool?,
         options,
-        outbox_grew: &outbox_grew,
+        publisher: Publisher {
+            backoff: Backoff::starting_at(config.queue.connect_retry),
+            queue: config.queue,
+            publishing: None,
+        },
         next_id: None,
     };
-    let sent = stopping.run_until_cancelled(history.send()).await;
-    // In order: what the relay has claimed is published, or given back.
-    relay_stops.cancel();
-    let relayed = relay.await;
-    let outcome = match sent {
+    let outcome = match stopping.run_until_cancelled(history.send()).await {
         Some(Ok(())) => Ok(Outcome::Done),
         Some(Err(error)) => Err(error),
         None => Ok(Outcome::NotDone),
     };
+    if let Some(publishing) = history.publisher.publishing.take() {
+        publishing.session.close().await;
+    }
     if !matches!(outcome, Ok(Outcome::Done)) {
         print(&history.how_to_go_on()).await?;
     }
-    relayed.context("the relay panicked")??;
     outcome
 }
 
 /// Orders on their way.
-struct History<'a> {
-    pool: &'a database::Pool,
+struct History {
+    pool: database::Pool,
     options: Options,
-    outbox_grew: &'a Notify,
-    /// The first id that is not in the outbox again, once it is known.
+    publisher: Publisher,
+    /// The first id that the broker has not confirmed, once it is known.
     next_id: Option<i64>,
 }
 
-impl History<'_> {
+impl History {
     async fn send(&mut self) -> anyhow::Result<()> {
         let (from_id, to_id) = (
             self.options.from_id.unwrap_or(1),
             self.options.to_id.unwrap_or(i64::MAX),
         );
         let since = self.options.since;
-        let ids = with_connection(self.pool, async |connection| {
+        let ids = with_connection(&self.pool, async |connection| {
             history::ids(connection, from_id, to_id, since).await
         });
         let Some((first_id, last_id)) = ids.await.context("the orders cannot be read")? else {
@@ -155,42 +143,28 @@ impl History<'_> {
         // After an outage of the broker history does not come faster than it may.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = Progress::over(first_id, last_id);
-        let (mut after, mut last_event, mut sent) = (first_id - 1, 0, 0);
+        let (mut after, mut sent) = (first_id - 1, 0);
         loop {
             ticks.tick().await;
-            self.wait_until_relayed(last_event, MOST_WAITING).await?;
-            let added = with_connection(self.pool, async |connection| {
-                outbox::add_again(connection, after, last_id, batch).await
+            let events = with_connection(&self.pool, async |connection| {
+                history::events(connection, after, last_id, batch).await
             });
-            let Some(added) = added.await.context("orders could not be sent again")? else {
+            let events = events.await.context("the orders cannot be read")?;
+            let Some(last) = events.last() else {
                 break;
             };
-            self.outbox_grew.notify_one();
-            (after, last_event) = (added.last_order, added.last_event);
+            self.publisher.publish(&events).await;
+            after = last.id;
             self.next_id = Some(after + 1);
-            sent += added.orders;
+            sent += events.len();
             progress.reached(after, sent);
         }
-        self.wait_until_relayed(last_event, 0).await?;
         progress.finish();
         print(&format!(
             "{sent} orders, ids {first_id} to {last_id}, are in the queue again\n"
         ))
         .await?;
         Ok(())
-    }
-
-    /// Waits until no more than `waiting` of the events up to `last_event` are left.
-    async fn wait_until_relayed(&self, last_event: i64, waiting: i64) -> anyhow::Result<()> {
-        loop {
-            let left = with_connection(self.pool, async |connection| {
-                outbox::count_through(connection, last_event).await
-            });
-            if left.await.context("the outbox cannot be counted")? <= waiting {
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
-        }
     }
 
     fn how_to_go_on(&self) -> String {
@@ -202,6 +176,48 @@ impl History<'_> {
         match self.next_id {
             Some(next_id) => format!("interrupted: go on with republish --from-id {next_id}{to_id}\n"),
             None => "interrupted: nothing was sent\n".to_owned(),
+        }
+    }
+}
+
+/// The broker, through its outages.
+struct Publisher {
+    queue: Queue,
+    backoff: Backoff,
+    publishing: Option<Publishing>,
+}
+
+impl Publisher {
+    /// Until the broker has confirmed every one. Where it fails, all of them are sent once more, which consumers bear.
+    async fn publish(&mut self, events: &[PastEvent]) {
+        let messages: Vec<Outgoing> = events
+            .iter()
+            .map(|past| Outgoing::event(&self.queue.exchange, &past.event, &Context::new()))
+            .collect();
+        while let Err(error) = self.try_to_publish(&messages).await {
+            Publishing::report_failure(&self.queue, &error);
+            self.publishing = None;
+            self.backoff.pause(&CancellationToken::new()).await;
+        }
+        self.backoff.reset();
+    }
+
+    async fn try_to_publish(&mut self, messages: &[Outgoing]) -> Result<(), broker::Error> {
+        let publishing = match &mut self.publishing {
+            Some(publishing) => publishing,
+            none => none.insert(Publishing::open(&self.queue, "create_buy_order republish").await?),
+        };
+        let verdicts = publishing.publisher.publish_all(messages).await?;
+        let mut reasons = verdicts.into_iter().filter_map(|verdict| match verdict {
+            Verdict::Confirmed => None,
+            Verdict::NotConfirmed(reason) => Some(reason),
+        });
+        match reasons.next() {
+            None => Ok(()),
+            Some(reason) => Err(broker::Error::NotConfirmed {
+                count: 1 + reasons.count(),
+                reason,
+            }),
         }
     }
 }

@@ -185,6 +185,7 @@ fn answer(request: OrderRequest, verdict: Verdict) -> Result<Response, ApiError>
         Verdict::Repeated(order) => (order, true),
         Verdict::OverCap => return Err(ApiError::OverCap),
         Verdict::NoCurrency => return Err(ApiError::NoCurrency(currency)),
+        Verdict::NoClient => return Err(ApiError::NoClient(client_id)),
     };
     let external_id = order.external_id;
     let mut response = Json(BuyOrderResponse {

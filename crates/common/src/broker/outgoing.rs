@@ -3,10 +3,13 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use opentelemetry::Context;
+use uuid::Uuid;
 
-use super::topology;
-use crate::buy_order_event::{BuyOrderCreated, CONTENT_TYPE, MESSAGE_TYPE};
+use super::topology::short;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, traceparent, tracestate};
+
+/// The `content_type` of every event.
+const CONTENT_TYPE: &str = "application/json";
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -21,31 +24,45 @@ pub struct Outgoing {
     pub body: Vec<u8>,
 }
 
+/// Something that happened, as the outbox has it: ready to be published.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Event {
+    /// What happened: the property `type`.
+    #[sqlx(rename = "type")]
+    pub kind: String,
+    /// Leads the message to its queue.
+    pub routing_key: String,
+    /// The property `message_id`, the same whenever the event is sent.
+    pub message_id: Uuid,
+    /// The body, JSON.
+    pub payload: String,
+}
+
 impl Outgoing {
-    /// The event of a new order, as the design's wire format says, sent by the span of `trace`.
-    ///
-    /// # Errors
-    /// None that is known; writing JSON is fallible by its signature.
-    pub fn buy_order_created(
-        exchange: &str,
-        event: &BuyOrderCreated,
-        trace: &Context,
-    ) -> serde_json::Result<Self> {
+    /// The message of an event, sent by the span of `trace`.
+    #[must_use]
+    pub fn event(exchange: &str, event: &Event, trace: &Context) -> Self {
+        let Event {
+            kind,
+            routing_key,
+            message_id,
+            payload,
+        } = event;
         let mut headers = FieldTable::default();
         for (name, text) in [(TRACEPARENT, traceparent(trace)), (TRACESTATE, tracestate(trace))] {
             if let Some(text) = text {
                 headers.insert(name.into(), AMQPValue::LongString(text.into()));
             }
         }
-        Ok(Self {
+        Self {
             exchange: exchange.to_owned(),
-            routing_key: topology::BUY_ORDER_QUEUE.to_owned(),
+            routing_key: routing_key.clone(),
             properties: BasicProperties::default()
                 .with_content_type(CONTENT_TYPE.into())
-                .with_type(MESSAGE_TYPE.into())
-                .with_message_id(event.external_id.to_string().into())
+                .with_type(short(kind))
+                .with_message_id(message_id.to_string().into())
                 .with_headers(headers),
-            body: serde_json::to_vec(event)?,
-        })
+            body: payload.clone().into_bytes(),
+        }
     }
 }

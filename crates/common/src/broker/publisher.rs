@@ -25,7 +25,6 @@ const HANDED_OVER_TOGETHER: usize = 100;
 const WINDOW_LIMIT: Duration = Duration::from_secs(10);
 
 const RETURNED: &str = "returned by the broker";
-const TOO_LATE: &str = "not published, because it was no longer ours to publish";
 
 /// What the broker did with one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,33 +74,17 @@ impl Publisher {
     /// # Errors
     /// When the connection fails or the broker hangs: then nothing is known about any of the messages, and the session is of no more use.
     pub async fn publish_all(&mut self, messages: &[Outgoing]) -> Result<Vec<Verdict>, Error> {
-        self.publish_while(messages, &|| true).await
-    }
-
-    /// The same, but asks before each hundred of messages whether they may still be published: from the first that may not be on, none is.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn publish_while(
-        &mut self,
-        messages: &[Outgoing],
-        may_publish: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Vec<Verdict>, Error> {
         let mut verdicts = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            let published = self.publish_in_time(window, may_publish).await;
+            let published = self.publish_in_time(window).await;
             measure::count(window, &published);
             verdicts.extend(published?);
         }
         Ok(verdicts)
     }
 
-    async fn publish_in_time(
-        &self,
-        window: &[Outgoing],
-        may_publish: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Vec<Verdict>, Error> {
-        let mut published = pin!(self.publish_window(window, may_publish));
+    async fn publish_in_time(&self, window: &[Outgoing]) -> Result<Vec<Verdict>, Error> {
+        let mut published = pin!(self.publish_window(window));
         loop {
             match within(WINDOW_LIMIT, "publish", &mut published).await {
                 Err(Error::TimedOut { .. }) if self.connection.blocked() => {}
@@ -110,26 +93,16 @@ impl Publisher {
         }
     }
 
-    async fn publish_window(
-        &self,
-        window: &[Outgoing],
-        may_publish: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Vec<Verdict>, lapin::Error> {
+    async fn publish_window(&self, window: &[Outgoing]) -> Result<Vec<Verdict>, lapin::Error> {
         let mut pending = Vec::with_capacity(window.len());
         for together in window.chunks(HANDED_OVER_TOGETHER) {
-            if !may_publish() {
-                break;
-            }
             pending.extend(try_join_all(together.iter().map(|message| self.publish(message))).await?);
         }
         let mut confirmations = Vec::with_capacity(pending.len());
         for confirmation in pending {
             confirmations.push(confirmation.await?);
         }
-        let published = confirmations.len();
-        let mut verdicts = verdicts(&window[..published], confirmations);
-        verdicts.resize(window.len(), Verdict::NotConfirmed(TOO_LATE.to_owned()));
-        Ok(verdicts)
+        Ok(verdicts(window, confirmations))
     }
 
     /// Until it is on the socket.

@@ -1,21 +1,20 @@
 //! The spans of a message's way through the broker: names and attributes are those of OpenTelemetry's semantic conventions for RabbitMQ.
 
-use std::fmt;
-
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::topology;
+use super::{Event, topology};
 use crate::trace;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, context_of};
 
-/// Begins the span of publishing the event of an order, as a part of `cause`.
+/// Begins the span of publishing an event, as a part of `cause`.
 #[must_use]
-pub fn publish_span(exchange: &str, message_id: impl fmt::Display, cause: &Context) -> Context {
+pub fn publish_span(exchange: &str, event: &Event, cause: &Context) -> Context {
     trace::start(cause, || {
-        describe("publish", "send", exchange, message_id.to_string()).with_kind(SpanKind::Producer)
+        let message_id = event.message_id.to_string();
+        describe("publish", "send", exchange, &event.routing_key, message_id).with_kind(SpanKind::Producer)
     })
 }
 
@@ -25,7 +24,15 @@ pub fn process_span(exchange: &str, properties: &BasicProperties) -> Context {
     let cause = context_of(text(properties, TRACEPARENT), text(properties, TRACESTATE));
     trace::start(&cause, || {
         let message_id = properties.message_id().as_ref().map(ToString::to_string);
-        describe("process", "process", exchange, message_id.unwrap_or_default()).with_kind(SpanKind::Consumer)
+        let routing_key = topology::BUY_ORDER_QUEUE;
+        describe(
+            "process",
+            "process",
+            exchange,
+            routing_key,
+            message_id.unwrap_or_default(),
+        )
+        .with_kind(SpanKind::Consumer)
     })
 }
 
@@ -40,10 +47,11 @@ fn describe(
     operation: &'static str,
     kind_of_operation: &'static str,
     exchange: &str,
+    routing_key: &str,
     message_id: String,
 ) -> SpanBuilder {
     // Of three parts, the last of which, the name of the queue, is left out where it is that of the routing key.
-    let destination = format!("{exchange}:{}", topology::BUY_ORDER_QUEUE);
+    let destination = format!("{exchange}:{routing_key}");
     SpanBuilder::from_name(format!("{operation} {destination}")).with_attributes([
         KeyValue::new("messaging.system", "rabbitmq"),
         KeyValue::new("messaging.operation.name", operation),
@@ -51,7 +59,7 @@ fn describe(
         KeyValue::new("messaging.destination.name", destination),
         KeyValue::new(
             "messaging.rabbitmq.destination.routing_key",
-            topology::BUY_ORDER_QUEUE,
+            routing_key.to_owned(),
         ),
         KeyValue::new("messaging.message.id", message_id),
     ])

@@ -12,22 +12,6 @@ fn rate(parts: i128) -> BtcRate {
         .unwrap_or_else(|error| panic!("{parts}: {error}"))
 }
 
-fn draft(key: u128, satoshis: i128) -> Draft {
-    Draft {
-        request: OrderRequest {
-            client_id: CLIENT_ID,
-            currency: Currency::Usd,
-            amount: fiat(100),
-            idempotence_key: Uuid::from_u128(key),
-        },
-        external_id: Uuid::from_u128(key),
-        rate: rate(100_000_000),
-        btc_amount: BtcAmount::try_from(Decimal::from_i128_with_scale(satoshis, 8))
-            .unwrap_or_else(|error| panic!("{error}")),
-        trace: Context::new(),
-    }
-}
-
 #[test]
 fn the_example_of_the_contract_is_rounded_up() {
     let amount = btc_amount(fiat(12_345), rate(4_847_888_000_000)).map(|btc| btc.to_string());
@@ -97,41 +81,4 @@ proptest! {
         let exact = btc_amount(fiat(k * m), rate(parts)).map(|btc| btc.decimal().mantissa());
         prop_assert_eq!(exact, Some(satoshis));
     }
-}
-
-#[test]
-fn a_smaller_order_still_fits_after_one_that_does_not() {
-    let drafts = [draft(1, 3), draft(2, 2), draft(3, 1)];
-    let total = CAP - Decimal::new(3, 8);
-    assert_eq!(
-        admit(&drafts, total + Decimal::new(1, 8), |_| false),
-        [Admission::OverCap, Admission::New, Admission::OverCap]
-    );
-    assert_eq!(
-        admit(&drafts, total, |_| false),
-        [Admission::New, Admission::OverCap, Admission::OverCap]
-    );
-}
-
-#[test]
-fn equal_drafts_of_one_batch_are_one_order() {
-    let drafts = [draft(1, 1), draft(2, 1), draft(1, 1), draft(1, 1)];
-    let admitted = admit(&drafts, Decimal::ZERO, |place| place == 1);
-    assert_eq!(
-        admitted,
-        [
-            Admission::New,
-            Admission::Decided,
-            Admission::SameAs(0),
-            Admission::SameAs(0)
-        ]
-    );
-}
-
-#[test]
-fn a_repeat_is_known_even_when_the_book_is_full() {
-    assert_eq!(
-        admit(&[draft(1, 1), draft(2, 1)], CAP, |place| place == 0),
-        [Admission::Decided, Admission::OverCap]
-    );
 }

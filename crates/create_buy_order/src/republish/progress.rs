@@ -29,7 +29,7 @@ impl Progress {
     }
 
     /// So many orders were sent, the last with this id.
-    pub(super) fn reached(&mut self, id: i64, sent: i64) {
+    pub(super) fn reached(&mut self, id: i64, sent: usize) {
         match self {
             Self::Bar { bar, first_id } => {
                 bar.set_position(u64::try_from(id - *first_id + 1).unwrap_or_default());

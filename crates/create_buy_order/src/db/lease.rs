@@ -1,0 +1,40 @@
+//! The lease of the relay: one row that says which relay works, and until when. Its times are drawn and compared by the database alone, so
+//! that no clock of ours matters.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// Takes or renews the lease: `term` from now on. Answers whether it is `holder`'s.
+///
+/// A lease that goes on for more than two terms is free: the clock of the database was set back since.
+///
+/// # Errors
+/// When the database is away.
+pub async fn hold(connection: &mut PgConnection, holder: Uuid, term: Duration) -> sqlx::Result<bool> {
+    let held = sqlx::query(
+        "UPDATE relay_lease
+            SET holder = $1, held_until = clock_timestamp() + make_interval(secs => $2)
+          WHERE holder = $1
+             OR held_until < clock_timestamp()
+             OR held_until > clock_timestamp() + 2 * make_interval(secs => $2)",
+    )
+    .bind(holder)
+    .bind(term.as_secs_f64())
+    .execute(connection)
+    .await?;
+    Ok(held.rows_affected() == 1)
+}
+
+/// Gives the lease back, if it is `holder`'s.
+///
+/// # Errors
+/// When the database is away: the lease ends by itself.
+pub async fn give_back(connection: &mut PgConnection, holder: Uuid) -> sqlx::Result<()> {
+    sqlx::query("UPDATE relay_lease SET holder = NULL, held_until = '-infinity' WHERE holder = $1")
+        .bind(holder)
+        .execute(connection)
+        .await
+        .map(drop)
+}
