@@ -216,14 +216,6 @@ Try it:
 END
 }
 
-# In a container RabbitMQ takes its first user from the environment, which Erlang does not read as UTF-8.
-check_broker_login() {
-    local LC_ALL=C name
-    for name in Q_USER Q_PWD Q_VHOST; do
-        [[ $(setting "$name") != *[^\ -~]* ]] || fail "$name holds a character beyond printable ASCII, which RabbitMQ cannot be told in a container: choose another, or ./run.sh --native"
-    done
-}
-
 run_docker() {
     engine_answers || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh, or ./run.sh --native"
     compose_answers || fail "Compose is missing: install docker-compose, or run scripts/ensure_docker.sh, or ./run.sh --native"
@@ -231,7 +223,6 @@ run_docker() {
     COMPOSE_PROJECT_NAME=$(scripts/compose.sh project)
     export COMPOSE_PROJECT_NAME
     ! runs_natively || fail "the cluster of this clone runs natively: ./stop.sh stops it"
-    check_broker_login
     refuse_another_project
     # A cluster of ours that runs already is brought up to date.
     [ -n "$(compose ps -q 2>/dev/null)" ] || check_ports

@@ -20,6 +20,13 @@ const PROJECT_VARIABLE: &str = "COMPOSE_TEST_PROJECT";
 /// Health checks come every 5 s, and a busy machine starts RabbitMQ slowly.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(180);
 
+/// The broker's login, with characters beyond ASCII: two, three and four bytes each in UTF-8.
+const BROKER_LOGIN: [(&str, &str); 3] = [
+    ("Q_USER", "büser"),
+    ("Q_PWD", "pä€ #'ss🔑"),
+    ("Q_VHOST", "vß€"),
+];
+
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A project with host ports of its own; dropping it removes containers, networks and volumes.
@@ -214,6 +221,7 @@ impl Project {
                 &self.name,
             ])
             .args(arguments)
+            .envs(BROKER_LOGIN)
             .envs(self.ports.iter().map(|(name, port)| (name, port.to_string())));
         output(&mut command)
     }
