@@ -23,7 +23,7 @@ const MAX_PER_BATCH: usize = 500;
 /// Drafts that may wait; beyond that a request is refused at once instead of timing out later.
 const MAX_WAITING: usize = 2_000;
 
-/// Longer than a transaction usually takes, no longer than a client waits.
+/// Longer than a batch usually takes, no longer than a client waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
 
 /// Why there is no verdict. Whether the order was written is not known, except for [`WriteError::Busy`]; repeating the request is safe.
@@ -38,7 +38,7 @@ pub enum WriteError {
     /// The writer is gone, as it is while the service stops.
     #[error("the writer has stopped")]
     Stopped,
-    /// The transaction failed.
+    /// The write model failed.
     #[error("the batch could not be written")]
     Database(#[source] Arc<sqlx::Error>),
 }
@@ -48,12 +48,12 @@ pub enum WriteError {
 #[must_use]
 pub fn span(request: &Context) -> Context {
     trace::start(request, || {
-        SpanBuilder::from_name("INSERT buy_order")
+        SpanBuilder::from_name("SELECT accept_orders")
             .with_kind(SpanKind::Client)
             .with_attributes([
                 KeyValue::new("db.system.name", "postgresql"),
-                KeyValue::new("db.operation.name", "INSERT"),
-                KeyValue::new("db.collection.name", "buy_order"),
+                KeyValue::new("db.operation.name", "SELECT"),
+                KeyValue::new("db.stored_procedure.name", "accept_orders"),
             ])
     })
 }

@@ -93,6 +93,7 @@ pub async fn run(
                 }
             }
             if !backoff.pause(&stopping).await {
+                relay.lease.give_back().await;
                 return Ok(());
             }
         };

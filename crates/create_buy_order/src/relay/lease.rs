@@ -37,12 +37,17 @@ impl<'a> Lease<'a> {
             return Ok(true);
         }
         let asked_at = Instant::now();
-        self.renewed_at = None;
+        let was_ours = self.renewed_at.take().is_some();
         let is_ours = with_connection(self.pool, async |connection| {
             db::lease::hold(connection, self.holder, TERM).await
         })
         .await?;
         self.renewed_at = is_ours.then_some(asked_at);
+        if is_ours && !was_ours {
+            tracing::info!(event = "outbox_relay_works", holder = %self.holder);
+        } else if was_ours && !is_ours {
+            tracing::info!(event = "outbox_relay_stands_by", holder = %self.holder);
+        }
         Ok(is_ours)
     }
 
