@@ -21,11 +21,7 @@ const PROJECT_VARIABLE: &str = "COMPOSE_TEST_PROJECT";
 const HEALTHY_LIMIT: Duration = Duration::from_secs(180);
 
 /// The broker's login, with characters beyond ASCII: two, three and four bytes each in UTF-8.
-const BROKER_LOGIN: [(&str, &str); 3] = [
-    ("Q_USER", "büser"),
-    ("Q_PWD", "pä€ #'ss🔑"),
-    ("Q_VHOST", "vß€"),
-];
+const BROKER_LOGIN: [(&str, &str); 3] = [("Q_USER", "büser"), ("Q_PWD", "pä€ #'ss🔑"), ("Q_VHOST", "vß€")];
 
 const PAUSE: Duration = Duration::from_millis(500);
 
