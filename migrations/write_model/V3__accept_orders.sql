@@ -174,8 +174,8 @@ EXECUTE FUNCTION refuse_change('without its row no relay could work');
 
 -- Each array has one element an order. Answers one row an order: "created" with the order, "repeated" with the order that an equal request
 -- made before, "over_cap", "no_currency" or "no_client" without one. Orders are decided in the order of the arrays: one that does not fit
--- changes nothing, and a smaller one after it may still fit. The same call again changes nothing, and has the same answer: a caller that
--- lost it may repeat it.
+-- changes nothing, and a smaller one after it may still fit. A caller that lost the answer repeats the call: what it created is answered as
+-- created, by the external id.
 CREATE FUNCTION accept_orders(
     external_ids uuid[],
     client_ids bigint[],

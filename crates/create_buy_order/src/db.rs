@@ -22,7 +22,7 @@ const ACCEPT_ORDERS: &str = "
       FROM accept_orders($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// Brings drafts into the book, as far as it takes them, and answers a verdict for each, in their order. Everything is written together or
-/// not at all, in a transaction of its own. Where the answer is lost, the same call again is answered as the first one was.
+/// not at all, in a transaction of its own. Where the answer is lost, call again: what was created is answered as created.
 ///
 /// # Errors
 /// When the write model fails, or refuses one of the drafts: then nothing is written, unless the connection was lost, when it is not known.
