@@ -12,7 +12,7 @@ use lapin::{BasicProperties, ConsumerDelegate};
 use tokio::sync::mpsc;
 
 /// Deliveries that were not dealt with yet may hold so much together. A thousand orders, the prefetch of the projector, hold a megabyte.
-pub(super) const MOST_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// Takes deliveries off lapin's hands, on its own thread: what it does not pass on is freed before the next one is read.
 #[derive(Debug)]
