@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Service};
 use common::broker::topology::BUY_ORDER_QUEUE;
-use common::broker::{Consumer, Outgoing, Publisher, Session, Verdict, WINDOW};
-use common::buy_order_event::BuyOrderCreated;
+use common::broker::{Consumer, Event, Outgoing, Publisher, Session, Verdict, WINDOW};
+use common::buy_order_event::{BuyOrderCreated, MESSAGE_TYPE};
 use common::endpoints::Queue;
 use common::env::Env;
 use common::trace_context::context_of;
@@ -69,7 +69,7 @@ async fn through(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::R
 /// Events as they are in earnest, for our queue.
 fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
     let message = |id: usize| {
-        let event = BuyOrderCreated {
+        let order = BuyOrderCreated {
             id: i64::try_from(100_000 + id)?,
             client_id: 1,
             external_id: Uuid::new_v4(),
@@ -80,11 +80,14 @@ fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
             btc_rate: "48478.88".parse()?,
             btc_amount: "0.00000021".parse()?,
         };
-        Ok(Outgoing {
-            routing_key: queue.to_owned(),
+        let event = Event {
+            kind: MESSAGE_TYPE.to_owned(),
             // The default exchange reaches a queue by its name.
-            ..Outgoing::buy_order_created("", &event, &context_of(None, None))?
-        })
+            routing_key: queue.to_owned(),
+            message_id: order.external_id,
+            payload: serde_json::to_string(&order)?,
+        };
+        Ok(Outgoing::event("", &event, &context_of(None, None)))
     };
     (0..WINDOW).map(message).collect()
 }

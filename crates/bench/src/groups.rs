@@ -37,7 +37,7 @@ pub struct Group {
 pub const ALL: &[Group] = &[
     Group {
         name: orders::NAME,
-        about: "orders accepted a second, and their latency, beside pgbench with one order per transaction",
+        about: "orders accepted a second, and their latency, beside pgbench that has accept_orders write one order, or 64",
         measure: |bench| Box::pin(orders::measure(bench)),
     },
     Group {

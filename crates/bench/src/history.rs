@@ -53,7 +53,6 @@ pub async fn fill(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
     };
     tokio::try_join!(
         insert(write_model, include_str!("history/orders.sql"), range),
-        insert(write_model, include_str!("history/keys.sql"), range),
         insert(read_model, include_str!("history/read_model.sql"), range),
     )?;
     count_in(write_model, range).await?;

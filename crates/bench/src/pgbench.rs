@@ -38,9 +38,9 @@ const NOTHING_DONE: &str = "number of transactions actually processed: 0\n";
 /// What each transaction does.
 #[derive(Debug, Clone)]
 pub enum Work {
-    /// Writes an order with all its rows.
+    /// Looks up an order and has `accept_orders` write it.
     OneOrder,
-    /// Writes many, with one look-up, one insert and one commit.
+    /// The same for many, with one look-up, one call and one commit.
     Batch {
         /// How many.
         orders: u32,
@@ -67,6 +67,7 @@ impl Work {
                 .replace("{key}", NEW_KEY),
             Self::Batch { orders } => include_str!("pgbench/batch.sql")
                 .replace("{look_up}", &look_up_new(*orders))
+                .replace("{random_uuids}", &random_uuids(*orders))
                 .replace("{orders}", &orders.to_string()),
             Self::LookUp { .. } => format!("\\set number random(0, :keys - 1)\n{};", look_up(REPEATED_KEY)),
             Self::Page { page_size } => {
@@ -109,10 +110,11 @@ fn look_up_new(orders: u32) -> String {
         .replace("$1", &same("1"))
         .replace("$2", &same("'USD'::text"))
         .replace("$3", &same("0.01"))
-        .replace(
-            "$4",
-            &format!("ARRAY(SELECT gen_random_uuid() FROM generate_series(1, {orders}))"),
-        )
+        .replace("$4", &random_uuids(orders))
+}
+
+fn random_uuids(orders: u32) -> String {
+    format!("ARRAY(SELECT gen_random_uuid() FROM generate_series(1, {orders}))")
 }
 
 /// The services' settings for plans. Not their timeouts: so many clients wait for the lock as long as it takes.

@@ -40,7 +40,7 @@ const LOG_BYTES: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/
 
 const COUNT_FROM_HERE_ON: &str = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET pg_stat_statements.track = top', current_database()); END $$";
 
-/// Statements of clients: those of triggers and functions are not counted, and ours are left out.
+/// Statements of clients: those within functions and triggers are not counted, and ours are left out.
 const STATEMENTS: &str = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements AS counted JOIN pg_database ON pg_database.oid = counted.dbid
      WHERE datname = current_database() AND strpos(query, $1) = 0 AND strpos(query, 'pg_stat_statements') = 0";
 

@@ -1,5 +1,5 @@
 //! Orders from end to end: accepted, relayed, projected. How many a second, how long after they were accepted, and how soon a burst is
-//! digested; beside one order per transaction by `pgbench`, and beside the broker with nothing around it.
+//! digested; beside `pgbench` with one order a transaction, and beside the broker with nothing around it.
 
 use std::time::{Duration, Instant};
 

@@ -64,7 +64,7 @@ async fn in_turns(
         Ok(())
     };
     add(name.clone(), "/s", |turn| turn.orders_per_second)?;
-    let bare = format!("{name}: the bare server, `pgbench`, 1 client, {BATCH} orders a transaction");
+    let bare = format!("{name}: the bare server, `pgbench`, 1 client, `accept_orders` with {BATCH}");
     add(bare, "/s", |turn| turn.bare_per_second)?;
     let log = format!("{name}: WAL of an order, both models");
     add(log, "bytes", |turn| turn.log_bytes_per_order)?;

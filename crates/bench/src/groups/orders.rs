@@ -1,4 +1,5 @@
-//! Orders accepted: as many as come back, beside the same rows written by `pgbench`, one order per transaction.
+//! Orders accepted: as many as come back, beside the same look-up and the same function called by `pgbench`, with one order each time, or with
+//! many.
 
 mod parts;
 
@@ -136,7 +137,7 @@ async fn beside_pgbench(
             other,
         );
         let other = (
-            format!("`pgbench`, 1 client, {BATCH} orders a transaction"),
+            format!("`pgbench`, 1 client, `accept_orders` with {BATCH}"),
             median(in_batches)?,
         );
         figures.add_against(NAME, format!("{name} beside batches"), (rate, "/s"), other);
