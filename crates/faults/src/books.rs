@@ -88,8 +88,8 @@ pub async fn orders(write_model: &PgPool) -> sqlx::Result<Vec<Row>> {
 /// When the database is away.
 pub async fn keys(write_model: &PgPool) -> sqlx::Result<Vec<Key>> {
     sqlx::query_as(
-        "SELECT c.iso3::text AS currency, k.currency_amount::text, k.idempotence_key, k.buy_order_id
-         FROM buy_order_idempotence_cache AS k JOIN currency AS c ON c.id = k.currency_id",
+        "SELECT c.iso3::text AS currency, o.currency_amount::text, o.idempotence_key, o.id AS buy_order_id
+         FROM buy_order AS o JOIN currency AS c ON c.id = o.currency_id",
     )
     .fetch_all(write_model)
     .await
@@ -103,6 +103,37 @@ pub async fn outbox_depth(write_model: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar("SELECT count(*) FROM outbox")
         .fetch_one(write_model)
         .await
+}
+
+/// The event that has waited longest, by its place in the outbox.
+///
+/// # Errors
+/// When the database is away.
+pub async fn oldest_event(write_model: &PgPool) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("SELECT min(id) FROM outbox")
+        .fetch_one(write_model)
+        .await
+}
+
+/// The event that came last of those that wait, by its place in the outbox.
+///
+/// # Errors
+/// When the database is away.
+pub async fn newest_event(write_model: &PgPool) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("SELECT max(id) FROM outbox")
+        .fetch_one(write_model)
+        .await
+}
+
+/// Which relay holds the lease, if one does.
+///
+/// # Errors
+/// When the database is away.
+pub async fn relay(write_model: &PgPool) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar("SELECT holder FROM relay_lease WHERE held_until > clock_timestamp()")
+        .fetch_optional(write_model)
+        .await
+        .map(Option::flatten)
 }
 
 /// All rows of the read model, oldest first.

@@ -16,6 +16,7 @@ mod policies;
 mod postgres;
 mod prices;
 mod processes;
+mod relays;
 mod starved;
 
 use crate::scenario::Scenario;
@@ -25,6 +26,7 @@ use crate::scenario::Scenario;
 pub fn all() -> Vec<Scenario> {
     [
         processes::scenarios(),
+        relays::scenarios(),
         broker::scenarios(),
         policies::scenarios(),
         postgres::scenarios(),

@@ -1,4 +1,4 @@
-//! 12, too: the wall clock of the server that dates orders and leases is wrong.
+//! 12, too: the wall clock of the server that dates orders and the relay's lease is wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Options, Server, Service, wait_until};
-use sqlx::PgPool;
 
+use crate::books;
 use crate::scenario::Scenario;
 use crate::stage::{RECOVERY_LIMIT, Stage};
 use crate::violations::Invariant;
@@ -15,11 +15,8 @@ use crate::violations::Invariant;
 /// Much longer than a lease.
 const BACK: &str = "-10m";
 
-/// The relay looks for events twice a second, and asks no longer than a lease lasts.
-const CLAIMED_WITHIN: Duration = Duration::from_secs(20);
-
-/// A claim need not be on disk at once.
-const WRITTEN: Duration = Duration::from_secs(1);
+/// Orders come all the time, and so do events.
+const WAITING_WITHIN: Duration = Duration::from_secs(20);
 
 /// Metrics of the outbox are asked of the database every five seconds.
 const MEASURED: Duration = Duration::from_secs(7);
@@ -35,18 +32,20 @@ async fn back(stage: &mut Stage) -> anyhow::Result<()> {
     let mut negative = Vec::new();
     let mut relayed = Ok(());
     let set_back = async {
-        let last = set_back_amid_claims(&cluster).await?;
+        let last = set_back_with_lease_held(&cluster).await?;
         negative = negative_metrics(&cluster).await;
         cluster.resume_server(Server::Broker)?;
         relayed = wait_until("events of before are relayed", RECOVERY_LIMIT, async || {
-            Ok(events(cluster.write_model(), "id <= $1", last).await? == 0)
+            Ok(books::oldest_event(cluster.write_model())
+                .await?
+                .is_none_or(|oldest| oldest > last))
         })
         .await;
         Ok(())
     };
     stage
         .fault(
-            "PostgreSQL: clock 10 minutes back, with events claimed",
+            "PostgreSQL: clock 10 minutes back, with the lease held",
             "write_model",
             set_back,
         )
@@ -70,33 +69,28 @@ async fn back(stage: &mut Stage) -> anyhow::Result<()> {
         .await
 }
 
-/// The broker confirms nothing, so that events stay claimed, and the relay dies, so that it does not give them back: they are claimed until a
-/// time that is minutes ahead now. Answers the last event of before.
-async fn set_back_amid_claims(cluster: &Cluster) -> anyhow::Result<i64> {
+/// The broker confirms nothing, so that events wait, and the relay dies, so that it does not give its lease back: it is held until a time that
+/// is minutes ahead now. Answers the last event of before.
+async fn set_back_with_lease_held(cluster: &Cluster) -> anyhow::Result<i64> {
     let pool = cluster.write_model();
     cluster.pause_server(Server::Broker)?;
-    wait_until("events are claimed", CLAIMED_WITHIN, async || {
-        Ok(events(pool, "claimed_until > clock_timestamp() AND id > $1", 0).await? > 0)
+    wait_until("events wait", WAITING_WITHIN, async || {
+        Ok(books::outbox_depth(pool).await? > 0)
     })
     .await?;
-    Stage::last(WRITTEN).await;
     cluster.kill(Service::CreateBuyOrder).await?;
     cluster.set_server_clock(Server::WriteModel, Some(BACK))?;
     cluster.stop_server_immediately(Server::WriteModel).await?;
     cluster.start_server(Server::WriteModel).await?;
-    let far = "claimed_until > clock_timestamp() + interval '1 minute' AND id > $1";
-    let claimed = events(pool, far, 0).await?;
-    ensure!(claimed > 0, "no event was claimed when the clock was set back");
-    let last = sqlx::query_scalar("SELECT max(id) FROM outbox")
-        .fetch_one(pool)
-        .await?;
+    // What the crash took of it are seconds: a renewal need not be on disk at once.
+    let held: bool =
+        sqlx::query_scalar("SELECT held_until > clock_timestamp() + interval '1 minute' FROM relay_lease")
+            .fetch_one(pool)
+            .await?;
+    ensure!(held, "no relay held the lease when the clock was set back");
+    let last = books::newest_event(pool).await?;
     cluster.launch(Service::CreateBuyOrder)?;
-    Ok(last)
-}
-
-async fn events(pool: &PgPool, which: &'static str, id: i64) -> anyhow::Result<i64> {
-    let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM outbox WHERE {which}"));
-    Ok(sqlx::query_scalar(count).bind(id).fetch_one(pool).await?)
+    last.context("no event waited when the clock was set back")
 }
 
 /// Metrics whose value was negative while events of the future waited.
