@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{Once, named, once};
+use crate::support::{Once, applied, migrations, named, once};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -15,27 +15,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn history(pool: &PgPool) -> anyhow::Result<Vec<(i32, String, String)>> {
     const HISTORY: &str = "SELECT version, name, applied_on FROM refinery_schema_history ORDER BY version";
     Ok(sqlx::query_as(HISTORY).fetch_all(pool).await?)
-}
-
-/// What the events say was applied: database and number of migrations.
-fn applied(events: &[Value]) -> Vec<(String, u64)> {
-    let mut found: Vec<_> = named(events, "database_migrated")
-        .into_iter()
-        .filter_map(|event| {
-            Some((
-                event.get("database")?.as_str()?.to_owned(),
-                event.get("applied")?.as_u64()?,
-            ))
-        })
-        .collect();
-    found.sort_unstable();
-    found
-}
-
-/// How many migrations there are of a model.
-fn migrations(model: &str) -> anyhow::Result<u64> {
-    let folder = format!("{}/../../migrations/{model}", env!("CARGO_MANIFEST_DIR"));
-    Ok(u64::try_from(std::fs::read_dir(folder)?.count())?)
 }
 
 fn both(read_model: u64, write_model: u64) -> Vec<(String, u64)> {

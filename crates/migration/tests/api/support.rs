@@ -72,6 +72,27 @@ pub(crate) fn named<'e>(events: &'e [Value], event: &str) -> Vec<&'e Value> {
         .collect()
 }
 
+/// What the events say was applied: database and number of migrations.
+pub(crate) fn applied(events: &[Value]) -> Vec<(String, u64)> {
+    let mut found: Vec<_> = named(events, "database_migrated")
+        .into_iter()
+        .filter_map(|event| {
+            Some((
+                event.get("database")?.as_str()?.to_owned(),
+                event.get("applied")?.as_u64()?,
+            ))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// How many migrations there are of a model.
+pub(crate) fn migrations(model: &str) -> anyhow::Result<u64> {
+    let folder = format!("{}/../../migrations/{model}", env!("CARGO_MANIFEST_DIR"));
+    Ok(u64::try_from(std::fs::read_dir(folder)?.count())?)
+}
+
 /// What the database refused: SQLSTATE, and the constraint where one was broken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -113,7 +134,7 @@ pub(crate) async fn each_breaks_its_check(
     Ok(())
 }
 
-/// Our tables and columns that have no comment.
+/// Our tables and columns, views and functions that have no comment. The columns of a view are those of what it reads.
 pub(crate) async fn uncommented(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     const UNCOMMENTED: &str = "
         SELECT c.relname || coalesce('.' || a.attname, '')
@@ -123,10 +144,13 @@ pub(crate) async fn uncommented(pool: &PgPool) -> anyhow::Result<Vec<String>> {
             UNION ALL SELECT NULL, 0
         ) a ON true
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname <> 'refinery_schema_history'
-          AND NOT EXISTS (
-              SELECT FROM pg_description d
-              WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = a.attnum
-          )
+          AND col_description(c.oid, a.attnum) IS NULL
+        UNION ALL
+        SELECT relname FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'v' AND obj_description(oid, 'pg_class') IS NULL
+        UNION ALL
+        SELECT oid::regprocedure::text FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL
         ORDER BY 1";
     Ok(sqlx::query_scalar(UNCOMMENTED).fetch_all(pool).await?)
 }

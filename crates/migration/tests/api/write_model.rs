@@ -9,14 +9,8 @@ use crate::support::{each_breaks_its_check, refusal, uncommented};
 const REFUSED: &str = "23001";
 
 const ORDER: &str = "
-    WITH placed AS (
-        INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
-        VALUES ('3b14efb6-041f-4d31-b35a-37c82333af36', 1, 1, 123.45, 48478.88, 0.00254647) RETURNING id
-    ), keyed AS (
-        INSERT INTO buy_order_idempotence_cache (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
-        SELECT 1, 1, 123.45, '5fa733ae-82b4-4ac0-8478-35ff30dae879', id FROM placed
-    )
-    INSERT INTO outbox (buy_order_id) SELECT id FROM placed";
+    INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+    VALUES ('3b14efb6-041f-4d31-b35a-37c82333af36', 1, 1, 123.45, '5fa733ae-82b4-4ac0-8478-35ff30dae879', 48478.88, 0.00254647)";
 
 async fn databases() -> anyhow::Result<Cluster> {
     Cluster::start(Options {
@@ -55,7 +49,7 @@ async fn the_client_the_currencies_and_an_empty_total_are_there_from_the_start()
 }
 
 #[tokio::test]
-async fn update_delete_and_truncate_of_orders_and_keys_are_refused() -> anyhow::Result<()> {
+async fn update_delete_and_truncate_of_orders_are_refused() -> anyhow::Result<()> {
     let cluster = databases().await?;
     let pool = cluster.write_model();
     sqlx::query(ORDER).execute(pool).await?;
@@ -64,17 +58,19 @@ async fn update_delete_and_truncate_of_orders_and_keys_are_refused() -> anyhow::
         "UPDATE buy_order SET btc_amount = 1 WHERE false",
         "DELETE FROM buy_order",
         "TRUNCATE buy_order CASCADE",
-        "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
-         SELECT external_id, 1, 1, 1, 1, 1 FROM buy_order ON CONFLICT (external_id) DO UPDATE SET btc_rate = 2",
-        "UPDATE buy_order_idempotence_cache SET idempotence_key = gen_random_uuid()",
-        "DELETE FROM buy_order_idempotence_cache",
-        "TRUNCATE buy_order_idempotence_cache",
+        // A forgotten key would let one request make two orders.
+        "UPDATE buy_order SET idempotence_key = gen_random_uuid()",
+        "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+         SELECT external_id, 1, 1, 1, idempotence_key, 1, 1 FROM buy_order ON CONFLICT (external_id) DO UPDATE SET btc_rate = 2",
     ] {
         let refused = refusal(pool, statement).await?;
         assert_eq!(refused.code, REFUSED, "{statement}: {refused:?}");
     }
     assert_eq!(count(pool, "buy_order").await?, 1);
-    assert_eq!(count(pool, "buy_order_idempotence_cache").await?, 1);
+    let key: String = sqlx::query_scalar("SELECT idempotence_key::text FROM buy_order")
+        .fetch_one(pool)
+        .await?;
+    assert_eq!(key, "5fa733ae-82b4-4ac0-8478-35ff30dae879");
     Ok(())
 }
 
@@ -89,29 +85,42 @@ async fn a_refusal_says_what_was_refused_and_why() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Asserts that a table has one row, and that no second comes and the one never goes.
+async fn is_one_row_for_ever(pool: &PgPool, table: &'static str, row: &str) -> anyhow::Result<()> {
+    let second = refusal(pool, &format!("INSERT INTO {table} {row}")).await?;
+    assert_eq!(
+        (second.code, second.constraint),
+        ("23505".to_owned(), Some(format!("{table}_pkey")))
+    );
+    let check = format!("{table}_singleton_check");
+    let other = format!("UPDATE {table} SET singleton = false");
+    each_breaks_its_check(pool, &[(&check, other)]).await?;
+    for statement in [
+        format!("DELETE FROM {table}"),
+        format!("DELETE FROM {table} WHERE false"),
+        format!("TRUNCATE {table}"),
+    ] {
+        assert_eq!(refusal(pool, &statement).await?.code, REFUSED, "{statement}");
+    }
+    assert_eq!(count(pool, table).await?, 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_running_total_is_one_row_for_ever() -> anyhow::Result<()> {
     let cluster = databases().await?;
-    let pool = cluster.write_model();
-    let second = refusal(
-        pool,
-        "INSERT INTO buy_order_running_total (btc_amount) VALUES (0)",
-    )
-    .await?;
-    assert_eq!(
-        (second.code.as_str(), second.constraint.as_deref()),
-        ("23505", Some("buy_order_running_total_pkey"))
-    );
-    let other = "INSERT INTO buy_order_running_total (singleton, btc_amount) VALUES (false, 0)".to_owned();
-    each_breaks_its_check(pool, &[("buy_order_running_total_singleton_check", other)]).await?;
-    for statement in [
-        "DELETE FROM buy_order_running_total",
-        "TRUNCATE buy_order_running_total",
-    ] {
-        assert_eq!(refusal(pool, statement).await?.code, REFUSED, "{statement}");
-    }
-    assert_eq!(count(pool, "buy_order_running_total").await?, 1);
-    Ok(())
+    let row = "(btc_amount) VALUES (0)";
+    is_one_row_for_ever(cluster.write_model(), "buy_order_running_total", row).await
+}
+
+#[tokio::test]
+async fn the_lease_of_the_relays_is_one_row_for_ever_and_free_at_first() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let free: bool = sqlx::query_scalar("SELECT holder IS NULL AND held_until < now() FROM relay_lease")
+        .fetch_one(cluster.write_model())
+        .await?;
+    assert!(free);
+    is_one_row_for_ever(cluster.write_model(), "relay_lease", "DEFAULT VALUES").await
 }
 
 #[tokio::test]
@@ -132,14 +141,8 @@ async fn amounts_out_of_bounds_are_refused() -> anyhow::Result<()> {
     let cluster = databases().await?;
     let order = |fiat: &str, rate: &str, btc: &str| {
         format!(
-            "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
-             VALUES (gen_random_uuid(), 1, 1, {fiat}, {rate}, {btc})"
-        )
-    };
-    let key = |fiat: &str| {
-        format!(
-            "INSERT INTO buy_order_idempotence_cache (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
-             VALUES (1, 1, {fiat}, gen_random_uuid(), 1)"
+            "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+             VALUES (gen_random_uuid(), 1, 1, {fiat}, gen_random_uuid(), {rate}, {btc})"
         )
     };
     each_breaks_its_check(
@@ -151,11 +154,6 @@ async fn amounts_out_of_bounds_are_refused() -> anyhow::Result<()> {
             ("buy_order_btc_rate_check", order("1", "0", "1")),
             ("buy_order_btc_amount_check", order("1", "1", "0")),
             ("buy_order_btc_amount_check", order("1", "1", "100.00000001")),
-            ("buy_order_idempotence_cache_currency_amount_check", key("0")),
-            (
-                "buy_order_idempotence_cache_currency_amount_check",
-                key("1000000000"),
-            ),
             (
                 "currency_iso3_check",
                 "INSERT INTO currency (iso3, dp) VALUES ('jpy', 0)".to_owned(),
@@ -178,13 +176,135 @@ async fn a_key_names_one_order_however_its_amount_is_written() -> anyhow::Result
     let cluster = databases().await?;
     let pool = cluster.write_model();
     sqlx::query(ORDER).execute(pool).await?;
-    let again = "INSERT INTO buy_order_idempotence_cache
-        (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
-        SELECT 1, 1, 123.450, '5fa733ae-82b4-4ac0-8478-35ff30dae879', id FROM buy_order";
-    let refused = refusal(pool, again).await?;
+    let again = |client: &str, currency: &str, amount: &str, key: &str| {
+        format!(
+            "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+             VALUES (gen_random_uuid(), {client}, {currency}, {amount}, '{key}', 48478.88, 0.00254647)"
+        )
+    };
+    let key = "5fa733ae-82b4-4ac0-8478-35ff30dae879";
+    for amount in ["123.45", "123.450", "'123.45'"] {
+        let refused = refusal(pool, &again("1", "1", amount, key)).await?;
+        assert_eq!(
+            refused.constraint.as_deref(),
+            Some("buy_order_request_key"),
+            "{amount}"
+        );
+    }
+    sqlx::query("INSERT INTO client (email) VALUES ('second@example.com')")
+        .execute(pool)
+        .await?;
+    // What differs in one part is another request.
+    for other in [
+        again("2", "1", "123.45", key),
+        again("1", "2", "123.45", key),
+        again("1", "1", "123.46", key),
+        again("1", "1", "123.45", "5fa733ae-82b4-4ac0-8478-35ff30dae870"),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(other)).execute(pool).await?;
+    }
+    assert_eq!(count(pool, "buy_order").await?, 5);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_order_has_all_its_parts_and_names_what_there_is() -> anyhow::Result<()> {
+    const NOT_NULL: &str = "23502";
+    const COLUMNS: [&str; 7] = [
+        "external_id",
+        "client_id",
+        "currency_id",
+        "currency_amount",
+        "idempotence_key",
+        "btc_rate",
+        "btc_amount",
+    ];
+    let cluster = databases().await?;
+    let pool = cluster.write_model();
+    let with = |column: &str, value: &str| {
+        let values = COLUMNS.map(|name| match name {
+            name if name == column => value,
+            "external_id" | "idempotence_key" => "gen_random_uuid()",
+            _ => "1",
+        });
+        format!(
+            "INSERT INTO buy_order ({}) VALUES ({})",
+            COLUMNS.join(", "),
+            values.join(", ")
+        )
+    };
+    for column in COLUMNS {
+        let refused = refusal(pool, &with(column, "NULL")).await?;
+        assert_eq!(refused.code, NOT_NULL, "{column}");
+        assert!(refused.message.contains(column), "{}", refused.message);
+    }
+    for (column, constraint) in [
+        ("client_id", "buy_order_client_id_fkey"),
+        ("currency_id", "buy_order_currency_id_fkey"),
+    ] {
+        let refused = refusal(pool, &with(column, "99")).await?;
+        assert_eq!(refused.constraint.as_deref(), Some(constraint));
+    }
+    sqlx::query(ORDER).execute(pool).await?;
+    let refused = refusal(
+        pool,
+        &with("external_id", "'3b14efb6-041f-4d31-b35a-37c82333af36'"),
+    )
+    .await?;
+    assert_eq!(refused.constraint.as_deref(), Some("buy_order_external_id_key"));
+    Ok(())
+}
+
+fn message(kind: &str, routing_key: &str, message_id: &str, payload: &str) -> String {
+    format!(
+        "INSERT INTO outbox (type, routing_key, message_id, payload) VALUES ({kind}, {routing_key}, {message_id}, {payload})"
+    )
+}
+
+#[tokio::test]
+async fn the_outbox_takes_messages_of_any_kind_that_can_be_sent() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let pool = cluster.write_model();
+    let id = "gen_random_uuid()";
+    let longest = "repeat('x', 255)";
+    sqlx::raw_sql(sqlx::AssertSqlSafe(message(
+        longest,
+        longest,
+        id,
+        "repeat('x', 65536)",
+    )))
+    .execute(pool)
+    .await?;
+    // By bytes, as the broker and the consumers count.
+    let too_long = "repeat('x', 254) || 'é'";
+    each_breaks_its_check(
+        pool,
+        &[
+            ("outbox_type_check", message("''", "'r'", id, "'{}'")),
+            ("outbox_type_check", message(too_long, "'r'", id, "'{}'")),
+            ("outbox_routing_key_check", message("'t'", "''", id, "'{}'")),
+            ("outbox_routing_key_check", message("'t'", too_long, id, "'{}'")),
+            (
+                "outbox_payload_check",
+                message("'t'", "'r'", id, "repeat('x', 65535) || 'é'"),
+            ),
+        ],
+    )
+    .await?;
+    for missing in [
+        message("NULL", "'r'", id, "'{}'"),
+        message("'t'", "NULL", id, "'{}'"),
+        message("'t'", "'r'", "NULL", "'{}'"),
+        message("'t'", "'r'", id, "NULL"),
+    ] {
+        assert_eq!(refusal(pool, &missing).await?.code, "23502", "{missing}");
+    }
     assert_eq!(
-        refused.constraint.as_deref(),
-        Some("buy_order_idempotence_cache_pkey")
+        sqlx::query("DELETE FROM outbox")
+            .execute(pool)
+            .await?
+            .rows_affected(),
+        1
     );
     Ok(())
 }
@@ -194,9 +314,9 @@ async fn ids_are_drawn_by_the_database_alone() -> anyhow::Result<()> {
     const GENERATED_ALWAYS: &str = "428C9";
     let cluster = databases().await?;
     for statement in [
-        "INSERT INTO buy_order (id, external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
-         VALUES (7, gen_random_uuid(), 1, 1, 1, 1, 1)",
-        "INSERT INTO outbox (id, buy_order_id) VALUES (7, 1)",
+        "INSERT INTO buy_order (id, external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+         VALUES (7, gen_random_uuid(), 1, 1, 1, gen_random_uuid(), 1, 1)",
+        "INSERT INTO outbox (id, type, routing_key, message_id, payload) VALUES (7, 't', 'r', gen_random_uuid(), '{}')",
         "INSERT INTO client (id, email) VALUES (7, 'a@b')",
         "INSERT INTO currency (id, iso3, dp) VALUES (7, 'CHF', 2)",
     ] {
@@ -206,7 +326,7 @@ async fn ids_are_drawn_by_the_database_alone() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn every_table_and_column_is_commented() -> anyhow::Result<()> {
+async fn every_table_column_view_and_function_is_commented() -> anyhow::Result<()> {
     let cluster = databases().await?;
     assert_eq!(uncommented(cluster.write_model()).await?, Vec::<String>::new());
     Ok(())
