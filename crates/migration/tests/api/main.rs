@@ -6,4 +6,5 @@ mod configuration;
 mod read_model;
 mod read_only;
 mod support;
+mod upgrade;
 mod write_model;
