@@ -1,6 +1,7 @@
 //! Black-box tests of `migration`: its binary on real databases, and the rules that its schemas have the databases keep.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod accept_orders;
 mod applying;
 mod configuration;
 mod read_model;
