@@ -445,6 +445,24 @@ async fn a_large_batch_is_decided_whole_and_at_the_cap_one_by_one() -> anyhow::R
     Ok(())
 }
 
+/// As a writer does whose connection broke while it waited for the answer: it does not know whether its drafts are in the book.
+#[tokio::test]
+async fn drafts_that_are_given_again_are_answered_with_their_orders() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let mut connection = cluster.write_model().acquire().await?;
+    let drafts = [draft(1, 1), draft(2, 1)];
+    accept(&mut connection, &drafts).await?;
+    let orders = stored(&mut connection).await?;
+    let again = accept(&mut connection, &drafts).await?;
+    let wanted: Vec<Answer> = (0..)
+        .zip(&orders)
+        .map(|(index, order)| order.answer(index, "repeated"))
+        .collect();
+    assert_eq!(again, wanted);
+    assert_eq!(stored(&mut connection).await?, orders);
+    Ok(())
+}
+
 /// A statement that fails leaves nothing of its batch.
 #[tokio::test]
 async fn a_draft_that_no_column_holds_takes_its_batch_with_it() -> anyhow::Result<()> {
