@@ -153,7 +153,7 @@ CREATE TABLE relay_lease
 (
     singleton  boolean     NOT NULL DEFAULT true,
     holder     uuid,
-    held_until timestamptz NOT NULL DEFAULT '-infinity',
+    held_until timestamptz NOT NULL DEFAULT 'epoch',
     CONSTRAINT relay_lease_pkey PRIMARY KEY (singleton),
     CONSTRAINT relay_lease_singleton_check CHECK (singleton)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -161,7 +161,7 @@ CREATE TABLE relay_lease
 COMMENT ON TABLE relay_lease IS 'Which relay sends the messages of the outbox; exactly one row';
 COMMENT ON COLUMN relay_lease.singleton IS 'Always true: as the primary key it leaves room for one row';
 COMMENT ON COLUMN relay_lease.holder IS 'The relay that works, by a number it chose at its start';
-COMMENT ON COLUMN relay_lease.held_until IS 'Until then the others stand by';
+COMMENT ON COLUMN relay_lease.held_until IS 'Until then the others stand by; 1970 where nobody has it';
 
 INSERT INTO relay_lease DEFAULT VALUES;
 
@@ -206,12 +206,13 @@ DECLARE
     orders CONSTANT bigint := cardinality(external_ids);
     room numeric;
     all_fit boolean;
+    any_fits boolean;
 BEGIN
     -- The lock that puts writers in a row. Each statement after it sees what the writers before have committed.
     SELECT cap - btc_amount INTO STRICT room FROM buy_order_running_total FOR UPDATE;
-    all_fit := (SELECT sum(given) FROM unnest(btc_amounts) AS given) <= room;
+    SELECT sum(given) <= room, min(given) <= room INTO all_fit, any_fits FROM unnest(btc_amounts) AS given;
 
-    IF orders > 1 AND NOT all_fit THEN
+    IF orders > 1 AND any_fits AND NOT all_fit THEN
         -- Each by itself, because what fits depends on those before it.
         RETURN QUERY
         SELECT number - 1, one.verdict, one.id, one.external_id, one.created_at, one.currency_amount, one.btc_rate, one.btc_amount
@@ -223,7 +224,8 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Ids and times are drawn after sorting. A full join is the one that PostgreSQL never makes by comparing each row with every other.
+    -- Ids and times are drawn after sorting. A full join is the one that PostgreSQL never makes by comparing each row with every other; with
+    -- "IS NOT NULL" it would be none any more.
     WITH draft AS MATERIALIZED (
         SELECT nextval('buy_order_id_seq') AS id, clock_timestamp() AS created_at, sorted.*
           FROM (SELECT given.*, currency.id AS currency_id
@@ -246,7 +248,7 @@ BEGIN
         SELECT 'buy_order_created', 'buy_order', placed.external_id, buy_order_created_payload(ROW (placed.*)::buy_order, draft.currency),
                draft.traceparent, draft.tracestate
           FROM placed FULL JOIN draft USING (id)
-         WHERE placed.id IS NOT NULL
+         WHERE coalesce(placed.id, 0) <> 0
          ORDER BY id
     )
     UPDATE buy_order_running_total

@@ -32,7 +32,7 @@ pub async fn hold(connection: &mut PgConnection, holder: Uuid, term: Duration) -
 /// # Errors
 /// When the database is away: the lease ends by itself.
 pub async fn give_back(connection: &mut PgConnection, holder: Uuid) -> sqlx::Result<()> {
-    sqlx::query("UPDATE relay_lease SET holder = NULL, held_until = '-infinity' WHERE holder = $1")
+    sqlx::query("UPDATE relay_lease SET holder = NULL, held_until = 'epoch' WHERE holder = $1")
         .bind(holder)
         .execute(connection)
         .await
