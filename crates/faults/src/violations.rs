@@ -38,6 +38,8 @@ pub enum Invariant {
     I13,
     /// Messages that can never be applied hold up nothing, wherever they have to wait.
     I14,
+    /// Of two relays one works: the other sends nothing until it takes over.
+    I15,
 }
 
 impl fmt::Display for Invariant {

@@ -9,7 +9,7 @@ use cluster::{Cluster, Options, Server, Service, wait_until};
 use crate::books;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
-use crate::violations::Invariant;
+use crate::violations::{Invariant, Violations};
 
 /// A lease of 5 s, asked for twice a second, and room for a busy machine.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
@@ -19,6 +19,9 @@ const FOUND_WITHIN: Duration = Duration::from_secs(20);
 
 /// Less than the lease: events that come now find no relay.
 const PILED_UP_WITHIN: Duration = Duration::from_secs(4);
+
+/// Messages that tell which relay works.
+const SEEN: u64 = 20;
 
 /// Events that make a backlog.
 const BACKLOG: i64 = 10;
@@ -35,10 +38,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 /// The other relay takes over what the dead one left, and what came until then.
 async fn killed(stage: &mut Stage) -> anyhow::Result<()> {
-    let cluster = Arc::clone(&stage.cluster);
+    let (cluster, shared) = (Arc::clone(&stage.cluster), Arc::clone(&stage.shared));
     let mut taken_over = Ok(());
     let killed = async {
-        let relay = Process::that_relays(&cluster).await?;
+        let relay = Process::that_relays(&cluster, &shared.violations).await?;
         relay.kill(&cluster).await?;
         let last = piled_up(&cluster).await?;
         taken_over = gone(&cluster, last).await;
@@ -54,10 +57,10 @@ async fn killed(stage: &mut Stage) -> anyhow::Result<()> {
 /// It is frozen with messages in hand that the broker then confirms, so that the other one sends them again: nobody else knows of the confirms.
 /// When it goes on there are two for a moment.
 async fn frozen(stage: &mut Stage) -> anyhow::Result<()> {
-    let cluster = Arc::clone(&stage.cluster);
+    let (cluster, shared) = (Arc::clone(&stage.cluster), Arc::clone(&stage.shared));
     let mut taken_over = Ok(());
     let frozen = async {
-        let relay = Process::that_relays(&cluster).await?;
+        let relay = Process::that_relays(&cluster, &shared.violations).await?;
         let holder = books::relay(cluster.write_model()).await?;
         cluster.pause_server(Server::Broker)?;
         let last = piled_up(&cluster).await?;
@@ -84,7 +87,7 @@ async fn frozen(stage: &mut Stage) -> anyhow::Result<()> {
 
 fn note(stage: &Stage, taken_over: anyhow::Result<()>) {
     if let Err(why) = taken_over {
-        stage.shared.violations.add(Invariant::I8, format!("{why:#}"));
+        stage.shared.violations.add(Invariant::I15, format!("{why:#}"));
     }
 }
 
@@ -114,29 +117,35 @@ enum Process {
 }
 
 impl Process {
-    /// The one whose relay works: the other publishes nothing meanwhile.
-    async fn that_relays(cluster: &Cluster) -> anyhow::Result<Self> {
-        let mut urls = vec![cluster.url(Service::CreateBuyOrder)];
-        urls.extend(cluster.extras(Service::CreateBuyOrder));
-        let mut before = Vec::new();
-        for url in &urls {
-            before.push(confirmed(cluster, url).await?);
-        }
-        let mut found = None;
+    /// The one whose relay works; that the other one works, too, is a violation.
+    async fn that_relays(cluster: &Cluster, violations: &Violations) -> anyhow::Result<Self> {
+        let first = cluster.url(Service::CreateBuyOrder);
+        let mut extras = cluster.extras(Service::CreateBuyOrder);
+        let second = extras.pop().context("there is no second process")?;
+        let sent = async || {
+            anyhow::Ok([
+                confirmed(cluster, &first).await?,
+                confirmed(cluster, &second).await?,
+            ])
+        };
+        let before = sent().await?;
+        let mut since = [0; 2];
         wait_until("a relay publishes", FOUND_WITHIN, async || {
-            for (number, url) in urls.iter().enumerate() {
-                if confirmed(cluster, url).await? > before[number] {
-                    found = Some(number);
-                }
-            }
-            Ok(found.is_some())
+            let now = sent().await?;
+            since = [now[0] - before[0], now[1] - before[1]];
+            Ok(since.into_iter().any(|count| count >= SEEN))
         })
         .await?;
-        let number = found.context("no relay publishes")?;
-        Ok(if number == 0 {
+        if since.into_iter().all(|count| count > 0) {
+            violations.add(
+                Invariant::I15,
+                format!("two relays work at once: they sent {since:?} messages"),
+            );
+        }
+        Ok(if since[0] > since[1] {
             Self::First
         } else {
-            Self::Extra(urls.swap_remove(number))
+            Self::Extra(second)
         })
     }
 
