@@ -1,9 +1,14 @@
 //! Plans that PostgreSQL keeps, for tests: made while tables are empty, and followed when they are full. What a plan costs is told by the
 //! rows and blocks that it looks at, not by the time it takes.
 
+mod told;
+
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _};
+use told::Told;
 
 /// What PostgreSQL knows of the tables when it makes a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,10 +152,15 @@ async fn prepared(session: &mut PgConnection) -> anyhow::Result<Vec<Prepared>> {
 /// Executes every statement that the service has prepared in this session by its kept plan, and undoes what it did. In the order in which they
 /// were prepared: those that only read should come first, as what is undone leaves dead entries in indexes.
 ///
+/// The statements that functions execute meanwhile, by plans of their own, are held to the same bounds. Answers the texts of all that were
+/// executed, so that a test can tell that those of its functions were among them.
+///
 /// # Errors
 /// When one looks at more than it may, is not among `bounds`, or is bounded and was not prepared.
-pub async fn keep_within(session: &mut PgConnection, bounds: &[Bounded]) -> anyhow::Result<()> {
+pub async fn keep_within(session: &mut PgConnection, bounds: &[Bounded]) -> anyhow::Result<BTreeSet<String>> {
     let prepared = prepared(session).await?;
+    told::ask(session).await?;
+    let mut texts = BTreeSet::new();
     for bounded in bounds {
         let found = prepared.iter().filter(|one| one.text.contains(bounded.statement));
         ensure!(
@@ -170,16 +180,64 @@ pub async fn keep_within(session: &mut PgConnection, bounds: &[Bounded]) -> anyh
             "nothing is said of what this may cost: {text}"
         );
         for bounded in of_it {
-            let plan = executed(session, statement, &bounded.values).await?;
-            let looked_at = most_looked_at(&plan);
-            let blocks = number(&plan, "Shared Hit Blocks") + number(&plan, "Shared Read Blocks");
-            ensure!(
-                looked_at <= bounded.rows * LOOKED_AT_EACH && blocks <= bounded.rows * BLOCKS_EACH + BLOCKS,
-                "for {} rows a step looks at {looked_at}, and {blocks} blocks are read: {text}\n{plan:#}",
-                bounded.rows
-            );
+            let (plan, told) = executed(session, statement, &bounded.values).await?;
+            is_within(bounded.rows, text, &plan)?;
+            are_within(bounded.rows, &told).with_context(|| format!("within {text}"))?;
+            texts.extend(told.into_iter().map(|told| told.text));
         }
     }
+    Ok(texts)
+}
+
+/// Does work that asks for so many rows, with statements that need not be prepared, and undoes it. Answers their texts.
+///
+/// # Errors
+/// When a statement looks at more than it may, or fails.
+pub async fn keep_work_within<T>(
+    session: &mut PgConnection,
+    rows: u64,
+    work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+) -> anyhow::Result<Vec<String>> {
+    told::ask(session).await?;
+    sqlx::raw_sql("BEGIN").execute(&mut *session).await?;
+    let (done, told) = told::during(work(session)).await?;
+    done?;
+    sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
+    are_within(rows, &told)?;
+    for told in &told {
+        is_within(rows, &told.text, &told.plan)?;
+    }
+    Ok(told.into_iter().map(|told| told.text).collect())
+}
+
+fn is_within(rows: u64, text: &str, plan: &Value) -> anyhow::Result<()> {
+    let looked_at = most_looked_at(plan);
+    let blocks = number(plan, "Shared Hit Blocks") + number(plan, "Shared Read Blocks");
+    ensure!(
+        looked_at <= rows * LOOKED_AT_EACH && blocks <= rows * BLOCKS_EACH + BLOCKS,
+        "for {rows} rows a step looks at {looked_at}, and {blocks} blocks are read: {text}\n{plan:#}"
+    );
+    Ok(())
+}
+
+/// Each by itself, and all together: one that is executed once for each row must not look at all rows each time. Their blocks are counted by
+/// the statement that they are within.
+fn are_within(rows: u64, told: &[Told]) -> anyhow::Result<()> {
+    ensure!(!told.is_empty(), "PostgreSQL told nothing");
+    let mut together = 0;
+    for Told { text, plan } in told {
+        let looked_at = most_looked_at(plan);
+        ensure!(
+            looked_at <= rows * LOOKED_AT_EACH,
+            "for {rows} rows a step looks at {looked_at}: {text}\n{plan:#}"
+        );
+        together += looked_at;
+    }
+    ensure!(
+        together <= rows * LOOKED_AT_TOGETHER_EACH,
+        "for {rows} rows {} statements look at {together}",
+        told.len()
+    );
     Ok(())
 }
 
@@ -194,11 +252,15 @@ pub async fn followed(session: &mut PgConnection, values: &[&str]) -> anyhow::Re
         anyhow::bail!("{} statements are prepared", prepared.len())
     };
     let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-    executed(session, statement, &values).await
+    told::ask(session).await?;
+    Ok(executed(session, statement, &values).await?.0)
 }
 
 /// Rows that one step of a plan may look at for each that was asked for.
 const LOOKED_AT_EACH: u64 = 8;
+
+/// Rows for each, of all statements that are executed within one.
+const LOOKED_AT_TOGETHER_EACH: u64 = 4 * LOOKED_AT_EACH;
 
 /// Blocks for each row: the way down several indexes, for those that are read and those that are written.
 const BLOCKS_EACH: u64 = 60;
@@ -210,7 +272,7 @@ async fn executed(
     session: &mut PgConnection,
     statement: &Prepared,
     values: &[String],
-) -> anyhow::Result<Value> {
+) -> anyhow::Result<(Value, Vec<Told>)> {
     let Prepared { name, types, .. } = statement;
     ensure!(types.len() == values.len(), "it takes {types:?}, not {values:?}");
     let parameters: Vec<String> = values
@@ -225,16 +287,16 @@ async fn executed(
     };
     sqlx::raw_sql("BEGIN").execute(&mut *session).await?;
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE \"{name}\" {parameters}");
-    let explained = sqlx::raw_sql(AssertSqlSafe(explain))
-        .fetch_one(&mut *session)
-        .await;
+    let explained = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_one(&mut *session);
+    let (explained, told) = told::during(explained).await?;
     sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
     let text: String = explained
         .with_context(|| statement.text.clone())?
         .try_get_unchecked(0)?;
     let plans: Value = serde_json::from_str(&text)?;
     ensure!(plans.pointer("/0/JIT").is_none(), "compiled: {plans:#}");
-    plans.pointer("/0/Plan").cloned().context("no plan")
+    let plan = plans.pointer("/0/Plan").cloned().context("no plan")?;
+    Ok((plan, told))
 }
 
 /// A number of a step of a plan, in whole rows or blocks, as newer servers write rows with decimals; 0 where it has none.

@@ -41,8 +41,9 @@ pub enum Traffic {
     Latency(Duration),
     /// Bytes per second, of each direction of each connection.
     Throttle(u32),
-    /// PostgreSQL without TLS: a `COMMIT` (a simple query, as sqlx sends it) reaches the server, which carries it out; its answer is
-    /// swallowed and the connection reset, so that the client cannot know.
+    /// PostgreSQL without TLS: a `COMMIT` (a simple query, as sqlx sends it) or a call of `accept_orders` (a prepared statement) reaches the
+    /// server, which carries it out; its answer is swallowed and the connection reset, so that the client cannot know. What is under way when
+    /// another kind of traffic is set fares so, too.
     SwallowCommitAnswer,
 }
 

@@ -1,12 +1,24 @@
-//! Finds `COMMIT` in what a client of PostgreSQL sends, by the framing of its messages.
+//! Finds what commits in what a client of PostgreSQL sends, by the framing of its messages: a `COMMIT`, or a call of `accept_orders`, which is
+//! a transaction of its own.
+
+use std::collections::HashSet;
 
 const QUERY: u8 = b'Q';
+const PARSE: u8 = b'P';
+const BIND: u8 = b'B';
+const SYNC: u8 = b'S';
 const COMMIT: &[u8] = b"COMMIT\0";
+const ACCEPT_ORDERS: &[u8] = b"FROM accept_orders(";
 /// Of a message: its type and its length, which counts itself.
 const HEADER: usize = 5;
 /// Of the first message, which has no type: its length and the version or a request's code.
 const START: usize = 8;
 const ASKS_FOR_ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
+/// As much of a message as tells what it is.
+const LOOKED_AT: usize = 512;
+
+/// What the server says when it is done and waits for the next message; one byte follows.
+const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 
 /// Where in a client's stream we are. A stream that is not PostgreSQL's is followed to no avail and no harm.
 #[derive(Debug, Default)]
@@ -17,10 +29,14 @@ pub(super) struct CommitFinder {
     head: Vec<u8>,
     /// Bytes of the current message that are of no interest.
     skip: usize,
+    /// The names of the prepared statements that commit.
+    committing: HashSet<Vec<u8>>,
+    /// One of them will be executed when the client says that it has sent all.
+    is_bound: bool,
 }
 
 impl CommitFinder {
-    /// Whether a `COMMIT` ends in these bytes, which follow those of the last call.
+    /// Whether something that commits ends in these bytes, which follow those of the last call.
     pub(super) fn finds_commit(&mut self, mut bytes: &[u8]) -> bool {
         let mut found = false;
         while let Some((&first, rest)) = bytes.split_first() {
@@ -32,35 +48,62 @@ impl CommitFinder {
             }
             bytes = rest;
             self.head.push(first);
-            found |= self.is_commit();
-            self.decide();
+            found |= self.decide();
         }
         found
     }
 
-    fn is_commit(&self) -> bool {
-        let body = self.head.get(HEADER..).unwrap_or_default();
-        self.started && self.head[0] == QUERY && body.eq_ignore_ascii_case(COMMIT)
-    }
-
-    /// Ends the head when it has told what follows.
-    fn decide(&mut self) {
+    /// Ends the head when it has told what follows; whether it commits.
+    fn decide(&mut self) -> bool {
         if !self.started {
             if self.head.len() == START {
                 self.started = !ASKS_FOR_ENCRYPTION.contains(&self.number_at(4));
                 self.skip = self.length_at(0).saturating_sub(START);
                 self.head.clear();
             }
-            return;
+            return false;
         }
         if self.head.len() < HEADER {
-            return;
+            return false;
         }
         let length = self.length_at(1).saturating_add(1).max(HEADER);
-        let may_be_commit = self.head[0] == QUERY && length == HEADER + COMMIT.len();
-        if !may_be_commit || self.head.len() == length {
-            self.skip = length - self.head.len();
-            self.head.clear();
+        let looked_at = match self.head[0] {
+            QUERY | PARSE | BIND => length.min(LOOKED_AT),
+            _ => HEADER,
+        };
+        if self.head.len() < looked_at {
+            return false;
+        }
+        let commits = self.commits();
+        self.skip = length - self.head.len();
+        self.head.clear();
+        commits
+    }
+
+    fn commits(&mut self) -> bool {
+        let body = self.head.get(HEADER..).unwrap_or_default();
+        let (name, rest) = text(body);
+        match self.head[0] {
+            QUERY => body.eq_ignore_ascii_case(COMMIT),
+            PARSE => {
+                let (statement, _) = text(rest);
+                let commits = statement
+                    .windows(ACCEPT_ORDERS.len())
+                    .any(|part| part == ACCEPT_ORDERS);
+                if commits {
+                    self.committing.insert(name.to_vec());
+                } else {
+                    self.committing.remove(name);
+                }
+                false
+            }
+            // Its first text is the name of the portal.
+            BIND => {
+                self.is_bound |= self.committing.contains(text(rest).0);
+                false
+            }
+            SYNC => std::mem::take(&mut self.is_bound),
+            _ => false,
         }
     }
 
@@ -73,6 +116,27 @@ impl CommitFinder {
         bytes
             .iter()
             .fold(0, |number, byte| number << 8 | u32::from(*byte))
+    }
+}
+
+/// A text up to its end, which is a zero, and what follows it.
+fn text(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match bytes.iter().position(|byte| *byte == 0) {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[]),
+    }
+}
+
+/// Finds the end of an answer in what the server sends. A long answer begins before the commit.
+#[derive(Debug, Default)]
+pub(super) struct AnswerEnd(Vec<u8>);
+
+impl AnswerEnd {
+    /// Whether the server is done by the end of these bytes, which follow those of the last call.
+    pub(super) fn is_reached(&mut self, bytes: &[u8]) -> bool {
+        self.0.extend(bytes);
+        self.0.drain(..self.0.len().saturating_sub(READY.len() + 1));
+        self.0.starts_with(&READY)
     }
 }
 
@@ -127,6 +191,53 @@ mod tests {
         ];
         assert!(!finder.finds_commit(&stream.concat()));
         assert!(finder.finds_commit(&commit));
+    }
+
+    #[test]
+    fn a_call_of_accept_orders_is_found_when_all_of_it_is_sent() {
+        let accept = b"s_1\0SELECT index FROM accept_orders($1)\0\0\0";
+        let other = b"s_2\0SELECT 1\0\0\0";
+        let sync = message(SYNC, b"");
+        let prepare = |statement: &[u8]| [message(PARSE, statement), sync.clone()].concat();
+        let execute = |name: &[u8]| {
+            [
+                message(BIND, &[b"\0", name, &[0; 600]].concat()),
+                message(b'E', b"\0\0\0\0\0"),
+            ]
+            .concat()
+        };
+        let mut finder = CommitFinder::default();
+        for nothing in [
+            start(),
+            prepare(accept),
+            prepare(other),
+            execute(b"s_2\0"),
+            sync.clone(),
+            execute(b"s_1\0"),
+        ] {
+            assert!(!finder.finds_commit(&nothing), "{nothing:?}");
+        }
+        assert!(finder.finds_commit(&sync));
+        assert!(!finder.finds_commit(&sync), "once");
+        // The name is given to another statement.
+        let renamed = b"s_1\0SELECT 1\0\0\0";
+        assert!(!finder.finds_commit(&[prepare(renamed), execute(b"s_1\0"), sync].concat()));
+    }
+
+    #[test]
+    fn an_answer_has_ended_when_the_server_waits_for_the_next_message() {
+        let answer = [
+            &message(b'D', &[1; 100])[..],
+            &message(b'C', b"SELECT 1\0"),
+            &message(b'Z', b"I"),
+        ]
+        .concat();
+        let mut whole = AnswerEnd::default();
+        assert!(whole.is_reached(&answer));
+        let mut end = AnswerEnd::default();
+        let (last, first) = answer.split_last().unwrap_or((&0, &[]));
+        assert!(first.iter().all(|byte| !end.is_reached(&[*byte])));
+        assert!(end.is_reached(&[*last]));
     }
 
     #[test]

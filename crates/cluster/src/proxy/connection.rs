@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Traffic;
-use super::commit::CommitFinder;
+use super::commit::{AnswerEnd, CommitFinder};
 
 /// How much may be under way in one direction, as with TCP's window.
 const UNDER_WAY: usize = 256 * 1024;
@@ -123,10 +123,9 @@ async fn pass_on(
         let (from_server, to_server) = server.stream.split();
         let forth = Direction::new(from_client, to_server, traffic.clone());
         let back = Direction::new(from_server, to_client, traffic);
-        let finder = CommitFinder::default();
         tokio::try_join!(
-            forth.run(Forth(finder, &commit_is_out)),
-            back.run(Back(&commit_is_out))
+            forth.run(Forth(CommitFinder::default(), &commit_is_out)),
+            back.run(Back(AnswerEnd::default(), &commit_is_out))
         )
     };
     client.ended_in_order = ended.is_ok();
@@ -143,8 +142,8 @@ async fn swallow(side: Option<&mut Side>) {
 /// What is particular to one of the two directions.
 trait Way {
     fn passes(traffic: &Traffic) -> bool;
-    /// Sees what has arrived from the source; an error resets the connection.
-    fn arrived(&mut self) -> io::Result<()>;
+    /// Sees what has arrived from the source, and whether it may go on; an error resets the connection.
+    fn arrived(&mut self, bytes: &[u8]) -> io::Result<bool>;
     /// Sees what has been handed to the destination.
     fn passed_on(&mut self, bytes: &[u8], traffic: &Traffic);
 }
@@ -157,8 +156,8 @@ impl Way for Forth<'_> {
         traffic.reaches_server()
     }
 
-    fn arrived(&mut self) -> io::Result<()> {
-        Ok(())
+    fn arrived(&mut self, _bytes: &[u8]) -> io::Result<bool> {
+        Ok(true)
     }
 
     fn passed_on(&mut self, bytes: &[u8], traffic: &Traffic) {
@@ -170,18 +169,21 @@ impl Way for Forth<'_> {
 }
 
 /// From the server to the client.
-struct Back<'a>(&'a AtomicBool);
+struct Back<'a>(AnswerEnd, &'a AtomicBool);
 
 impl Way for Back<'_> {
     fn passes(traffic: &Traffic) -> bool {
         traffic.reaches_client()
     }
 
-    fn arrived(&mut self) -> io::Result<()> {
-        if self.0.load(Ordering::Relaxed) {
+    fn arrived(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        if !self.1.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        if self.0.is_reached(bytes) {
             return Err(ErrorKind::ConnectionReset.into());
         }
-        Ok(())
+        Ok(false)
     }
 
     fn passed_on(&mut self, _bytes: &[u8], _traffic: &Traffic) {}
@@ -249,12 +251,12 @@ impl<'a> Direction<'a> {
         let Some(read) = unless_it_would_block(self.source.try_read(&mut piece))? else {
             return Ok(());
         };
-        way.arrived()?;
+        piece.truncate(read);
+        let goes_on = way.arrived(&piece)?;
         let due = Instant::now() + delay;
         if read == 0 {
             self.end = Some(due);
-        } else {
-            piece.truncate(read);
+        } else if goes_on {
             self.bytes_under_way += read;
             self.under_way.push_back((due, piece));
         }

@@ -1,4 +1,4 @@
-//! Order, key, total and event are written together or not at all.
+//! Order, total and message are written together or not at all.
 
 use std::time::Duration;
 
@@ -8,17 +8,19 @@ use rust_decimal::Decimal;
 use super::batch::hold_the_writers;
 use super::{book, buy, count, new_key, order_desk};
 
-const NOTHING: (i64, i64, Decimal) = (0, 0, Decimal::ZERO);
+const NOTHING: (i64, Decimal) = (0, Decimal::ZERO);
 
-const EVENTS_FAIL: &str = "
+const MESSAGES_FAIL: &str = "
     CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''out of order''; END';
-    CREATE TRIGGER events_fail BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION fail()";
+    CREATE TRIGGER messages_fail BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION fail()";
 
 #[tokio::test]
-async fn an_order_whose_event_cannot_be_written_is_500_with_a_reference_and_leaves_nothing_behind()
+async fn an_order_whose_message_cannot_be_written_is_500_with_a_reference_and_leaves_nothing_behind()
 -> anyhow::Result<()> {
     let cluster = order_desk().await?;
-    sqlx::raw_sql(EVENTS_FAIL).execute(cluster.write_model()).await?;
+    sqlx::raw_sql(MESSAGES_FAIL)
+        .execute(cluster.write_model())
+        .await?;
     let key = new_key();
     let failed = buy(&cluster, "USD", "10", &key).await?;
     assert_eq!(failed.status, 500, "{failed:?}");
@@ -42,13 +44,13 @@ async fn an_order_whose_event_cannot_be_written_is_500_with_a_reference_and_leav
     .await?;
     assert_eq!(book(&cluster).await?, NOTHING);
 
-    sqlx::raw_sql("DROP TRIGGER events_fail ON outbox")
+    sqlx::raw_sql("DROP TRIGGER messages_fail ON outbox")
         .execute(cluster.write_model())
         .await?;
     let accepted = buy(&cluster, "USD", "10", &key).await?;
     assert_eq!((accepted.status, accepted.replayed), (200, false));
     let btc_amount: Decimal = accepted.order("btc_amount").parse()?;
-    assert_eq!(book(&cluster).await?, (1, 1, btc_amount));
+    assert_eq!(book(&cluster).await?, (1, btc_amount));
     Ok(())
 }
 
@@ -73,6 +75,6 @@ async fn an_order_that_waits_too_long_for_its_turn_is_503_and_the_same_key_makes
     let repeat = buy(&cluster, "USD", "10", &key).await?;
     assert_eq!((repeat.replayed, &repeat.body), (true, &accepted.body));
     let btc_amount: Decimal = accepted.order("btc_amount").parse()?;
-    assert_eq!(book(&cluster).await?, (1, 1, btc_amount));
+    assert_eq!(book(&cluster).await?, (1, btc_amount));
     Ok(())
 }

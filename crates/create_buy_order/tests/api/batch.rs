@@ -14,8 +14,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 const ORDERS: usize = 50;
 
-/// Each process writes all that waits by the time the lock is its.
-const TRANSACTIONS: usize = 2;
+/// Each process has one order under way, and then writes all that wait.
+const TRANSACTIONS: usize = 4;
 
 /// How many orders wait for the writers of these processes.
 pub(crate) async fn drafts_that_wait(cluster: &Cluster, urls: &[String]) -> anyhow::Result<usize> {
@@ -46,17 +46,23 @@ pub(crate) async fn hold_the_writers(cluster: &Cluster) -> anyhow::Result<Transa
     Ok(lock)
 }
 
-/// How many writers wait for the lock that puts them in a row.
-pub(crate) async fn writers_that_wait(cluster: &Cluster) -> anyhow::Result<i64> {
+/// The sessions whose writers wait for the lock that puts them in a row.
+pub(crate) async fn sessions_of_waiting_writers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     Ok(sqlx::query_scalar(
-        "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%buy_order_running_total%'",
+        "SELECT pid FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM accept_orders(%'",
     )
-    .fetch_one(cluster.write_model())
+    .fetch_all(cluster.write_model())
     .await?)
 }
 
-/// Has the requests sent to the URLs of two processes in turn, and lets neither write before every one of them has been looked up and waits.
+/// How many writers wait for the lock.
+pub(crate) async fn writers_that_wait(cluster: &Cluster) -> anyhow::Result<usize> {
+    Ok(sessions_of_waiting_writers(cluster).await?.len())
+}
+
+/// Has the requests sent to the URLs of two processes in turn, and lets neither write before every one of them has been looked up and waits:
+/// the first of each process for the lock, the others together for that one.
 pub(crate) async fn put_past_the_look_up(
     cluster: &Cluster,
     urls: &[String],
@@ -64,17 +70,31 @@ pub(crate) async fn put_past_the_look_up(
 ) -> anyhow::Result<Vec<Answer>> {
     let lock = hold_the_writers(cluster).await?;
     let http = cluster.http();
-    let sent = bodies.iter().zip(urls.iter().cycle());
-    let answers = try_join_all(sent.map(|(body, url)| put_json(&http, url, body)));
-    let release = async {
-        wait_until("every order waits for a writer", LIMIT, async || {
-            Ok(drafts_that_wait(cluster, urls).await? == bodies.len()
-                && writers_that_wait(cluster).await? == 2)
-        })
-        .await?;
-        Ok(lock.rollback().await?)
+    let put = |bodies: &[Value]| {
+        let sent: Vec<_> = bodies.iter().cloned().zip(urls.iter().cycle()).collect();
+        try_join_all(sent.into_iter().map(|(body, url)| {
+            let http = http.clone();
+            async move { put_json(&http, url, &body).await }
+        }))
     };
-    let (answers, ()) = tokio::try_join!(answers, release)?;
+    let wait = async |orders: usize| {
+        wait_until("every order waits for a writer", LIMIT, async || {
+            Ok(drafts_that_wait(cluster, urls).await? == orders && writers_that_wait(cluster).await? == 2)
+        })
+        .await
+    };
+    let (first, others) = bodies.split_at(2);
+    let others = async {
+        wait(2).await?;
+        let release = async {
+            wait(bodies.len()).await?;
+            Ok(lock.rollback().await?)
+        };
+        let (answers, ()) = tokio::try_join!(put(others), release)?;
+        Ok(answers)
+    };
+    let (mut answers, others) = tokio::try_join!(put(first), others)?;
+    answers.extend(others);
     Ok(answers)
 }
 

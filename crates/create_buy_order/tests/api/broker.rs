@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use cluster::{Cluster, wait_until};
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 
@@ -26,6 +27,17 @@ pub(crate) async fn ready(channel: &Channel, queue: &str) -> anyhow::Result<u32>
         .queue_declare(queue.into(), options, FieldTable::default())
         .await?
         .message_count())
+}
+
+/// Takes all messages from a queue, and answers their ids.
+pub(crate) async fn taken(channel: &Channel, queue: &str) -> anyhow::Result<Vec<String>> {
+    let mut ids = Vec::new();
+    let no_ack = BasicGetOptions { no_ack: true };
+    while let Some(message) = channel.basic_get(queue.into(), no_ack).await? {
+        let id = message.properties.message_id().as_ref();
+        ids.push(id.context("a message without an id")?.to_string());
+    }
+    Ok(ids)
 }
 
 /// Has the broker close every connection of the cluster's virtual host, as an administrator may; waits until there is one.

@@ -70,12 +70,17 @@ async fn an_order_that_cannot_be_written_takes_no_room_under_the_cap() -> anyhow
     let cluster = order_desk_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
     write_model(&cluster, WITHOUT_POUNDS).await?;
-    // 3,533,089 GBP are 100 BTC: next to them nothing would fit.
-    let mut bodies = vec![order("GBP", "3533089"); 2];
+    // 3,533,089 GBP are 100 BTC: next to them nothing would fit. Each process gets another order first, and these together.
+    let mut bodies = vec![order("USD", "1"), order("USD", "1")];
+    bodies.extend(vec![order("GBP", "3533089"); 2]);
     bodies.extend((0..6).map(|_| order("USD", "1")));
     let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-    assert_eq!(statuses, [503, 503, 200, 200, 200, 200, 200, 200], "{answers:?}");
+    assert_eq!(
+        statuses,
+        [200, 200, 503, 503, 200, 200, 200, 200, 200, 200],
+        "{answers:?}"
+    );
     Ok(())
 }
 

@@ -66,9 +66,7 @@ async fn while_every_connection_to_the_write_model_waits_for_a_lock_orders_are_r
 -> anyhow::Result<()> {
     let cluster = order_desk().await?;
     let mut lock = cluster.write_model().begin().await?;
-    sqlx::query("LOCK TABLE buy_order_idempotence_cache")
-        .execute(&mut *lock)
-        .await?;
+    sqlx::query("LOCK TABLE buy_order").execute(&mut *lock).await?;
     orders_are_refused_in_time(&cluster).await?;
     lock.rollback().await?;
     orders_are_accepted(&cluster).await

@@ -1,11 +1,13 @@
-use cluster::{Cluster, Options, Service, wait_until};
+use std::time::Duration;
+
+use cluster::{Cluster, Link, Options, Service, Traffic, wait_until};
 use futures_util::future::try_join_all;
-use rust_decimal::Decimal;
 use serde_json::json;
 
-use super::batch::put_past_the_look_up;
+use super::batch::{hold_the_writers, put_past_the_look_up, sessions_of_waiting_writers};
+use super::broker::{channel, ready};
 use super::{
-    assert_one_order, buy, count, new_key, order_desk, order_desk_with_quotes_for, put_json, total,
+    assert_one_order, book, buy, count, new_key, order_desk, order_desk_with_quotes_for, put_json,
     two_processes,
 };
 
@@ -15,9 +17,7 @@ async fn two_hundred_concurrent_repeats_make_one_order_and_199_are_marked_replay
     let key = new_key();
     let answers = try_join_all((0..200).map(|_| buy(&cluster, "USD", "10.50", &key))).await?;
     assert_one_order(&answers);
-    for table in ["buy_order", "buy_order_idempotence_cache"] {
-        assert_eq!(count(&cluster, table).await?, 1, "{table}");
-    }
+    assert_eq!(book(&cluster).await?.0, 1);
     Ok(())
 }
 
@@ -56,11 +56,11 @@ async fn a_repeat_that_was_looked_up_before_its_order_was_written_is_found_when_
         "{others:?}"
     );
     assert_one_order(same);
-    assert_eq!(count(&cluster, "buy_order").await?, 4);
-    let sum: Decimal = sqlx::query_scalar("SELECT sum(btc_amount) FROM buy_order")
-        .fetch_one(cluster.write_model())
-        .await?;
-    assert_eq!(total(&cluster).await?, sum, "what was not written is not counted");
+    assert_eq!(
+        book(&cluster).await?.0,
+        4,
+        "and what was not written is not counted"
+    );
     Ok(())
 }
 
@@ -125,16 +125,14 @@ async fn a_client_that_hangs_up_leaves_a_whole_order_or_none() -> anyhow::Result
     let keys: Vec<String> = (0..60).map(|_| new_key()).collect();
     for (pause_ms, key) in (0..).zip(&keys) {
         let impatient = tokio::time::timeout(
-            std::time::Duration::from_micros(pause_ms * 200),
+            Duration::from_micros(pause_ms * 200),
             buy(&cluster, "USD", "4", key),
         );
         let _ = impatient.await;
     }
     let answers = try_join_all(keys.iter().map(|key| buy(&cluster, "USD", "4", key))).await?;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    for table in ["buy_order", "buy_order_idempotence_cache"] {
-        assert_eq!(count(&cluster, table).await?, 60, "{table}");
-    }
+    assert_eq!(book(&cluster).await?.0, 60);
     let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = current_database()")
         .fetch_one(cluster.write_model())
         .await?;
@@ -149,17 +147,79 @@ async fn an_order_is_one_row_in_the_read_model_with_its_very_amounts() -> anyhow
     let url = format!("{}/buy_orders", cluster.url(Service::FetchBuyOrders));
     wait_until(
         "the order is on the first page",
-        std::time::Duration::from_secs(30),
+        Duration::from_secs(30),
         async || {
             let page: serde_json::Value = cluster.http().get(&url).send().await?.json().await?;
             Ok(page["rows"] == serde_json::json!([accepted.body["buy_order"]]))
         },
     )
     .await?;
-    wait_until(
-        "the outbox is empty",
-        std::time::Duration::from_secs(30),
-        async || Ok(count(&cluster, "outbox").await? == 0),
-    )
+    wait_until("the outbox is empty", Duration::from_secs(30), async || {
+        Ok(count(&cluster, "outbox").await? == 0)
+    })
     .await
+}
+
+/// An order desk whose connections to the write model can fail.
+async fn order_desk_with_a_link() -> anyhow::Result<Cluster> {
+    let services = [Service::BtcPrice, Service::CreateBuyOrder];
+    Cluster::start(Options::only(&services).with_links(&[Link::CreateBuyOrderToWriteModel])).await
+}
+
+#[tokio::test]
+async fn an_order_whose_answer_was_lost_after_its_commit_is_answered_as_new_and_is_written_once()
+-> anyhow::Result<()> {
+    let cluster = order_desk_with_a_link().await?;
+    let link = cluster.link(Link::CreateBuyOrderToWriteModel)?;
+    let lock = hold_the_writers(&cluster).await?;
+    link.set(Traffic::SwallowCommitAnswer);
+    let key = new_key();
+    let lose_the_answer = async {
+        let mut writers = Vec::new();
+        wait_until("the writer waits", Duration::from_secs(30), async || {
+            writers = sessions_of_waiting_writers(&cluster).await?;
+            Ok(writers.len() == 1)
+        })
+        .await?;
+        // The statement is with the server, and its answer will be lost; that of the second try will not.
+        link.set(Traffic::Pass);
+        lock.rollback().await?;
+        anyhow::Ok(writers)
+    };
+    let (answer, writers) = tokio::try_join!(buy(&cluster, "USD", "5", &key), lose_the_answer)?;
+    assert_eq!((answer.status, answer.replayed), (200, false), "{answer:?}");
+    let there: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)")
+        .bind(&writers)
+        .fetch_one(cluster.write_model())
+        .await?;
+    assert_eq!(there, 0, "the answer came over another connection");
+
+    let btc_amount = answer.order("btc_amount").parse()?;
+    assert_eq!(book(&cluster).await?, (1, btc_amount));
+    let repeat = buy(&cluster, "USD", "5", &key).await?;
+    assert_eq!((repeat.replayed, &repeat.body), (true, &answer.body));
+    wait_until("the order is relayed", Duration::from_secs(30), async || {
+        Ok(count(&cluster, "outbox").await? == 0)
+    })
+    .await?;
+    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_order_whose_answers_are_all_lost_is_503_and_its_repeat_is_answered_with_it() -> anyhow::Result<()>
+{
+    let cluster = order_desk_with_a_link().await?;
+    let link = cluster.link(Link::CreateBuyOrderToWriteModel)?;
+    link.set(Traffic::SwallowCommitAnswer);
+    let key = new_key();
+    let lost = buy(&cluster, "USD", "5", &key).await?;
+    assert_eq!((lost.status, lost.retry_after.is_some()), (503, true), "{lost:?}");
+    assert_eq!(book(&cluster).await?.0, 1);
+
+    link.set(Traffic::Pass);
+    let repeat = buy(&cluster, "USD", "5", &key).await?;
+    assert_eq!((repeat.status, repeat.replayed), (200, true), "{repeat:?}");
+    assert_eq!(book(&cluster).await?.0, 1);
+    Ok(())
 }

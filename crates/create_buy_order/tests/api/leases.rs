@@ -1,146 +1,356 @@
-//! Claims on events: short, renewed where that is needed, and worth nothing to a relay that comes back late.
+//! The lease of the relay: of several replicas one works, another takes over within seconds, and a relay that comes back late only repeats.
 
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Options, Service, wait_until};
+use cluster::{Cluster, Link, Options, Service, Traffic, wait_until};
+use create_buy_order::db::lease;
+use sqlx::PgPool;
+use uuid::Uuid;
 
-use super::broker::{channel, ready};
-use super::{buy, count, new_key, order_desk};
+use super::broker::{channel, ready, taken};
+use super::outbox::{outbox_empties, place, send_everything_again};
+use super::{buy, count, new_key, order_desk, two_processes};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A lease lasts 8 s, and a relay looks every half second; the rest is for a busy machine.
-const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(15);
+/// That of the relay.
+const TERM: Duration = Duration::from_secs(5);
 
-/// Claims wait for a lock that the test holds.
-const CLAIMS_WAIT: &str = "
-    CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
-        'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
-    CREATE TRIGGER claims_wait BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION wait_for_the_test()";
+/// A term, a look of one that stands by every half second; the rest is for a busy machine.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(8);
 
-async fn a_claim_waits(cluster: &Cluster) -> anyhow::Result<()> {
-    wait_until("the claim waits", LIMIT, async || {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
-             WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()",
-        )
-        .fetch_one(cluster.write_model())
-        .await?;
-        Ok(waiting == 1)
-    })
-    .await
+/// Well before a term is over.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+async fn holder(pool: &PgPool) -> anyhow::Result<Option<Uuid>> {
+    Ok(
+        sqlx::query_scalar("SELECT holder FROM relay_lease WHERE held_until > clock_timestamp()")
+            .fetch_optional(pool)
+            .await?
+            .flatten(),
+    )
 }
 
-async fn outbox_empties(cluster: &Cluster) -> anyhow::Result<()> {
-    wait_until("the outbox is empty", LIMIT, async || {
-        Ok(count(cluster, "outbox").await? == 0)
+/// Waits until a relay other than this one holds the lease.
+async fn taken_over(pool: &PgPool, from: Option<Uuid>) -> anyhow::Result<Uuid> {
+    let mut now = None;
+    wait_until("a relay takes the lease", LIMIT, async || {
+        now = holder(pool).await?;
+        Ok(now.is_some() && now != from)
     })
-    .await
+    .await?;
+    Ok(now.unwrap_or_default())
+}
+
+/// An order desk with a relay that works, the number of that one, and the URL of a process whose relay stands by.
+async fn two_relays() -> anyhow::Result<(Cluster, Uuid, String)> {
+    let cluster = order_desk().await?;
+    let first = taken_over(cluster.write_model(), None).await?;
+    let second = cluster.start_extra(Service::CreateBuyOrder).await?;
+    Ok((cluster, first, second))
+}
+
+/// What the process at this URL has published, by how it went.
+async fn published(cluster: &Cluster, url: &str) -> anyhow::Result<BTreeMap<String, u64>> {
+    let shown = cluster.http().get(format!("{url}/metrics")).send().await?;
+    let shown = shown.text().await?;
+    let counters = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("broker_publishes_total")?.rsplit_once(' '));
+    counters
+        .map(|(outcome, count)| Ok((outcome.to_owned(), count.parse()?)))
+        .collect()
 }
 
 #[tokio::test]
-async fn a_relay_that_was_frozen_with_a_claim_publishes_nothing_of_what_another_took_meanwhile()
--> anyhow::Result<()> {
-    let cluster = order_desk().await?;
-    let pool = cluster.write_model();
-    let mut lock = pool.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock(1)")
-        .execute(&mut *lock)
-        .await?;
-    sqlx::raw_sql(CLAIMS_WAIT).execute(pool).await?;
-    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    a_claim_waits(&cluster).await?;
+async fn of_two_replicas_one_relays_what_both_have_written() -> anyhow::Result<()> {
+    const ORDERS: u32 = 600;
+    let (cluster, first, second) = two_relays().await?;
+    let urls = [cluster.url(Service::CreateBuyOrder), second];
+    place(&cluster, &urls, ORDERS as usize).await?;
+    outbox_empties(&cluster).await?;
+    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, ORDERS);
+    let of_both = [
+        published(&cluster, &urls[0]).await?,
+        published(&cluster, &urls[1]).await?,
+    ];
+    let sums = of_both.each_ref().map(|outcomes| outcomes.values().sum::<u64>());
+    assert_eq!(sums, [u64::from(ORDERS), 0], "{of_both:?}");
+    assert_eq!(holder(cluster.write_model()).await?, Some(first));
+    Ok(())
+}
 
-    // The claim commits, and its answer waits in the socket of a process that stands still.
-    cluster.pause(Service::CreateBuyOrder)?;
-    lock.rollback().await?;
-    let claimed = Instant::now();
-    sqlx::raw_sql("DROP TRIGGER claims_wait ON outbox")
+#[tokio::test]
+async fn when_the_relay_that_works_is_killed_another_takes_over_when_its_term_is_over() -> anyhow::Result<()>
+{
+    let (cluster, first, second) = two_relays().await?;
+    cluster.kill(Service::CreateBuyOrder).await?;
+    let killed = Instant::now();
+    place(&cluster, std::slice::from_ref(&second), 5).await?;
+    outbox_empties(&cluster).await?;
+    assert!(killed.elapsed() < TAKEN_OVER_WITHIN, "{:?}", killed.elapsed());
+    assert_ne!(holder(cluster.write_model()).await?, Some(first));
+    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 5);
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_the_relay_that_works_is_stopped_another_takes_over_at_once() -> anyhow::Result<()> {
+    let (cluster, first, second) = two_relays().await?;
+    cluster.stop(Service::CreateBuyOrder).await?;
+    let stopped = Instant::now();
+    assert_ne!(holder(cluster.write_model()).await?, Some(first), "given back");
+    place(&cluster, std::slice::from_ref(&second), 5).await?;
+    outbox_empties(&cluster).await?;
+    assert!(stopped.elapsed() < AT_ONCE, "{:?}", stopped.elapsed());
+    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 5);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_killed_relay_left_is_published_within_seconds_of_its_restart() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    outbox_empties(&cluster).await?;
+    cluster.kill(Service::CreateBuyOrder).await?;
+    send_everything_again(&cluster).await?;
+    let restarted = Instant::now();
+    cluster.start_service(Service::CreateBuyOrder).await?;
+    outbox_empties(&cluster).await?;
+    assert!(
+        restarted.elapsed() < TAKEN_OVER_WITHIN,
+        "{:?}",
+        restarted.elapsed()
+    );
+    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 2);
+    Ok(())
+}
+
+/// Has the lease go on for so long from now.
+async fn leased_for(pool: &PgPool, holder: Uuid, duration: Duration) -> anyhow::Result<()> {
+    sqlx::query(
+        "UPDATE relay_lease SET holder = $1, held_until = clock_timestamp() + make_interval(secs => $2)",
+    )
+    .bind(holder)
+    .bind(duration.as_secs_f64())
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lease_is_its_holders_for_two_terms_at_most_and_only_the_holder_gives_it_back() -> anyhow::Result<()>
+{
+    let cluster = Cluster::start(Options::only(&[])).await?;
+    let pool = cluster.write_model();
+    let (other, own) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut connection = pool.acquire().await?;
+    let mut hold = async |holder| lease::hold(&mut connection, holder, TERM).await;
+    assert!(hold(other).await?, "nobody has it");
+    assert!(hold(other).await?, "renewed");
+    assert!(!hold(own).await?);
+    leased_for(pool, other, 2 * TERM - Duration::from_secs(1)).await?;
+    assert!(!hold(own).await?);
+    // The clock was set back since it was taken.
+    leased_for(pool, other, 2 * TERM + Duration::from_secs(1)).await?;
+    assert!(hold(own).await?);
+    assert!(!hold(other).await?);
+
+    let mut connection = pool.acquire().await?;
+    lease::give_back(&mut connection, other).await?;
+    assert_eq!(holder(pool).await?, Some(own));
+    lease::give_back(&mut connection, own).await?;
+    assert_eq!(holder(pool).await?, None);
+    assert!(lease::hold(&mut connection, other, TERM).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_the_databases_clock_was_set_back_messages_are_published_within_seconds() -> anyhow::Result<()>
+{
+    let cluster = order_desk().await?;
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    outbox_empties(&cluster).await?;
+    // What is left of a relay that died before the clock went back by ten minutes.
+    cluster.kill(Service::CreateBuyOrder).await?;
+    send_everything_again(&cluster).await?;
+    let pool = cluster.write_model();
+    leased_for(pool, Uuid::new_v4(), Duration::from_secs(605)).await?;
+    sqlx::query("UPDATE outbox SET created_at = now() + interval '10 minutes'")
         .execute(pool)
         .await?;
-    let channel = channel(&cluster).await?;
-    assert_eq!(count(&cluster, "outbox").await?, 1);
-    assert_eq!(ready(&channel, "buy_order").await?, 0);
-
-    cluster.start_extra(Service::CreateBuyOrder).await?;
+    cluster.start_service(Service::CreateBuyOrder).await?;
+    let started = Instant::now();
     outbox_empties(&cluster).await?;
-    assert!(claimed.elapsed() < TAKEN_OVER_WITHIN, "{:?}", claimed.elapsed());
-    assert_eq!(ready(&channel, "buy_order").await?, 1);
-
-    // An event that a third relay holds, and goes on holding: the late one must not give it back either.
-    let third = OtherRelay::holds_an_event(pool).await?;
-    cluster.resume(Service::CreateBuyOrder)?;
-    wait_until("the late relay finds that its lease is over", LIMIT, async || {
-        let lines = cluster.output(Service::CreateBuyOrder);
-        Ok(lines
-            .iter()
-            .any(|line| line.contains("no longer ours to publish")))
-    })
-    .await?;
-    assert_eq!(buy(&cluster, "USD", "2", &new_key()).await?.status, 200);
-    wait_until("the next event is relayed", LIMIT, async || {
-        Ok(count(&cluster, "outbox").await? == 1)
-    })
-    .await?;
-    assert_eq!(ready(&channel, "buy_order").await?, 2, "each once");
-    third.still_holds_it().await
-}
-
-/// A relay that claims an event of the one order there is, and renews its claim in time for as long as nobody else changes it.
-pub(crate) struct OtherRelay(tokio::task::JoinHandle<anyhow::Result<()>>);
-
-impl OtherRelay {
-    pub(crate) async fn holds_an_event(pool: &sqlx::PgPool) -> anyhow::Result<Self> {
-        let mut until: String = sqlx::query_scalar(
-            "INSERT INTO outbox (id, buy_order_id, claimed_until) OVERRIDING SYSTEM VALUE
-             SELECT 1, id, now() + interval '8 seconds' FROM buy_order RETURNING claimed_until::text",
-        )
-        .fetch_one(pool)
-        .await?;
-        let pool = pool.clone();
-        Ok(Self(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                until = sqlx::query_scalar(
-                    "UPDATE outbox SET claimed_until = now() + interval '8 seconds'
-                     WHERE id = 1 AND claimed_until = $1::timestamptz RETURNING claimed_until::text",
-                )
-                .bind(until)
-                .fetch_one(&pool)
-                .await?;
-            }
-        })))
-    }
-
-    pub(crate) async fn still_holds_it(self) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.0.is_finished(), "its claim was changed: {:?}", self.0.await);
-        self.0.abort();
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn after_the_databases_clock_was_set_back_what_was_claimed_is_published_within_seconds()
--> anyhow::Result<()> {
-    let cluster = order_desk().await?;
-    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    outbox_empties(&cluster).await?;
-    // What is left of a relay that claimed an event, and died, before the clock went back by ten minutes.
-    sqlx::query(
-        "INSERT INTO outbox (buy_order_id, created_at, claimed_until)
-         SELECT id, now() + interval '10 minutes', now() + interval '10 minutes 5 seconds' FROM buy_order",
-    )
-    .execute(cluster.write_model())
-    .await?;
-    let set_back = Instant::now();
-    outbox_empties(&cluster).await?;
-    assert!(set_back.elapsed() < TAKEN_OVER_WITHIN, "{:?}", set_back.elapsed());
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
     assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 2);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_age_of_an_event_from_the_future_is_how_long_it_was_seen_to_wait() -> anyhow::Result<()> {
+async fn messages_are_left_alone_while_another_relay_renews_its_lease() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    cluster.stop(Service::CreateBuyOrder).await?;
+    let other = Uuid::new_v4();
+    let mut connection = cluster.write_model().acquire().await?;
+    assert!(lease::hold(&mut connection, other, TERM).await?);
+    cluster.start_service(Service::CreateBuyOrder).await?;
+    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 3).await?;
+    let since = Instant::now();
+    while since.elapsed() < 2 * TERM {
+        assert!(lease::hold(&mut connection, other, TERM).await?, "it was taken");
+        assert_eq!(count(&cluster, "outbox").await?, 3);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let ended = Instant::now();
+    outbox_empties(&cluster).await?;
+    assert!(ended.elapsed() < TAKEN_OVER_WITHIN, "{:?}", ended.elapsed());
+    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_relay_that_was_frozen_while_another_took_over_repeats_what_it_had_in_hand_and_stands_by()
+-> anyhow::Result<()> {
+    let (cluster, first, second) = two_relays().await?;
+    let pool = cluster.write_model();
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    outbox_empties(&cluster).await?;
+    let mut lock = pool.begin().await?;
+    sqlx::query("LOCK TABLE outbox").execute(&mut *lock).await?;
+    sqlx::query(
+        "INSERT INTO outbox (type, routing_key, message_id, payload)
+         SELECT 'buy_order_created', 'buy_order', external_id, buy_order_created_payload(buy_order, 'USD') FROM buy_order",
+    )
+    .execute(&mut *lock)
+    .await?;
+    wait_until("the relay reads", LIMIT, async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM outbox ORDER BY id LIMIT $1'",
+        )
+        .fetch_one(pool)
+        .await?;
+        Ok(waiting == 1)
+    })
+    .await?;
+    // The answer waits in the socket of a process that stands still.
+    cluster.pause(Service::CreateBuyOrder)?;
+    lock.commit().await?;
+    let frozen = Instant::now();
+    let channel = channel(&cluster).await?;
+    assert_eq!(ready(&channel, "buy_order").await?, 1, "that of the order");
+
+    let by_then = taken_over(pool, Some(first)).await?;
+    outbox_empties(&cluster).await?;
+    assert!(frozen.elapsed() < TAKEN_OVER_WITHIN, "{:?}", frozen.elapsed());
+    assert_eq!(ready(&channel, "buy_order").await?, 2);
+
+    cluster.resume(Service::CreateBuyOrder)?;
+    wait_until("the late relay repeats its message", LIMIT, async || {
+        Ok(ready(&channel, "buy_order").await? == 3)
+    })
+    .await?;
+    let urls = [cluster.url(Service::CreateBuyOrder), second];
+    place(&cluster, &urls, 40).await?;
+    outbox_empties(&cluster).await?;
+    assert_eq!(
+        holder(pool).await?,
+        Some(by_then),
+        "the late one did not take it back"
+    );
+    assert_eq!(ready(&channel, "buy_order").await?, 43, "and repeats no more");
+    assert_eq!(distinct(&taken(&channel, "buy_order").await?), 41);
+    Ok(())
+}
+
+fn distinct(ids: &[String]) -> usize {
+    ids.iter().collect::<HashSet<_>>().len()
+}
+
+#[tokio::test]
+async fn a_relay_that_loses_the_broker_lets_another_work_at_once_and_gets_no_lease_until_it_reaches_it()
+-> anyhow::Result<()> {
+    let services = [Service::BtcPrice, Service::CreateBuyOrder];
+    let options = Options::only(&services).with_links(&[Link::CreateBuyOrderToBroker]);
+    let cluster = Cluster::start(options).await?;
+    let pool = cluster.write_model();
+    let first = taken_over(pool, None).await?;
+    // Past the proxy.
+    cluster.set_env(
+        Service::CreateBuyOrder,
+        "Q_PORT",
+        &cluster.queue().port.to_string(),
+    );
+    let second = cluster.start_extra(Service::CreateBuyOrder).await?;
+    let link = cluster.link(Link::CreateBuyOrderToBroker)?;
+    link.set(Traffic::Refuse);
+    let lost = Instant::now();
+    let by_then = taken_over(pool, Some(first)).await?;
+    assert!(lost.elapsed() < AT_ONCE, "{:?}", lost.elapsed());
+    let urls = [cluster.url(Service::CreateBuyOrder), second.clone()];
+    place(&cluster, &urls, 40).await?;
+    outbox_empties(&cluster).await?;
+
+    // Nobody else is there, and still it does not take what it could not use.
+    cluster.stop_extra(&second).await?;
+    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
+    let since = Instant::now();
+    while since.elapsed() < TERM {
+        assert_eq!(holder(pool).await?, None);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(count(&cluster, "outbox").await?, 1);
+    link.set(Traffic::Pass);
+    outbox_empties(&cluster).await?;
+    assert_ne!(holder(pool).await?, Some(by_then));
+    assert_eq!(
+        distinct(&taken(&channel(&cluster).await?, "buy_order").await?),
+        41
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_the_broker_is_short_of_memory_orders_are_accepted_and_all_are_delivered_afterwards()
+-> anyhow::Result<()> {
+    let services = [Service::BtcPrice, Service::CreateBuyOrder];
+    let cluster = Cluster::start(Options::only(&services).with_own_servers()).await?;
+    let urls = two_processes(&cluster).await?;
+    place(&cluster, &urls, 1).await?;
+    outbox_empties(&cluster).await?;
+    cluster.broker_memory_alarm(true).await?;
+    place(&cluster, &urls, 40).await?;
+
+    // Longer than a lease, and than any publish may take while the broker does take messages.
+    let blocked = Instant::now();
+    while blocked.elapsed() < Duration::from_secs(12) {
+        assert!(
+            count(&cluster, "outbox").await? >= 40,
+            "nothing is deleted that the broker has not confirmed"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    place(&cluster, &urls, 4).await?;
+    assert_eq!(count(&cluster, "outbox").await?, 44);
+
+    cluster.broker_memory_alarm(false).await?;
+    let lifted = Instant::now();
+    outbox_empties(&cluster).await?;
+    assert!(lifted.elapsed() < TAKEN_OVER_WITHIN, "{:?}", lifted.elapsed());
+    // Each relay had them in hand when it was blocked.
+    let mut ids = Vec::new();
+    let channel = channel(&cluster).await?;
+    wait_until("all are delivered", LIMIT, async || {
+        ids.extend(taken(&channel, "buy_order").await?);
+        Ok(distinct(&ids) == 45)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_age_of_a_message_from_the_future_is_how_long_it_was_seen_to_wait() -> anyhow::Result<()> {
     let cluster = order_desk().await?;
     let nobody = cluster::PortLease::take()?.port().to_string();
     cluster.set_env(Service::CreateBuyOrder, "Q_PORT", &nobody);
@@ -163,83 +373,5 @@ async fn the_age_of_an_event_from_the_future_is_how_long_it_was_seen_to_wait() -
     })
     .await?;
     assert!(ages.iter().all(|age| (0.0..60.0).contains(age)), "{ages:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn what_a_killed_relay_had_claimed_is_published_within_seconds_of_its_restart() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
-    let pool = cluster.write_model();
-    let mut lock = pool.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock(1)")
-        .execute(&mut *lock)
-        .await?;
-    sqlx::raw_sql(CLAIMS_WAIT).execute(pool).await?;
-    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    a_claim_waits(&cluster).await?;
-    cluster.kill(Service::CreateBuyOrder).await?;
-    lock.rollback().await?;
-    sqlx::raw_sql("DROP TRIGGER claims_wait ON outbox")
-        .execute(pool)
-        .await?;
-
-    let restarted = Instant::now();
-    cluster.start_service(Service::CreateBuyOrder).await?;
-    outbox_empties(&cluster).await?;
-    assert!(
-        restarted.elapsed() < TAKEN_OVER_WITHIN,
-        "{:?}",
-        restarted.elapsed()
-    );
-    assert_eq!(ready(&channel(&cluster).await?, "buy_order").await?, 1);
-    Ok(())
-}
-
-async fn set_memory_limit(cluster: &Cluster, share: &str) -> anyhow::Result<()> {
-    cluster
-        .rabbitmqctl(&["set_vm_memory_high_watermark", share])
-        .await
-}
-
-#[tokio::test]
-async fn while_the_broker_is_short_of_memory_orders_are_accepted_and_their_claim_is_renewed()
--> anyhow::Result<()> {
-    let services = [Service::BtcPrice, Service::CreateBuyOrder];
-    let cluster = Cluster::start(Options::only(&services).with_own_servers()).await?;
-    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    outbox_empties(&cluster).await?;
-    set_memory_limit(&cluster, "0.000001").await?;
-    for _ in 0..5 {
-        assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    }
-
-    // Longer than a lease, and than any publish may take while the broker does take messages.
-    let blocked = Instant::now();
-    let mut ends = std::collections::BTreeSet::new();
-    wait_until("the claim is renewed again and again", LIMIT, async || {
-        let end: (Option<String>, bool) = sqlx::query_as(
-            "SELECT min(claimed_until)::text, coalesce(min(claimed_until) > now(), false) FROM outbox",
-        )
-        .fetch_one(cluster.write_model())
-        .await?;
-        if let (Some(end), claimed) = end {
-            ends.insert(end);
-            assert!(claimed || ends.len() == 1, "the claim was left to run out");
-        }
-        Ok(ends.len() > 4 && blocked.elapsed() > Duration::from_secs(12))
-    })
-    .await?;
-    assert_eq!(count(&cluster, "outbox").await?, 5);
-    assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-
-    set_memory_limit(&cluster, "0.4").await?;
-    let lifted = Instant::now();
-    outbox_empties(&cluster).await?;
-    assert!(lifted.elapsed() < TAKEN_OVER_WITHIN, "{:?}", lifted.elapsed());
-    assert_eq!(
-        ready(&channel(&cluster).await?, "buy_order").await?,
-        7,
-        "each once: nobody else took them, and nobody published them twice"
-    );
     Ok(())
 }

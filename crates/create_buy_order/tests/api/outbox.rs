@@ -7,15 +7,14 @@ use std::time::Duration;
 use anyhow::ensure;
 use cluster::{Cluster, Options, Service, wait_until};
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::broker::{channel, ready};
-use super::leases::OtherRelay;
+use super::broker::{channel, ready, taken};
 use super::{buy, count, new_key, order_desk, put_json, two_processes};
 
-/// Generous: a lease of a relay that was killed lasts 8 s, and a supervisor pauses for some.
+/// Generous: a lease of a relay that was killed lasts 5 s, and a supervisor pauses for some.
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// Orders and read model as text, row by row.
@@ -43,10 +42,7 @@ pub(crate) async fn projected(cluster: &Cluster) -> anyhow::Result<Vec<Row>> {
 
 /// Waits until the outbox is empty and the read model equals the write model; nothing may have been laid aside.
 pub(crate) async fn everything_is_projected(cluster: &Cluster) -> anyhow::Result<()> {
-    wait_until("the outbox is empty", LIMIT, async || {
-        Ok(count(cluster, "outbox").await? == 0)
-    })
-    .await?;
+    outbox_empties(cluster).await?;
     let expected = orders(cluster).await?;
     wait_until("every order is projected", LIMIT, async || {
         Ok(projected(cluster).await?.len() >= expected.len())
@@ -84,6 +80,44 @@ pub(crate) async fn place(cluster: &Cluster, urls: &[String], orders: usize) -> 
 
 fn cheap_order() -> serde_json::Value {
     json!({ "currency": "GBP", "amount": "0.01", "idempotence_key": new_key() })
+}
+
+pub(crate) async fn outbox_empties(cluster: &Cluster) -> anyhow::Result<()> {
+    wait_until("the outbox is empty", LIMIT, async || {
+        Ok(count(cluster, "outbox").await? == 0)
+    })
+    .await
+}
+
+/// Writes a message of every order once more.
+pub(crate) async fn send_everything_again(cluster: &Cluster) -> anyhow::Result<()> {
+    sqlx::query(
+        "INSERT INTO outbox (type, routing_key, message_id, payload)
+         SELECT 'buy_order_created', 'buy_order', o.external_id, buy_order_created_payload(o, currency.iso3)
+           FROM buy_order AS o JOIN currency ON currency.id = o.currency_id ORDER BY o.id",
+    )
+    .execute(cluster.write_model())
+    .await?;
+    Ok(())
+}
+
+/// Writes a message with this routing key, and answers its id.
+async fn write_message(cluster: &Cluster, routing_key: &str) -> anyhow::Result<String> {
+    Ok(sqlx::query_scalar(
+        "INSERT INTO outbox (type, routing_key, message_id, payload) VALUES ('something', $1, gen_random_uuid(), '{}')
+         RETURNING message_id::text",
+    )
+    .bind(routing_key)
+    .fetch_one(cluster.write_model())
+    .await?)
+}
+
+async fn messages_left(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    Ok(
+        sqlx::query_scalar("SELECT message_id::text FROM outbox ORDER BY id")
+            .fetch_all(cluster.write_model())
+            .await?,
+    )
 }
 
 async fn relay_reported(cluster: &Cluster, text: &str) -> anyhow::Result<()> {
@@ -180,10 +214,7 @@ async fn a_relay_killed_between_confirm_and_removal_publishes_again_and_the_read
     assert_eq!(count(&cluster, "outbox").await?, 1, "nothing was removed");
 
     cluster.start_service(Service::CreateBuyOrder).await?;
-    wait_until("the lease is over and the outbox empty", LIMIT, async || {
-        Ok(count(&cluster, "outbox").await? == 0)
-    })
-    .await?;
+    outbox_empties(&cluster).await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2, "it was published again");
 
     // When this order, which comes last in the queue, is projected, both events of the first have been taken.
@@ -192,22 +223,6 @@ async fn a_relay_killed_between_confirm_and_removal_publishes_again_and_the_read
     everything_is_projected(&cluster).await?;
     assert_eq!(projected(&cluster).await?.len(), 2);
     Ok(())
-}
-
-#[tokio::test]
-async fn an_event_under_another_relays_lease_is_left_alone_until_the_lease_is_over() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options::default()).await?;
-    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 1).await?;
-    everything_is_projected(&cluster).await?;
-    let other = OtherRelay::holds_an_event(cluster.write_model()).await?;
-    // An event that came later is relayed, so the leased one was passed over.
-    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 1).await?;
-    wait_until("only the leased event is left", LIMIT, async || {
-        Ok(count(&cluster, "outbox").await? == 1 && projected(&cluster).await?.len() == 2)
-    })
-    .await?;
-    other.still_holds_it().await?;
-    everything_is_projected(&cluster).await
 }
 
 #[tokio::test]
@@ -234,17 +249,14 @@ async fn a_relay_killed_again_and_again_under_load_loses_and_doubles_nothing() -
 }
 
 #[tokio::test]
-async fn two_replicas_relay_side_by_side() -> anyhow::Result<()> {
+async fn what_one_of_two_replicas_leaves_behind_is_relayed_by_the_other() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
     let urls = two_processes(&cluster).await?;
     place(&cluster, &urls, 1500).await?;
     everything_is_projected(&cluster).await?;
 
-    // And one of them takes up what the other leaves behind.
-    cluster.kill_extra(&urls[1]).await?;
-    sqlx::query("INSERT INTO outbox (buy_order_id) SELECT id FROM buy_order")
-        .execute(cluster.write_model())
-        .await?;
+    cluster.kill(Service::CreateBuyOrder).await?;
+    send_everything_again(&cluster).await?;
     everything_is_projected(&cluster).await?;
     assert_eq!(projected(&cluster).await?.len(), 1500);
     Ok(())
@@ -254,10 +266,7 @@ async fn two_replicas_relay_side_by_side() -> anyhow::Result<()> {
 async fn an_event_that_no_queue_takes_stays_in_the_outbox_until_one_does() -> anyhow::Result<()> {
     let cluster = order_desk().await?;
     buy(&cluster, "USD", "1", &new_key()).await?;
-    wait_until("it is relayed", LIMIT, async || {
-        Ok(count(&cluster, "outbox").await? == 0)
-    })
-    .await?;
+    outbox_empties(&cluster).await?;
     let channel = channel(&cluster).await?;
     assert_eq!(ready(&channel, "buy_order").await?, 1);
 
@@ -274,10 +283,7 @@ async fn an_event_that_no_queue_takes_stays_in_the_outbox_until_one_does() -> an
     relay_reported(&cluster, "312 NO_ROUTE").await?;
 
     // Connecting anew the relay binds the queue again; had it removed the event on the broker's acknowledgement, one message would be missing.
-    wait_until("it is relayed", LIMIT, async || {
-        Ok(count(&cluster, "outbox").await? == 0)
-    })
-    .await?;
+    outbox_empties(&cluster).await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2);
     Ok(())
 }
@@ -287,10 +293,7 @@ async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_m
 -> anyhow::Result<()> {
     let cluster = order_desk().await?;
     buy(&cluster, "USD", "1", &new_key()).await?;
-    wait_until("it is relayed", LIMIT, async || {
-        Ok(count(&cluster, "outbox").await? == 0)
-    })
-    .await?;
+    outbox_empties(&cluster).await?;
     let channel = channel(&cluster).await?;
     let exchange = cluster.environment(Service::CreateBuyOrder)?["Q_EXCHANGE"].clone();
     let queue = "buy_order";
@@ -326,8 +329,72 @@ async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_m
     channel
         .queue_delete(queue.into(), QueueDeleteOptions::default())
         .await?;
-    wait_until("it is relayed", LIMIT, async || {
-        Ok(count(&cluster, "outbox").await? == 0)
+    outbox_empties(&cluster).await
+}
+
+#[tokio::test]
+async fn a_message_that_no_queue_takes_holds_up_no_other() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    let unroutable = write_message(&cluster, "nowhere").await?;
+    let url = [cluster.url(Service::CreateBuyOrder)];
+    let orders = 20;
+    for _ in 0..2 {
+        place(&cluster, &url, orders / 2).await?;
+        wait_until("the others are relayed", LIMIT, async || {
+            Ok(messages_left(&cluster).await? == [unroutable.as_str()])
+        })
+        .await?;
+    }
+    relay_reported(&cluster, "312 NO_ROUTE").await?;
+    assert_eq!(messages_left(&cluster).await?, [unroutable]);
+    let mut ids = taken(&channel(&cluster).await?, "buy_order").await?;
+    assert_eq!(ids.len(), orders, "each once");
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), orders);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_that_the_broker_refuses_stays_until_it_takes_it_and_the_others_go() -> anyhow::Result<()> {
+    let cluster = order_desk().await?;
+    let channel = channel(&cluster).await?;
+    let exchange = cluster.environment(Service::CreateBuyOrder)?["Q_EXCHANGE"].clone();
+    // Room for one message; the next one is refused.
+    let queue = "small";
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+    arguments.insert(
+        "x-overflow".into(),
+        AMQPValue::LongString("reject-publish".into()),
+    );
+    let durable = QueueDeclareOptions::durable();
+    channel.queue_declare(queue.into(), durable, arguments).await?;
+    channel
+        .queue_bind(
+            queue.into(),
+            exchange.into(),
+            queue.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+    let first = write_message(&cluster, queue).await?;
+    wait_until("the first is relayed", LIMIT, async || {
+        Ok(messages_left(&cluster).await?.is_empty())
     })
-    .await
+    .await?;
+    let refused = write_message(&cluster, queue).await?;
+    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 10).await?;
+    relay_reported(&cluster, "refused by the broker").await?;
+    wait_until("the others are relayed", LIMIT, async || {
+        Ok(messages_left(&cluster).await? == [refused.as_str()])
+    })
+    .await?;
+    assert_eq!(ready(&channel, "buy_order").await?, 10, "each once");
+
+    assert_eq!(taken(&channel, queue).await?, [first]);
+    outbox_empties(&cluster).await?;
+    assert_eq!(taken(&channel, queue).await?, [refused]);
+    Ok(())
 }

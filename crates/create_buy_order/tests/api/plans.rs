@@ -1,32 +1,31 @@
 //! Every statement of this service, whatever PostgreSQL knew of the tables when it made the plan that it keeps: what is asserted is the work
-//! that the database does once there are many orders.
+//! that the database does once there are many orders. The statements within its functions are statements, too.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::plans::{Bounded, Statistics, keep_within};
+use cluster::plans::{Bounded, Statistics, keep_within, keep_work_within};
 use cluster::{Cluster, Options};
-use create_buy_order::db::{self, Locked, history, outbox};
+use create_buy_order::db::{self, history, lease, outbox};
 use create_buy_order::order::{self, CLIENT_ID, Draft, OrderRequest};
 use opentelemetry::Context;
 use sqlx::{Connection as _, PgConnection};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 const ORDERS: u64 = 50_000;
 
-/// Orders with keys, that are their external ids, and events. What refers to what is not checked, to be quick.
+/// Orders, whose keys are their external ids, and their messages. What refers to what is not checked, to be quick.
 const FILL: &str = "
     SET session_replication_role = replica;
-    INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
-    SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(number), 12, '0'))::uuid, 1, currency.id, 1, 48478.88, 0.00000001
+    INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+    SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(number), 12, '0'))::uuid, 1, currency.id, 1,
+           ('00000000-0000-4000-8000-' || lpad(to_hex(number), 12, '0'))::uuid, 48478.88, 0.00000001
       FROM currency, generate_series(1, 50000) AS number WHERE iso3 = 'USD' ORDER BY number;
-    INSERT INTO buy_order_idempotence_cache (client_id, currency_id, currency_amount, idempotence_key, buy_order_id)
-    SELECT client_id, currency_id, currency_amount, external_id, id FROM buy_order;
-    INSERT INTO outbox (buy_order_id) SELECT id FROM buy_order ORDER BY id;
+    INSERT INTO outbox (type, routing_key, message_id, payload)
+    SELECT 'buy_order_created', 'buy_order', external_id, buy_order_created_payload(buy_order, 'USD') FROM buy_order ORDER BY id;
     SET session_replication_role = origin";
 
-fn draft() -> anyhow::Result<Draft> {
+pub(crate) fn draft() -> anyhow::Result<Draft> {
     let (amount, rate) = ("1.00".parse()?, "48478.88".parse()?);
     Ok(Draft {
         request: OrderRequest {
@@ -42,30 +41,33 @@ fn draft() -> anyhow::Result<Draft> {
     })
 }
 
-/// A session like a service's, in which every statement of the service was made once while there was no order.
+/// A session like a service's, in which every statement of the service was made once while there was no order, in the book and beyond it.
 async fn everything_prepared(cluster: &Cluster) -> anyhow::Result<PgConnection> {
-    const LEASE: Duration = Duration::from_secs(8);
+    const TERM: Duration = Duration::from_secs(5);
     let options = cluster.addresses().write_model.options();
     let options = options.options(common::database::SESSION_SETTINGS);
     let mut session = PgConnection::connect_with(&options).await?;
     let session_ref = &mut session;
     let draft = draft()?;
-    let now = OffsetDateTime::now_utc();
     db::look_up(session_ref, &[draft.request]).await?;
     db::missing_currencies(session_ref).await?;
-    outbox::claim(session_ref, 1, LEASE).await?;
-    outbox::renew(session_ref, &[1], now, LEASE).await?;
-    outbox::remove(session_ref, &[1], now).await?;
-    outbox::release(session_ref, &[1], now).await?;
-    outbox::add_again(session_ref, 0, 1, 1).await?;
-    outbox::count_through(session_ref, 1).await?;
+    outbox::oldest(session_ref, 1).await?;
     outbox::standing(session_ref).await?;
-    history::end(session_ref).await?;
     history::next_range(session_ref, 0, 1, 1).await?;
     history::ids(session_ref, 1, 1, None).await?;
-    let mut locked = Locked::begin(session_ref).await?;
-    db::write_batch(&mut locked, &[draft]).await?;
-    locked.rollback().await?;
+    history::events(session_ref, 0, 1, 1).await?;
+    outbox::delete(session_ref, &[1]).await?;
+    lease::hold(session_ref, Uuid::nil(), TERM).await?;
+    lease::give_back(session_ref, Uuid::nil()).await?;
+    let too_many = Draft {
+        btc_amount: "60".parse()?,
+        ..self::draft()?
+    };
+    sqlx::raw_sql("BEGIN").execute(&mut *session_ref).await?;
+    db::accept_orders(session_ref, &[draft]).await?;
+    // The statement that has each order decided by itself.
+    db::accept_orders(session_ref, &[too_many.clone(), too_many]).await?;
+    sqlx::raw_sql("ROLLBACK").execute(&mut *session_ref).await?;
     Ok(session)
 }
 
@@ -75,20 +77,19 @@ fn array(drafts: u64, value: impl Fn(u64) -> String) -> String {
     format!("{{{}}}", values.join(","))
 }
 
-fn new_orders(drafts: u64) -> Bounded {
+/// Orders that are handed over together, of so much BTC each.
+fn accepted(drafts: u64, key: impl Fn(u64) -> String, btc_amount: &'static str) -> Bounded {
     let same = |value: &'static str| array(drafts, |_| value.to_owned());
-    let new = || array(drafts, |_| Uuid::new_v4().to_string());
     Bounded {
-        statement: "WITH draft AS MATERIALIZED",
+        statement: "FROM accept_orders($1",
         values: vec![
-            array(drafts, |place| place.to_string()),
-            new(),
+            array(drafts, |_| Uuid::new_v4().to_string()),
             same("1"),
             same("USD"),
             same("1.00"),
-            new(),
+            array(drafts, key),
             same("48478.88"),
-            same("0.00000001"),
+            same(btc_amount),
             same("NULL"),
             same("NULL"),
         ],
@@ -98,28 +99,30 @@ fn new_orders(drafts: u64) -> Bounded {
 
 fn bounds(middle: i64) -> Vec<Bounded> {
     const TIME: &str = "2026-11-23 15:37:32Z";
-    let claimed = array(100, |place| (place + 1000).to_string());
-    let key = "{00000000-0000-4000-8000-000000001000}";
+    const SMALL: &str = "0.00000001";
+    let new = |_| Uuid::new_v4().to_string();
+    let known = |number: u64| format!("00000000-0000-4000-8000-{:012x}", 1000 + number);
+    let oldest = array(100, |place| (place + 1000).to_string());
+    let holder = Uuid::nil().to_string();
     let after_middle = (middle + 99).to_string();
     let middle = middle.to_string();
+    let key = array(1, known);
     vec![
-        Bounded::new("asked.place - 1 AS place", &["{1}", "{USD}", "{1.00}", key], 1),
-        new_orders(1),
-        new_orders(500),
+        Bounded::new("asked.index - 1 AS index", &["{1}", "{USD}", "{1.00}", &key], 1),
         Bounded::new("SELECT iso3::text FROM currency", &[], 3),
-        Bounded::new("WITH claimed AS", &["100", "8"], 100),
-        Bounded::new("WITH renewed AS", &[&claimed, TIME, "8"], 100),
-        Bounded::new("DELETE FROM outbox", &[&claimed, TIME], 100),
-        Bounded::new("UPDATE outbox SET claimed_until = NULL", &[&claimed, TIME], 100),
-        Bounded::new("WITH added AS", &[&middle, &after_middle, "50"], 50),
-        Bounded::new("SELECT count(*) FROM outbox WHERE id <= $1", &["100"], 100),
+        accepted(1, new, SMALL),
+        accepted(500, new, SMALL),
+        accepted(1, known, SMALL),
+        accepted(500, known, SMALL),
+        // Not all of them fit, so that each is decided by itself.
+        accepted(500, new, "0.3"),
+        accepted(500, known, "0.3"),
+        Bounded::new("FROM outbox ORDER BY id LIMIT $1", &["100"], 100),
         // Counts them all, which are few but in an outage.
         Bounded::new("oldest.age_s", &[], ORDERS),
-        Bounded::new(
-            "coalesce((SELECT id FROM buy_order ORDER BY id LIMIT 1), 1)",
-            &[],
-            1,
-        ),
+        Bounded::new("DELETE FROM outbox", &[&oldest], 100),
+        Bounded::new("SET holder = $1", &[&holder, "5"], 1),
+        Bounded::new("SET holder = NULL", &[&holder], 1),
         Bounded::new(
             "SELECT max(id) FROM (SELECT id",
             &[&middle, "50000000", "100"],
@@ -131,8 +134,23 @@ fn bounds(middle: i64) -> Vec<Bounded> {
             &[&middle, &after_middle, TIME],
             100,
         ),
+        Bounded::new(
+            "SELECT placed.id, $4 AS type",
+            &[&middle, "50000000", "100", "buy_order_created", "buy_order"],
+            100,
+        ),
     ]
 }
+
+/// Parts of the statements within `accept_orders`, and of the check that an order's client exists.
+const WITHIN_FUNCTIONS: [&str; 6] = [
+    "FROM buy_order_running_total FOR UPDATE",
+    "sum(given)",
+    "CROSS JOIN LATERAL accept_orders(",
+    "WITH draft AS MATERIALIZED",
+    "'no_client'",
+    "FOR KEY SHARE",
+];
 
 #[tokio::test]
 async fn whatever_was_known_of_the_tables_every_statement_looks_at_what_it_asks_for_alone()
@@ -150,9 +168,15 @@ async fn whatever_was_known_of_the_tables_every_statement_looks_at_what_it_asks_
         let middle: i64 = sqlx::query_scalar("SELECT id FROM buy_order ORDER BY id OFFSET 25000 LIMIT 1")
             .fetch_one(model)
             .await?;
-        keep_within(&mut session, &bounds(middle))
-            .await
-            .with_context(|| format!("statistics: {statistics:?}"))?;
+        let of_statistics = || format!("statistics: {statistics:?}");
+        // One message of two statements, which are planned each time.
+        let told = keep_work_within(&mut session, 1, history::end).await;
+        assert_eq!(told.with_context(of_statistics)?.len(), 2);
+        let told = keep_within(&mut session, &bounds(middle)).await;
+        let told = told.with_context(of_statistics)?;
+        for part in WITHIN_FUNCTIONS {
+            assert!(told.iter().any(|text| text.contains(part)), "{part}: {told:#?}");
+        }
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! `create_buy_order republish`: the read model can be thrown away.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use cluster::{Cluster, Ended, Options, Server, Service, wait_until};
 
+use super::count;
 use super::outbox::{everything_is_projected, place, projected};
 
 async fn republish(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Ended> {
@@ -112,9 +113,16 @@ async fn one_that_is_stopped_midway_says_where_to_go_on_and_the_rest_makes_the_r
 -> anyhow::Result<()> {
     let cluster = cluster_with(60).await?;
     lose_the_read_model(&cluster).await?;
+    let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM buy_order ORDER BY id")
+        .fetch_all(cluster.write_model())
+        .await?;
+    let last = ids[59].to_string();
     // So slow that it cannot be done before the signal.
     let mut process = cluster
-        .admin_command(Service::CreateBuyOrder, &["republish", "--rate", "2"])?
+        .admin_command(
+            Service::CreateBuyOrder,
+            &["republish", "--rate", "2", "--to-id", &last],
+        )?
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
@@ -122,26 +130,93 @@ async fn one_that_is_stopped_midway_says_where_to_go_on_and_the_rest_makes_the_r
         Ok(projected(&cluster).await?.len() >= 2)
     })
     .await?;
-    std::process::Command::new("kill")
-        .arg(process.id().to_string())
-        .status()?;
-    let mut said = String::new();
-    process
-        .stdout
-        .take()
-        .context("no output")?
-        .read_to_string(&mut said)?;
-    assert_eq!(process.wait()?.code(), Some(1), "{said}");
+    let said = stopped(&mut process)?;
+    let to = format!(" --to-id {last}\n");
     let next = said
-        .trim()
         .strip_prefix("interrupted: go on with republish --from-id ")
+        .and_then(|said| said.strip_suffix(&to))
         .with_context(|| said.clone())?;
+    // All before it are in the queue, so that the rest is enough.
+    let sent = ids.partition_point(|id| id.to_string() != next);
+    assert!((2..60).contains(&sent), "{said}");
+    wait_until(
+        "what was sent is projected",
+        Duration::from_secs(60),
+        async || Ok(projected(&cluster).await?.len() >= sent),
+    )
+    .await?;
 
-    let ended = republish(&cluster, &["--from-id", next]).await?;
+    let ended = republish(&cluster, &["--from-id", next, "--to-id", &last]).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     everything_is_projected(&cluster).await?;
     assert_eq!(projected(&cluster).await?.len(), 60);
     Ok(())
+}
+
+/// Stops a process by SIGTERM, and answers what it says: it must say that its work is not done.
+fn stopped(process: &mut Child) -> anyhow::Result<String> {
+    Command::new("kill").arg(process.id().to_string()).status()?;
+    let mut said = String::new();
+    let mut output = process.stdout.take().context("no output")?;
+    output.read_to_string(&mut said)?;
+    assert_eq!(process.wait()?.code(), Some(1), "{said}");
+    Ok(said)
+}
+
+#[tokio::test]
+async fn while_the_broker_is_away_history_waits_and_it_is_sent_when_it_is_back() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default().with_own_servers()).await?;
+    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 20).await?;
+    everything_is_projected(&cluster).await?;
+    lose_the_read_model(&cluster).await?;
+    let (first, last): (i64, i64) = sqlx::query_as("SELECT min(id), max(id) FROM buy_order")
+        .fetch_one(cluster.write_model())
+        .await?;
+    cluster.stop_broker().await?;
+    let waiting = || {
+        let mut process = cluster
+            .admin_command(Service::CreateBuyOrder, &["republish"])?
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(process.stderr.take().context("no output")?).lines();
+        let mut told = lines.by_ref().map_while(Result::ok);
+        let told = told.find(|line| line.contains("queue_publisher_failed_to_connect"));
+        assert!(told.is_some(), "it says why it waits");
+        anyhow::Ok((process, lines))
+    };
+    let (mut process, _lines) = waiting()?;
+    assert_eq!(
+        stopped(&mut process)?,
+        format!("interrupted: go on with republish --from-id {first}\n")
+    );
+
+    let (process, _lines) = waiting()?;
+    cluster.start_broker().await?;
+    let ended = tokio::task::spawn_blocking(move || process.wait_with_output()).await??;
+    assert_eq!(
+        (ended.status.code(), String::from_utf8(ended.stdout)?),
+        (
+            Some(0),
+            format!("20 orders, ids {first} to {last}, are in the queue again\n")
+        )
+    );
+    everything_is_projected(&cluster).await?;
+    assert_eq!(projected(&cluster).await?.len(), 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn history_is_sent_no_faster_than_the_rate() -> anyhow::Result<()> {
+    let cluster = cluster_with(60).await?;
+    lose_the_read_model(&cluster).await?;
+    let begun = Instant::now();
+    let ended = republish(&cluster, &["--rate", "20"]).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // Two at once, thirty times.
+    let least = Duration::from_millis(100) * 29;
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+    everything_is_projected(&cluster).await
 }
 
 #[tokio::test]
@@ -174,6 +249,7 @@ async fn history_is_sent_while_the_service_is_stopped() -> anyhow::Result<()> {
     lose_the_read_model(&cluster).await?;
     let ended = republish(&cluster, &[]).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(count(&cluster, "outbox").await?, 0, "nobody else has to send it");
     everything_is_projected(&cluster).await?;
     assert_eq!(projected(&cluster).await?.len(), 20);
     Ok(())

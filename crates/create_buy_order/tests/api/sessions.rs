@@ -14,11 +14,12 @@ async fn order_desk_with_a_role() -> anyhow::Result<(Cluster, String)> {
     let cluster = Cluster::start(Options::only(&[Service::BtcPrice])).await?;
     let role = cluster.addresses().write_model.name.replace("test_", "role_");
     operate(&cluster, &format!("CREATE ROLE {role} LOGIN PASSWORD 'first'")).await?;
-    operate(
-        &cluster,
-        &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"),
-    )
-    .await?;
+    for privileges in [
+        "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public",
+        "USAGE ON SEQUENCE buy_order_id_seq",
+    ] {
+        operate(&cluster, &format!("GRANT {privileges} TO {role}")).await?;
+    }
     cluster.set_env(Service::CreateBuyOrder, "WRITE_MODEL_DB_USER", &role);
     cluster.set_env(Service::CreateBuyOrder, "WRITE_MODEL_DB_PWD", "first");
     cluster.start_service(Service::CreateBuyOrder).await?;
@@ -103,6 +104,7 @@ async fn while_the_role_lacks_a_privilege_orders_are_503() -> anyhow::Result<()>
     for privilege in [
         "SELECT ON buy_order",
         "INSERT ON outbox",
+        "USAGE ON SEQUENCE buy_order_id_seq",
         "UPDATE ON buy_order_running_total",
     ] {
         operate(&cluster, &format!("REVOKE {privilege} FROM {role}")).await?;

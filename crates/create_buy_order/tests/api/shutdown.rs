@@ -118,8 +118,7 @@ async fn orders_in_hand_when_sigterm_comes_are_written_and_answered() -> anyhow:
     };
     let (answers, ()) = tokio::try_join!(orders, stop)?;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    let (orders, keys, _) = book(&cluster).await?;
-    assert_eq!((orders, keys), (20, 20));
+    assert_eq!(book(&cluster).await?.0, 20);
     let status = cluster
         .wait_for_end(Service::CreateBuyOrder, Duration::from_secs(5))
         .await?;

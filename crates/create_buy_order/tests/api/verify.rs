@@ -190,7 +190,6 @@ async fn restore_older_backup(cluster: &Cluster, last_id: i64) -> anyhow::Result
     let statements = format!(
         "BEGIN;
          SET LOCAL session_replication_role = replica;
-         DELETE FROM buy_order_idempotence_cache WHERE buy_order_id > {last_id};
          DELETE FROM buy_order WHERE id > {last_id};
          UPDATE buy_order_running_total SET btc_amount = (SELECT sum(btc_amount) FROM buy_order);
          SELECT setval(pg_get_serial_sequence('buy_order', 'id'), {last_id});

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Service, wait_until};
+use cluster::{Cluster, Options, Service, wait_until};
+use common::buy_order_event::BuyOrderCreated;
 use lapin::message::Delivery;
 use lapin::options::BasicGetOptions;
 use lapin::types::{AMQPValue, ShortString};
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::broker::channel;
 use super::{Answer, answer, buy, count, new_key, order_desk};
@@ -95,6 +99,11 @@ async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request(
         "{}",
         traceparent(&message)
     );
+    let event: BuyOrderCreated = serde_json::from_slice(&message.data)?;
+    assert_eq!(
+        std::str::from_utf8(&message.data)?,
+        serde_json::to_string(&event)?
+    );
     let order = &accepted.body["buy_order"];
     assert_eq!(
         serde_json::from_slice::<Value>(&message.data)?,
@@ -110,6 +119,99 @@ async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request(
             "btc_amount": order["btc_amount"],
         })
     );
+    Ok(())
+}
+
+/// Orders at the limits of their columns, with what the session is set to.
+const ORDERS_AT_THE_LIMITS: &str = r"
+    SELECT placed.id, placed.client_id, placed.external_id, placed.created_at, placed.currency_id, placed.currency_amount, placed.btc_rate,
+           placed.btc_amount, buy_order_created_payload(placed, 'EUR') AS payload
+      FROM (VALUES
+           (1, '2026-11-23 15:37:32.531853Z', 1, 123.45, 48478.88, 0.00254647),
+           (9223372036854775807, '2026-11-23 15:37:32Z', 9223372036854775807, 999999999.99, 999999999999.99999999, 100),
+           (10, '1970-01-01 00:00:00.000001Z', 2, 0.01, 0.00000001, 0.00000001),
+           (100, '9999-12-31 23:59:59.999999Z', 3, 1, 1, 1),
+           (1000, '2024-02-29 23:30:00.1Z', 3, 10, 100.5, 99.9))
+           AS given (id, created_at, currency_id, currency_amount, btc_rate, btc_amount)
+     CROSS JOIN LATERAL jsonb_populate_record(NULL::buy_order, jsonb_build_object(
+           'id', id, 'created_at', created_at::timestamptz, 'external_id', gen_random_uuid(), 'client_id', id, 'currency_id', currency_id,
+           'currency_amount', currency_amount, 'idempotence_key', gen_random_uuid(), 'btc_rate', btc_rate, 'btc_amount', btc_amount)) AS placed";
+
+#[derive(sqlx::FromRow)]
+struct OrderAtTheLimits {
+    id: i64,
+    client_id: i64,
+    external_id: Uuid,
+    created_at: OffsetDateTime,
+    currency_id: i64,
+    currency_amount: Decimal,
+    btc_rate: Decimal,
+    btc_amount: Decimal,
+    payload: String,
+}
+
+#[tokio::test]
+async fn what_the_write_model_writes_is_to_the_byte_what_this_code_would_write() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::only(&[])).await?;
+    let mut session = cluster.write_model().acquire().await?;
+    for setting in [
+        "TimeZone = 'UTC'",
+        "TimeZone = 'Asia/Kathmandu'",
+        "DateStyle = 'German, DMY'",
+        "extra_float_digits = 0",
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET {setting}")))
+            .execute(&mut *session)
+            .await?;
+        let orders: Vec<OrderAtTheLimits> = sqlx::query_as(ORDERS_AT_THE_LIMITS)
+            .fetch_all(&mut *session)
+            .await?;
+        assert_eq!(orders.len(), 5);
+        for order in orders {
+            let event = BuyOrderCreated {
+                id: order.id,
+                client_id: order.client_id,
+                external_id: order.external_id,
+                created_at: order.created_at,
+                currency_id: order.currency_id,
+                currency_iso3: "EUR".to_owned(),
+                currency_amount: order.currency_amount.try_into()?,
+                btc_rate: order.btc_rate.try_into()?,
+                btc_amount: order.btc_amount.try_into()?,
+            };
+            assert_eq!(order.payload, serde_json::to_string(&event)?, "{setting}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_of_any_other_type_is_published_as_it_is() -> anyhow::Result<()> {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const PAYLOAD: &str = r#"{ "text": "ünïcode",  "number": 1.50 }"#;
+    let cluster = order_desk().await?;
+    let message_id: Uuid = sqlx::query_scalar(
+        "INSERT INTO outbox (type, routing_key, message_id, payload, traceparent, tracestate)
+         VALUES ('something_else', 'buy_order', gen_random_uuid(), $1, $2, 'foo=1,bar=2') RETURNING message_id",
+    )
+    .bind(PAYLOAD)
+    .bind(format!("00-{TRACE}-00f067aa0ba902b7-01"))
+    .fetch_one(cluster.write_model())
+    .await?;
+    let message = next_message(&cluster).await?;
+    assert_eq!(std::str::from_utf8(&message.data)?, PAYLOAD);
+    assert_eq!(message.routing_key.as_str(), "buy_order");
+    let properties = &message.properties;
+    let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
+    assert_eq!(text(properties.kind()).as_deref(), Some("something_else"));
+    assert_eq!(text(properties.message_id()), Some(message_id.to_string()));
+    assert_eq!(
+        text(properties.content_type()).as_deref(),
+        Some("application/json")
+    );
+    assert_eq!(*properties.delivery_mode(), Some(2), "persistent");
+    assert_eq!(trace_id(traceparent(&message)), Some(TRACE));
+    assert_eq!(header(&message, "tracestate"), Some("foo=1,bar=2"));
     Ok(())
 }
 
