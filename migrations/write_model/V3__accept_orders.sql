@@ -91,8 +91,9 @@ COMMENT ON VIEW buy_order_idempotence_cache IS 'Refuses releases that read the t
 
 -- Decimals are strings, so that no reader takes them through a float. One line, as it is what the consumers get.
 CREATE FUNCTION buy_order_created_payload(placed buy_order, currency_iso3 text) RETURNS text
-    LANGUAGE sql STABLE
-RETURN format(
+    LANGUAGE sql STABLE AS
+$$
+SELECT format(
     '{"id":%s,"client_id":%s,"external_id":"%s","created_at":"%s","currency_id":%s,"currency_iso3":"%s","currency_amount":"%s","btc_rate":"%s","btc_amount":"%s"}',
     (placed).id,
     (placed).client_id,
@@ -103,7 +104,8 @@ RETURN format(
     (placed).currency_amount,
     (placed).btc_rate,
     (placed).btc_amount
-);
+)
+$$;
 
 COMMENT ON FUNCTION buy_order_created_payload(buy_order, text) IS 'The body of the message buy_order_created: an order, as JSON';
 
