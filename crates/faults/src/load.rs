@@ -160,7 +160,7 @@ pub fn new_order_in(currency: &'static str, random: &mut fastrand::Rng) -> Ident
     }
 }
 
-fn random_key(random: &mut fastrand::Rng) -> Uuid {
+pub(crate) fn random_key(random: &mut fastrand::Rng) -> Uuid {
     uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid()
 }
 

@@ -17,6 +17,7 @@ mod postgres;
 mod prices;
 mod processes;
 mod relays;
+mod room;
 mod starved;
 
 use crate::scenario::Scenario;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Scenario> {
         database_clock::scenarios(),
         migrations::scenarios(),
         starved::scenarios(),
+        room::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,97 @@
+//! 15: many orders at once, each replica with its share, of which just one fits into the book.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use cluster::wait_until;
+use futures_util::future::join_all;
+use sqlx::PgPool;
+
+use crate::ledger::{Identity, Outcome};
+use crate::load::random_key;
+use crate::scenario::Scenario;
+use crate::stage::Stage;
+use crate::violations::Invariant;
+
+/// Cents of a BTC at the rate of the simulator.
+const BTC_IN_CENTS: i64 = 4_847_888;
+
+/// Each of them takes three fifths of the room that the one before left; what is left in the end is for the other clients.
+const ROUNDS: usize = 3;
+
+const AT_ONCE: usize = 16;
+
+/// Less than services wait for a lock.
+const BOTH_WAIT_WITHIN: Duration = Duration::from_secs(4);
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![Scenario::new(15, "last-room", |stage| Box::pin(raced_for(stage))).with_replicas()]
+}
+
+async fn raced_for(stage: &mut Stage) -> anyhow::Result<()> {
+    let (cluster, shared) = (Arc::clone(&stage.cluster), Arc::clone(&stage.shared));
+    for _ in 0..ROUNDS {
+        let cents = u64::try_from(room_in_cents(cluster.write_model()).await? * 3 / 5)?;
+        let keys: Vec<_> = (0..AT_ONCE).map(|_| random_key(&mut stage.random)).collect();
+        let mut accepted = 0;
+        let raced = async {
+            let placed = keys.iter().enumerate().map(async |(number, key)| {
+                let identity = Identity {
+                    currency: "USD",
+                    cents,
+                    key: *key,
+                };
+                shared.place(&identity, &identity.amount(), number % 2).await
+            });
+            // Both replicas have come as far as they come without the lock before either of them goes on.
+            let (outcomes, held) =
+                tokio::join!(join_all(placed), hold_until_both_wait(cluster.write_model()));
+            held?;
+            accepted = outcomes
+                .iter()
+                .filter(|outcome| matches!(outcome, Outcome::Acknowledged(_)))
+                .count();
+            Ok(())
+        };
+        stage
+            .harmless_fault("orders: 16 at once, of which one fits", "", raced)
+            .await?;
+        if accepted != 1 {
+            shared.violations.add(
+                Invariant::I3,
+                format!("{accepted} orders were accepted where one fits"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Holds the total until both writers wait for it.
+async fn hold_until_both_wait(write_model: &PgPool) -> anyhow::Result<()> {
+    let mut holder = write_model.begin().await?;
+    sqlx::query("SELECT FROM buy_order_running_total FOR UPDATE")
+        .execute(&mut *holder)
+        .await?;
+    wait_until("both writers wait for the total", BOTH_WAIT_WITHIN, async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%accept_orders%'",
+        )
+        .fetch_one(write_model)
+        .await?;
+        Ok(waiting >= 2)
+    })
+    .await?;
+    Ok(holder.commit().await?)
+}
+
+async fn room_in_cents(write_model: &PgPool) -> anyhow::Result<i64> {
+    let room: i64 =
+        sqlx::query_scalar("SELECT floor((100 - btc_amount) * $1)::bigint FROM buy_order_running_total")
+            .bind(BTC_IN_CENTS)
+            .fetch_one(write_model)
+            .await?;
+    ensure!(room > BTC_IN_CENTS, "no room is left for the load");
+    Ok(room)
+}
