@@ -48,6 +48,19 @@ impl Cluster {
         }
     }
 
+    /// Kills a server that [`Cluster::pause_server`] has frozen (own servers only): what it had not read from its sockets is lost with it.
+    ///
+    /// # Errors
+    /// When the servers are shared, or it does not run.
+    pub fn kill_paused_server(&self, server: Server) -> anyhow::Result<()> {
+        let servers = self.servers()?;
+        match server {
+            Server::WriteModel => servers.write_model.kill(),
+            Server::ReadModel => servers.read_model.kill(),
+            Server::Broker => servers.rabbitmq.kill(),
+        }
+    }
+
     /// Stops PostgreSQL by SIGQUIT (own servers only): sessions end at once, and the next start recovers as after a crash. RabbitMQ knows
     /// no such stop and is killed, as by [`Cluster::kill_server`].
     ///

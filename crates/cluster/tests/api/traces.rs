@@ -101,8 +101,8 @@ async fn one_order_is_one_trace_from_put_to_projection() -> anyhow::Result<()> {
     )?;
     let quoted = only(&spans, (BtcPrice, SpanKind::Server, "GET /buy"), &asks.span_id)?;
     only(&spans, (BtcPrice, SpanKind::Client, "GET"), &quoted.span_id)?;
-    let insert = (CreateBuyOrder, SpanKind::Client, "INSERT buy_order");
-    let written = only(&spans, insert, &received.span_id)?;
+    let accept = (CreateBuyOrder, SpanKind::Client, "SELECT accept_orders");
+    let written = only(&spans, accept, &received.span_id)?;
     let publish = (CreateBuyOrder, SpanKind::Producer, "publish pydist:buy_order");
     let published = only(&spans, publish, &written.span_id)?;
     let process = (ReadModelSync, SpanKind::Consumer, "process pydist:buy_order");

@@ -45,6 +45,16 @@ async fn restarted(stage: &mut Stage) -> anyhow::Result<()> {
     };
     stage
         .harmless_fault("RabbitMQ: `stop_app`", "", app_stopped)
+        .await?;
+    // What was sent to it meanwhile is on no disk, and nobody has confirmed it.
+    let killed_while_frozen = async {
+        cluster.pause_server(Server::Broker)?;
+        Stage::last(AWAY).await;
+        cluster.kill_paused_server(Server::Broker)?;
+        cluster.start_server(Server::Broker).await
+    };
+    stage
+        .harmless_fault("RabbitMQ: SIGSTOP, then `kill -9`", "", killed_while_frozen)
         .await
 }
 
