@@ -125,7 +125,7 @@ mod tests {
     fn what_is_in_hand_is_bounded_and_the_rest_is_forgotten() {
         let (intake, mut deliveries) = Intake::new();
         for _ in 0..10 {
-            intake.take(delivery(4_000_000));
+            intake.take(delivery(MOST_BYTES / 4 - 1_000));
         }
         intake.take(delivery(1));
         assert!(intake.overflowed());
