@@ -12,6 +12,12 @@ use crate::process::{Output, Process, Program, locked};
 use crate::service::Service;
 use crate::wait::wait_until;
 
+/// As in `docker/services/Dockerfile`, where the reasons are.
+const ALLOCATOR: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+    ("MALLOC_TRIM_THRESHOLD_", "4194304"),
+];
+
 /// Generous: several clusters may start at once on a small machine.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
 /// Longer than the drain deadline of a service.
@@ -67,7 +73,8 @@ impl Replica {
     pub(crate) fn start(&self, environment: BTreeMap<String, String>) -> anyhow::Result<()> {
         let mut program = self.program.clone();
         program.path = self.service.binary()?;
-        program.environment = environment.into_iter().collect();
+        let allocator = ALLOCATOR.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        program.environment = environment.into_iter().chain(allocator).collect();
         let mut process = locked(&self.process);
         // Ended before the new one wants the port, whoever else may still hold it.
         if let Some(before) = process.take() {
