@@ -179,7 +179,8 @@ impl Writer {
     /// Each part by itself, halved until the drafts that the database refuses are alone.
     async fn write_in_parts(&self, drafts: &[Draft]) -> Written {
         let mut written = Written::with_capacity(drafts.len());
-        let mut parts = vec![drafts];
+        let (first, second) = drafts.split_at(drafts.len() / 2);
+        let mut parts = vec![second, first];
         while let Some(part) = parts.pop() {
             let accepted = with_connection(&self.pool, async |connection| {
                 db::accept_orders(connection, part).await

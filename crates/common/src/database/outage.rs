@@ -84,7 +84,7 @@ fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
-/// Tries of work that left nothing behind when it failed.
+/// Tries of work that may be done once more: it left nothing behind when it failed, or doing it twice is as doing it once.
 #[derive(Debug, Default)]
 pub struct Tries {
     lost: u32,
