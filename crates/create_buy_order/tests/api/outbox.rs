@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use cluster::{Cluster, Options, Service, wait_until};
+use lapin::Channel;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
@@ -16,6 +17,29 @@ use super::{buy, count, new_key, order_desk, put_json, two_processes};
 
 /// Generous: a lease of a relay that was killed lasts 5 s, and a supervisor pauses for some.
 const LIMIT: Duration = Duration::from_secs(150);
+
+/// A durable queue that its own name leads to, beside the exchange of the services.
+async fn declare_and_bind(
+    cluster: &Cluster,
+    channel: &Channel,
+    queue: &str,
+    arguments: FieldTable,
+) -> anyhow::Result<()> {
+    let exchange = cluster.environment(Service::CreateBuyOrder)?["Q_EXCHANGE"].clone();
+    let durable = QueueDeclareOptions::durable();
+    channel.queue_declare(queue.into(), durable, arguments).await?;
+    let options = QueueBindOptions::default();
+    channel
+        .queue_bind(
+            queue.into(),
+            exchange.into(),
+            queue.into(),
+            options,
+            FieldTable::default(),
+        )
+        .await?;
+    Ok(())
+}
 
 /// Orders and read model as text, row by row.
 type Row = (i64, i64, String, String, i64, String, String, String, String);
@@ -295,27 +319,11 @@ async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_m
     buy(&cluster, "USD", "1", &new_key()).await?;
     outbox_empties(&cluster).await?;
     let channel = channel(&cluster).await?;
-    let exchange = cluster.environment(Service::CreateBuyOrder)?["Q_EXCHANGE"].clone();
     let queue = "buy_order";
     channel
         .queue_delete(queue.into(), QueueDeleteOptions::default())
         .await?;
-    channel
-        .queue_declare(
-            queue.into(),
-            QueueDeclareOptions::durable(),
-            FieldTable::default(),
-        )
-        .await?;
-    channel
-        .queue_bind(
-            queue.into(),
-            exchange.into(),
-            queue.into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
+    declare_and_bind(&cluster, &channel, queue, FieldTable::default()).await?;
     relay_reported(&cluster, "is declared otherwise").await?;
     relay_reported(&cluster, "for queue 'buy_order'").await?;
 
@@ -362,7 +370,6 @@ async fn a_message_that_the_broker_refuses_stays_until_it_takes_it_and_the_other
     // Once the relay works, the exchange is there.
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     outbox_empties(&cluster).await?;
-    let exchange = cluster.environment(Service::CreateBuyOrder)?["Q_EXCHANGE"].clone();
     // Room for one message; the next one is refused.
     let queue = "small";
     let mut arguments = FieldTable::default();
@@ -371,17 +378,7 @@ async fn a_message_that_the_broker_refuses_stays_until_it_takes_it_and_the_other
         "x-overflow".into(),
         AMQPValue::LongString("reject-publish".into()),
     );
-    let durable = QueueDeclareOptions::durable();
-    channel.queue_declare(queue.into(), durable, arguments).await?;
-    channel
-        .queue_bind(
-            queue.into(),
-            exchange.into(),
-            queue.into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
+    declare_and_bind(&cluster, &channel, queue, arguments).await?;
     let first = write_message(&cluster, queue).await?;
     wait_until("the first is relayed", LIMIT, async || {
         Ok(messages_left(&cluster).await?.is_empty())
