@@ -42,6 +42,9 @@ pub struct Quote {
     /// What one BTC costs: the price provider's own decimal text; positive, at most 12 digits and 8 decimals.
     #[schema(example = "48478.88")]
     pub rate: String,
+    /// Until when it may be reused.
+    #[serde(skip)]
+    pub fresh_until: Instant,
 }
 
 type Outcome = Result<Quote, Unavailable>;
@@ -151,7 +154,7 @@ impl Shared {
     }
 
     fn at_hand(&self, currency: Currency) -> AtHand {
-        self.slot(currency, |slot| slot.at_hand(Instant::now(), self.max_age))
+        self.slot(currency, |slot| slot.at_hand(Instant::now()))
     }
 
     async fn ask(&self, currency: Currency) -> Result<Quote, PriceError> {
@@ -170,6 +173,7 @@ impl Shared {
             timestamp: rfc3339_micros(OffsetDateTime::now_utc()),
             currency: currency.iso3(),
             rate,
+            fresh_until: Instant::now() + self.max_age,
         })
     }
 }
@@ -185,10 +189,7 @@ enum Slot {
         flight: Flight,
         failures: u32,
     },
-    Quoted {
-        quote: Quote,
-        at: Instant,
-    },
+    Quoted(Quote),
     Failed {
         cause: Arc<PriceError>,
         until: Instant,
@@ -209,10 +210,7 @@ impl Slot {
         let failures = self.failures();
         let outcome = asked.map_err(|error| unavailable(error, failures));
         *self = match &outcome {
-            Ok(quote) => Self::Quoted {
-                quote: quote.clone(),
-                at: now,
-            },
+            Ok(quote) => Self::Quoted(quote.clone()),
             Err(Unavailable { cause, retry_after }) => Self::Failed {
                 cause: Arc::clone(cause),
                 until: now + *retry_after,
@@ -225,14 +223,14 @@ impl Slot {
     fn failures(&self) -> u32 {
         match self {
             Self::InFlight { failures, .. } | Self::Failed { failures, .. } => *failures,
-            Self::Empty | Self::Quoted { .. } => 0,
+            Self::Empty | Self::Quoted(_) => 0,
         }
     }
 
     /// What answers a request at `now`. Where that is nothing, the caller must ask, and the slot is in flight.
-    fn at_hand(&mut self, now: Instant, max_age: Duration) -> AtHand {
+    fn at_hand(&mut self, now: Instant) -> AtHand {
         match self {
-            Self::Quoted { quote, at } if now.saturating_duration_since(*at) < max_age => {
+            Self::Quoted(quote) if now < quote.fresh_until => {
                 return AtHand::Known(Ok(quote.clone()));
             }
             Self::Failed { cause, until, .. } if now < *until => {
@@ -246,7 +244,7 @@ impl Slot {
             Self::InFlight { flight, .. } if flight.has_changed().is_ok() => {
                 return AtHand::Asked(flight.clone());
             }
-            Self::Empty | Self::InFlight { .. } | Self::Quoted { .. } | Self::Failed { .. } => {}
+            Self::Empty | Self::InFlight { .. } | Self::Quoted(_) | Self::Failed { .. } => {}
         }
         let (asker, flight) = watch::channel(None);
         *self = Self::InFlight {
@@ -286,11 +284,12 @@ mod tests {
     const MAX_AGE: Duration = Duration::from_secs(2);
     const A_MOMENT: Duration = Duration::from_nanos(1);
 
-    fn quote() -> Quote {
+    fn quote_at(now: Instant) -> Quote {
         Quote {
             timestamp: String::new(),
             currency: "USD",
             rate: "1".to_owned(),
+            fresh_until: now + MAX_AGE,
         }
     }
 
@@ -302,16 +301,16 @@ mod tests {
     }
 
     fn asks(slot: &mut Slot, now: Instant) -> bool {
-        matches!(slot.at_hand(now, MAX_AGE), AtHand::NotAsked(_))
+        matches!(slot.at_hand(now), AtHand::NotAsked(_))
     }
 
     #[test]
     fn a_quote_is_reused_until_it_has_the_maximal_age() {
         let now = Instant::now();
         let mut slot = Slot::Empty;
-        assert!(slot.land(Ok(quote()), now).is_ok());
+        assert!(slot.land(Ok(quote_at(now)), now).is_ok());
         for age in [Duration::ZERO, MAX_AGE - A_MOMENT] {
-            assert!(matches!(slot.at_hand(now + age, MAX_AGE), AtHand::Known(Ok(known)) if known == quote()));
+            assert!(matches!(slot.at_hand(now + age), AtHand::Known(Ok(known)) if known == quote_at(now)));
         }
         assert!(asks(&mut slot, now + MAX_AGE));
     }
@@ -320,11 +319,11 @@ mod tests {
     fn one_asks_and_the_others_wait_for_it() {
         let now = Instant::now();
         let mut slot = Slot::Empty;
-        let AtHand::NotAsked(asker) = slot.at_hand(now, MAX_AGE) else {
+        let AtHand::NotAsked(asker) = slot.at_hand(now) else {
             panic!("nobody asks")
         };
         for _ in 0..3 {
-            assert!(matches!(slot.at_hand(now, MAX_AGE), AtHand::Asked(_)));
+            assert!(matches!(slot.at_hand(now), AtHand::Asked(_)));
         }
         drop(asker);
         assert!(
@@ -344,7 +343,7 @@ mod tests {
         ] {
             let mut slot = Slot::Empty;
             assert!(slot.land(failure(wanted), now).is_err());
-            let last = slot.at_hand(now + pause - A_MOMENT, MAX_AGE);
+            let last = slot.at_hand(now + pause - A_MOMENT);
             assert!(
                 matches!(last, AtHand::Known(Err(known)) if known.retry_after == A_MOMENT),
                 "{wanted:?}"
@@ -370,7 +369,7 @@ mod tests {
         assert_eq!(pauses[..3], [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4]);
         assert_eq!(pauses[39], LONGEST_PAUSE);
 
-        assert!(slot.land(Ok(quote()), Instant::now()).is_ok());
+        assert!(slot.land(Ok(quote_at(now)), now).is_ok());
         assert_eq!(slot.failures(), 0);
     }
 }

@@ -1,10 +1,13 @@
 //! `GET /buy`.
 
+use std::time::Instant;
+
 use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use common::http::QueryFields;
 use common::http::openapi::{Detail, FieldFaults};
+use common::http::{FRESH_FOR_MS, QueryFields};
 use common::money::Currency;
 use utoipa::OpenApi;
 
@@ -39,7 +42,8 @@ struct ApiDoc;
     tag = "prices",
     params(("currency" = String, Query, description = "`USD`, `EUR` or `GBP`", pattern = "^(USD|EUR|GBP)$", example = "USD")),
     responses(
-        (status = 200, description = "A recent quote", body = Quote),
+        (status = 200, description = "A recent quote", body = Quote,
+            headers(("X-Fresh-For-Ms" = u64, description = "Milliseconds for which the quote may be reused"))),
         (status = 400, description = "A currency that is not supported", body = Detail,
             example = json!({"detail": "unsupported currency: JPY.  supported: USD, EUR, GBP"})),
         (status = 405, description = "Another method than GET",
@@ -57,7 +61,7 @@ struct ApiDoc;
             example = json!({"detail": "no recent price is available, try again shortly"})),
     )
 )]
-async fn buy(State(quotes): State<Quotes>, query: QueryFields) -> Result<Json<Quote>, ApiError> {
+async fn buy(State(quotes): State<Quotes>, query: QueryFields) -> Result<impl IntoResponse, ApiError> {
     let currency = currency(query)?;
     tracing::info!(event = "btc_price_requested", currency = currency.iso3());
     let quote = quotes.quote(currency).await?;
@@ -68,7 +72,8 @@ async fn buy(State(quotes): State<Quotes>, query: QueryFields) -> Result<Json<Qu
         currency = quote.currency,
         rate = quote.rate,
     );
-    Ok(Json(quote))
+    let fresh_for = quote.fresh_until.saturating_duration_since(Instant::now());
+    Ok(([(FRESH_FOR_MS, fresh_for.as_millis().to_string())], Json(quote)))
 }
 
 fn currency(mut query: QueryFields) -> Result<Currency, ApiError> {

@@ -21,6 +21,8 @@ mod seats;
 mod server;
 mod watch;
 
+use axum::http::HeaderName;
+
 pub use body::BodyFields;
 pub use field::FieldFault;
 pub use problem::{ErrorItem, Location, Problem};
@@ -28,3 +30,7 @@ pub use query::QueryFields;
 pub use readiness::Readiness;
 pub use routes::routes;
 pub use server::{CannotListen, bind, serve};
+
+/// For how many milliseconds an answer may be reused, from the moment it was asked for. `Cache-Control: max-age` counts whole seconds, of
+/// which a quote has two.
+pub const FRESH_FOR_MS: HeaderName = HeaderName::from_static("x-fresh-for-ms");

@@ -141,7 +141,10 @@ impl Writer {
             Err(error) => failures(error, batch.drafts.len()),
         };
         METRICS.wrote(begun);
-        if written.iter().any(Result::is_ok) {
+        if written
+            .iter()
+            .any(|written| matches!(written, Ok(Verdict::Created(_))))
+        {
             self.outbox_grew.notify_one();
         }
         METRICS.took(batch.drafts.len());

@@ -1,11 +1,13 @@
 //! The client of `btc_price`.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use axum::http::HeaderMap;
 use backon::{ExponentialBuilder, Retryable as _};
 use common::coalesce::Coalesced;
 use common::endpoints::Peer;
+use common::http::FRESH_FOR_MS;
 use common::http::client::{self, Recipient};
 use common::money::{BtcRate, Currency, MoneyError};
 use opentelemetry::Context;
@@ -24,14 +26,32 @@ const RESTART: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 
+/// A quote is asked for anew after this time, whatever `btc_price` says.
+const LONGEST_REUSE: Duration = Duration::from_secs(60);
+
 type Answer = Result<BtcRate, Arc<PriceError>>;
 
-/// Asks `btc_price` for rates, once for all who want to know at the same time; cheap to clone.
+/// The rates of `btc_price`: asked for once for all requests that arrive together, and reused for as long as `btc_price` allows; cheap to
+/// clone.
 #[derive(Debug, Clone)]
 pub struct Prices {
-    usd: Coalesced<Context, Answer>,
-    eur: Coalesced<Context, Answer>,
-    gbp: Coalesced<Context, Answer>,
+    usd: Price,
+    eur: Price,
+    gbp: Price,
+}
+
+/// The price in one currency.
+#[derive(Debug, Clone)]
+struct Price {
+    latest: Arc<Mutex<Option<Rate>>>,
+    asked: Coalesced<Context, Answer>,
+}
+
+/// A rate, and until when it may be reused.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    rate: BtcRate,
+    fresh_until: Instant,
 }
 
 /// Why there is no price.
@@ -70,32 +90,52 @@ impl Prices {
             http: client::client(TIMEOUT, None)?,
             url: btc_price.url("/buy"),
         };
-        let coalesced = |currency| {
+        let price = |currency| {
             let client = client.clone();
-            Coalesced::new(usize::MAX, move |askers| {
-                let client = client.clone();
-                async move { client.rate_for_all(currency, &askers).await }
-            })
+            let latest = Arc::default();
+            Price {
+                latest: Arc::clone(&latest),
+                asked: Coalesced::new(usize::MAX, move |askers| {
+                    let (client, latest) = (client.clone(), Arc::clone(&latest));
+                    async move { client.rate_for_all(currency, &askers, &latest).await }
+                }),
+            }
         };
         Ok(Self {
-            usd: coalesced(Currency::Usd),
-            eur: coalesced(Currency::Eur),
-            gbp: coalesced(Currency::Gbp),
+            usd: price(Currency::Usd),
+            eur: price(Currency::Eur),
+            gbp: price(Currency::Gbp),
         })
+    }
+
+    /// The market price of one BTC, if the latest quote may still be reused. Asks nobody.
+    #[must_use]
+    pub fn at_hand(&self, currency: Currency) -> Option<BtcRate> {
+        let latest = *self
+            .of(currency)
+            .latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        latest
+            .filter(|latest| Instant::now() < latest.fresh_until)
+            .map(|latest| latest.rate)
     }
 
     /// The market price of one BTC now: `btc_price` is asked after this is called.
     ///
     /// # Errors
     /// [`PriceError`]; the event `btc_price_client_failed` is reported.
-    pub async fn rate(&self, currency: Currency) -> Answer {
-        let prices = match currency {
+    pub async fn ask(&self, currency: Currency) -> Answer {
+        let answer = self.of(currency).asked.ask(Context::current()).await;
+        answer.unwrap_or_else(|| Err(Arc::new(PriceError::Interrupted)))
+    }
+
+    fn of(&self, currency: Currency) -> &Price {
+        match currency {
             Currency::Usd => &self.usd,
             Currency::Eur => &self.eur,
             Currency::Gbp => &self.gbp,
-        };
-        let answer = prices.ask(Context::current()).await;
-        answer.unwrap_or_else(|| Err(Arc::new(PriceError::Interrupted)))
+        }
     }
 }
 
@@ -107,13 +147,21 @@ struct Client {
 
 impl Client {
     /// One answer for all who ask, in the trace of the first: the others' have nothing in common with it but the time.
-    async fn rate_for_all(&self, currency: Currency, askers: &[Context]) -> Vec<Answer> {
+    async fn rate_for_all(
+        &self,
+        currency: Currency,
+        askers: &[Context],
+        latest: &Mutex<Option<Rate>>,
+    ) -> Vec<Answer> {
         let first = askers.first().cloned().unwrap_or_default();
         let asked = self.rate(currency).with_context(first).await;
-        vec![asked.map_err(Arc::new); askers.len()]
+        if let Ok(rate) = &asked {
+            *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(*rate);
+        }
+        vec![asked.map(|asked| asked.rate).map_err(Arc::new); askers.len()]
     }
 
-    async fn rate(&self, currency: Currency) -> Result<BtcRate, PriceError> {
+    async fn rate(&self, currency: Currency) -> Result<Rate, PriceError> {
         let restarted = |error: &PriceError| matches!(error, PriceError::Unreachable(error) if !error.is_timeout() && !error.is_decode());
         let asked = (|| self.ask(currency)).retry(RESTART).when(restarted).await;
         if asked.is_err() {
@@ -122,16 +170,33 @@ impl Client {
         asked
     }
 
-    async fn ask(&self, currency: Currency) -> Result<BtcRate, PriceError> {
+    async fn ask(&self, currency: Currency) -> Result<Rate, PriceError> {
+        // The age of a quote counts from before the question: how long the answer took to come is part of it.
+        let asked_at = Instant::now();
         let request = self.http.get(format!("{}?currency={currency}", self.url));
         let response = client::send(request, Recipient::Peer).await?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(PriceError::Refused(response.status()));
         }
+        let fresh_for = fresh_for(response.headers());
         let quote: Quote = response.json().await?;
         if quote.currency != currency.iso3() {
             return Err(PriceError::WrongCurrency(quote.currency));
         }
-        BtcRate::parse(&quote.rate).map_err(|error| PriceError::NotARate(quote.rate, error))
+        match BtcRate::parse(&quote.rate) {
+            Ok(rate) => Ok(Rate {
+                rate,
+                fresh_until: asked_at + fresh_for,
+            }),
+            Err(error) => Err(PriceError::NotARate(quote.rate, error)),
+        }
     }
+}
+
+/// How long `btc_price` allows a quote to be reused: not at all, where it does not say.
+fn fresh_for(headers: &HeaderMap) -> Duration {
+    let milliseconds = headers
+        .get(FRESH_FOR_MS)
+        .and_then(|text| text.to_str().ok()?.parse().ok());
+    Duration::from_millis(milliseconds.unwrap_or(0)).min(LONGEST_REUSE)
 }

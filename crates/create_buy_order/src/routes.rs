@@ -9,6 +9,7 @@ use axum::routing::put;
 use axum::{Json, Router};
 use common::http::openapi::{Detail, FieldFaults};
 use common::http::{BodyFields, Readiness};
+use common::money::BtcRate;
 use common::timestamp::rfc3339_micros;
 use opentelemetry::Context;
 use serde::Serialize;
@@ -153,22 +154,36 @@ pub(crate) async fn put_buy_order(
     answer(request, verdict)
 }
 
-/// A repeat asks no price; a new order asks for it last, so that it is as young as can be.
+/// With a price at hand, one call of the write model decides everything. Without one the request is looked up first: a repeat asks for no
+/// price.
 async fn decide(state: &State, request: OrderRequest) -> Result<Verdict, ApiError> {
+    let at_hand = state.prices.at_hand(request.currency);
+    if let Some(draft) = at_hand.and_then(|rate| draft(request, rate)) {
+        return write(state, draft).await;
+    }
     let known = state.look_up.find(request).await;
     if let Some(order) = known.map_err(ApiError::NotRead)? {
         return Ok(Verdict::Repeated(order));
     }
-    let rate = state.prices.rate(request.currency).await;
+    // Asked for last, so that it is as young as can be.
+    let rate = state.prices.ask(request.currency).await;
     let rate = rate.map_err(ApiError::PriceUnavailable)?;
-    let btc_amount = order::btc_amount(request.amount, rate).ok_or(ApiError::OverCap)?;
-    let draft = Draft {
+    let draft = draft(request, rate).ok_or(ApiError::OverCap)?;
+    write(state, draft).await
+}
+
+/// Nothing where the order is larger than any book.
+fn draft(request: OrderRequest, rate: BtcRate) -> Option<Draft> {
+    Some(Draft {
         request,
         external_id: Uuid::new_v4(),
         rate,
-        btc_amount,
+        btc_amount: order::btc_amount(request.amount, rate)?,
         trace: batch::span(&Context::current()),
-    };
+    })
+}
+
+async fn write(state: &State, draft: Draft) -> Result<Verdict, ApiError> {
     state.orders.write(draft).await.map_err(ApiError::NotWritten)
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use cluster::{Behaviour, wait_until};
 use reqwest::{Method, StatusCode};
 use tokio::task::JoinSet;
@@ -115,4 +116,20 @@ async fn a_provider_that_asks_for_patience_is_left_alone_that_long() -> anyhow::
     );
     assert_eq!(service.prices().requests(), 1);
     Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_says_for_how_long_its_quote_may_be_reused_and_that_time_runs_out() -> anyhow::Result<()> {
+    let service = BtcPrice::start(&[("QUOTE_MAX_AGE_S", "30")]).await?;
+    let fresh_for_ms = async || -> anyhow::Result<u64> {
+        let response = service.request(Method::GET, "/buy?currency=USD").send().await?;
+        let header = response.headers().get("x-fresh-for-ms").context("no header")?;
+        Ok(header.to_str()?.parse()?)
+    };
+    let first = fresh_for_ms().await?;
+    assert!((1..=30_000).contains(&first), "{first} ms");
+    wait_until("less time is left", LIMIT, async || {
+        Ok(fresh_for_ms().await? < first)
+    })
+    .await
 }

@@ -74,7 +74,8 @@ async fn answers_of_btc_price(cluster: &Cluster) -> anyhow::Result<Vec<String>> 
 
 #[tokio::test]
 async fn a_repeat_is_answered_while_btc_price_is_stopped_and_asks_for_no_price() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    // No quote is ever at hand.
+    let cluster = order_desk_with_quotes_for("0.000001").await?;
     let key = new_key();
     let none = answers_of_btc_price(&cluster).await?;
     let first = buy(&cluster, "GBP", "77.70", &key).await?;

@@ -1,11 +1,15 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster::{Behaviour, Cluster, Options, Service, wait_until};
 use futures_util::future::try_join_all;
 
-use super::{book, buy, count, new_key, order_desk_with_quotes_for};
+use super::{Answer, book, buy, count, new_key, order_desk_with_quotes_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
+
+fn rate_of(answer: &Answer) -> &str {
+    answer.body["buy_order"]["btc_rate"].as_str().unwrap_or_default()
+}
 
 /// Every way in which Coinbase gives no price.
 fn bad_answers() -> Vec<Behaviour> {
@@ -81,5 +85,49 @@ async fn fifty_concurrent_orders_ask_coinbase_once() -> anyhow::Result<()> {
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     assert_eq!(cluster.prices().requests(), 1);
     assert_eq!(count(&cluster, "buy_order").await?, 50);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_quote_is_reused_until_it_has_the_maximal_age_and_no_longer() -> anyhow::Result<()> {
+    const MAX_AGE: Duration = Duration::from_secs(2);
+    let cluster = order_desk_with_quotes_for("2").await?;
+    cluster.prices().set_rate("USD", "40000.00");
+    let begun = Instant::now();
+    let first = buy(&cluster, "USD", "10", &new_key()).await?;
+    assert_eq!(rate_of(&first), "40000.00000000", "{first:?}");
+    let quoted_before = Instant::now();
+    cluster.prices().set_rate("USD", "50000.00");
+    cluster.stop(Service::BtcPrice).await?;
+    if begun.elapsed() < MAX_AGE / 2 {
+        let reused = buy(&cluster, "USD", "10", &new_key()).await?;
+        assert_eq!(rate_of(&reused), "40000.00000000", "{reused:?}");
+    }
+    tokio::time::sleep_until((quoted_before + MAX_AGE).into()).await;
+    let refused = buy(&cluster, "USD", "10", &new_key()).await?;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    cluster.launch(Service::BtcPrice)?;
+    wait_until("an order at the new price", LIMIT, async || {
+        let new = buy(&cluster, "USD", "10", &new_key()).await?;
+        Ok(new.status == 200 && rate_of(&new) == "50000.00000000")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_repeat_gets_its_own_rate_whether_a_quote_is_at_hand_or_not() -> anyhow::Result<()> {
+    for seconds in ["60", "0.000001"] {
+        let cluster = order_desk_with_quotes_for(seconds).await?;
+        let key = new_key();
+        let first = buy(&cluster, "EUR", "10", &key).await?;
+        cluster.prices().set_rate("EUR", "1.00");
+        // At this rate it would be over the cap.
+        let repeat = buy(&cluster, "EUR", "10.00", &key).await?;
+        assert_eq!(
+            (repeat.status, repeat.replayed, &repeat.body),
+            (200, true, &first.body),
+            "{seconds}"
+        );
+    }
     Ok(())
 }
