@@ -1,7 +1,7 @@
 //! Connections to PostgreSQL.
 
 mod connector;
-mod measure;
+mod metrics;
 pub mod outage;
 mod pool;
 mod session;
@@ -10,21 +10,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use backon::Retryable as _;
-use scopeguard::ScopeGuard;
 use sqlx::PgConnection;
 
 use crate::endpoints::Database;
 use crate::retry;
 use connector::Connector;
 pub use outage::is_away;
-pub use pool::{MOST_CONNECTIONS, Pool};
+pub use pool::{MAX_CONNECTIONS, Pool};
 pub use session::SESSION_SETTINGS;
 
-/// A server that can still speak keeps the limits of [`SESSION_SETTINGS`], and answers sooner. This one is for a host that vanished without
-/// a word: its connection would stay open, and the query wait, for as long as TCP tries.
-const ANSWER_LIMIT: Duration = Duration::from_secs(12);
+/// A server that still works enforces the timeouts of [`SESSION_SETTINGS`], which are shorter. This one is for a host that vanished: without
+/// it a query would wait for as long as TCP retries.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Waits until the database answers, with a growing pause and an event per try, and returns a pool of connections.
+/// Waits until the database answers, with a growing pause and an event per attempt, and returns a pool of connections.
 ///
 /// `database` is its name in the events, for example `write_model`.
 ///
@@ -32,14 +31,14 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 /// When the pool cannot be built.
 pub async fn connect(endpoint: &Database, database: &'static str) -> anyhow::Result<Pool> {
     let pool = pool(endpoint)?;
-    measure::show(&pool);
-    let ask = || ask(endpoint);
+    metrics::register(&pool);
+    let check = || check(endpoint);
     let Database { host, port, user, .. } = endpoint;
     let report = |error: &sqlx::Error, _pause| {
         tracing::warn!(event = "failed_to_connect_to_database", database, port, host, user, error = %error);
     };
     // The retry policy has no last attempt.
-    if ask
+    if check
         .retry(retry::for_ever(endpoint.retry_wait))
         .notify(report)
         .await
@@ -50,58 +49,53 @@ pub async fn connect(endpoint: &Database, database: &'static str) -> anyhow::Res
     Ok(pool)
 }
 
-/// As [`connect`], but asks once: an operator who waits wants to hear that the database is away.
+/// As [`connect`], but with one attempt: an operator at a terminal wants to know at once that the database is away.
 ///
 /// # Errors
-/// When it does not answer in time, or not as our sessions need it.
+/// When the database does not answer in time, or its sessions are not as [`SESSION_SETTINGS`] say.
 pub async fn connect_once(endpoint: &Database, database: &'static str) -> anyhow::Result<Pool> {
     let Database { host, port, .. } = endpoint;
-    ask(endpoint)
+    check(endpoint)
         .await
         .with_context(|| format!("the database {database} at {host}:{port} is away"))?;
     pool(endpoint)
 }
 
-/// A pool that connects when it is used first.
+/// A pool that connects when it is first used.
 ///
 /// # Errors
 /// When the pool cannot be built.
 pub fn pool(endpoint: &Database) -> anyhow::Result<Pool> {
-    Pool::new(Connector::new(endpoint, &[]), MOST_CONNECTIONS)
+    Pool::new(Connector::new(endpoint, &[]), MAX_CONNECTIONS)
 }
 
-/// One connection, for what is done in one session.
+/// One connection outside of any pool, for work that needs one session.
 ///
 /// # Errors
-/// When none can be had within 5 s, or its session is not as [`SESSION_SETTINGS`] say.
+/// When no connection can be made within 5 s, or its session is not as [`SESSION_SETTINGS`] say.
 pub async fn session(endpoint: &Database) -> sqlx::Result<PgConnection> {
     Connector::new(endpoint, &[]).connect().await
 }
 
-async fn ask(endpoint: &Database) -> sqlx::Result<()> {
-    Connector::new(endpoint, &[]).ask().await
+async fn check(endpoint: &Database) -> sqlx::Result<()> {
+    Connector::new(endpoint, &[]).check().await
 }
 
-/// Does `work` on a connection of the pool, for at most 12 s. Where it fails, or is dropped midway, the connection is closed, whatever state it
-/// is in: one that was given back with a transaction open would keep its locks, and fail all that come after.
+/// Runs `work` on a connection of the pool, for at most 12 s. If it fails or is dropped midway, the connection is closed: one that went back
+/// to the pool with an open transaction would keep its locks and fail every later user.
 ///
 /// # Errors
-/// Those of `work`; [`sqlx::Error::PoolTimedOut`] where no connection can be had, and [`sqlx::Error::Io`] where the server fell silent.
+/// Those of `work`; [`sqlx::Error::PoolTimedOut`] when no connection is available, and [`sqlx::Error::Io`] when the server does not answer.
 pub async fn with_connection<T>(
     pool: &Pool,
     work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> sqlx::Result<T> {
-    let mut held = scopeguard::guard(pool.take().await?, Pool::close);
-    let answered = tokio::time::timeout(ANSWER_LIMIT, work(held.connection())).await;
-    let outcome = answered
-        .unwrap_or_else(|_| Err(connector::silent()))
-        .inspect_err(|error| pool.learn_from(error))?;
-    pool.keep(ScopeGuard::into_inner(held));
-    Ok(outcome)
+    let connection = pool.acquire().await?;
+    pool.run(connection, QUERY_TIMEOUT, work).await
 }
 
-/// Does the `work` that is made for it, which only reads, on a connection of the pool as [`with_connection`] does, and once more on another one where the first was
-/// found to be lost, or to keep outdated plans.
+/// Runs `work`, which only reads, as [`with_connection`] does. Runs it again on another connection if the first one was lost or had an
+/// outdated plan.
 ///
 /// # Errors
 /// As [`with_connection`].

@@ -1,57 +1,59 @@
-//! What passes: failures of a database that time or an operator mends, without a change of our code or of the request. One list, by
-//! SQLSTATE, for the services and `migration` alike. A request that meets one is told to come again (`503`), a message is tried again,
-//! and `migration` waits; anything else is a fault of ours (`500`), or of a message.
+//! Which errors of a database are transient: time or an operator ends them, without a change of our code or of the request. One list, by
+//! SQLSTATE, for the services and `migration`. After a transient error a request is answered `503`, a message is tried again and `migration`
+//! waits. Any other error is a bug of ours (`500`), or the fault of a message.
 //!
 //! The classes of [PostgreSQL's appendix](https://www.postgresql.org/docs/current/errcodes-appendix.html):
 //!
-//! | class | passes | why |
+//! | class | transient | why |
 //! |---|---|---|
-//! | 08 connection | yes | also what PgBouncer says while its server is away |
-//! | 0A not supported | `0A000` | a kept plan whose columns a migration changed; a new session makes a new plan |
-//! | 25 transaction state | `25006`, `25P03`, `25P04` | a server that only reads for now; a transaction that the server gave up. The others are wrong statements of ours |
-//! | 26 statement name | yes | a prepared statement that the session, or the pooler behind it, has forgotten; a new session prepares it anew |
+//! | 08 connection | yes | also PgBouncer's errors while its server is away |
+//! | 0A not supported | `0A000` | a migration changed the columns of a cached plan; a new session makes a new plan |
+//! | 25 transaction state | `25006`, `25P03`, `25P04` | a server that is read-only for now; a transaction that timed out at the server. The others are wrong statements of ours |
+//! | 26 statement name | yes | a prepared statement that the session, or the pooler, has lost; a new session prepares it again |
 //! | 28 authorization | yes | the password was changed, or `pg_hba.conf` |
 //! | 3D, 3F no such database, no such schema | yes | renamed, or being restored |
 //! | 40 rolled back | yes | a conflict with others |
-//! | 42 syntax and access | `42501`, `42P05` | a privilege that was revoked; a statement that the pooler's session has by another's hand. A table or column that is not there stays a fault: services wait for `migration`, so that waiting longer does not bring it |
-//! | 53 resources, 55 not in the right state, 57 operator, 58 system | yes | a full disk, a lock not to be had, a stop, `statement_timeout` |
-//! | 54 program limits | `54000` | no numbers of transactions are left before a `VACUUM`. The others are statements that are too large |
-//! | 72 snapshot too old, F0 configuration file, XX internal | yes | time; the operator's file; damaged data, or a fault of the server: its operator's, not ours |
+//! | 42 syntax and access | `42501`, `42P05` | a revoked privilege; a statement name that another client has used in the pooler's session. A missing table or column is a bug: services start after `migration`, so more waiting does not help |
+//! | 53 resources, 55 not in the right state, 57 operator, 58 system | yes | a full disk, a lock timeout, a shutdown, `statement_timeout` |
+//! | 54 program limits | `54000` | transaction ids run out until a `VACUUM`. The others are statements that are too large |
+//! | 72 snapshot too old, F0 configuration file, XX internal | yes | time; a fault in the configuration file; damaged data, or a fault of the server: the operator's work, not ours |
 //! | 00 to 03, 09, 0B to 0P, 10, 20 to 24, 27, 2B, 2D, 2F, 34, 38, 39, 3B, 44, HV, P0 | no | values, constraints, and statements that are wrong whenever they are sent |
 //!
-//! Besides, whatever ends the session (`FATAL`, `PANIC`) or keeps one from beginning passes: the server did not speak of the statement.
+//! An error that ends the session (`FATAL`, `PANIC`) or prevents it is transient, too: it is not about the statement.
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-use super::MOST_CONNECTIONS;
+use super::MAX_CONNECTIONS;
 
-/// Classes that pass as a whole.
-const CLASSES: [&str; 13] = [
+/// Transient as a whole.
+const TRANSIENT_CLASSES: [&str; 13] = [
     "08", "26", "28", "3D", "3F", "40", "53", "55", "57", "58", "72", "F0", "XX",
 ];
 
-/// States of other classes that pass.
-const STATES: [&str; 7] = ["0A000", "25006", "25P03", "25P04", "42501", "42P05", "54000"];
+/// Transient states of other classes.
+const TRANSIENT_STATES: [&str; 7] = ["0A000", "25006", "25P03", "25P04", "42501", "42P05", "54000"];
 
-/// The server has ended the session: stopped, terminated it, or found it idle.
-const ENDED: [&str; 5] = ["57P01", "57P02", "57P05", "25P03", "25P04"];
+/// The server has ended the session: it shut down, terminated the session, or the session was idle.
+const SESSION_ENDED: [&str; 5] = ["57P01", "57P02", "57P05", "25P03", "25P04"];
 
-/// The session keeps, or has lost, what was prepared before.
-const OUTDATED: [&str; 3] = ["0A000", "26000", "42P05"];
+/// A prepared statement or cached plan of the session is outdated or lost.
+const PLAN_OUTDATED: [&str; 3] = ["0A000", "26000", "42P05"];
 
-/// Whether a refusal of PostgreSQL with this SQLSTATE passes; `ends_session` where its severity is `FATAL` or `PANIC`.
-fn passes(sqlstate: &str, ends_session: bool) -> bool {
-    ends_session || STATES.contains(&sqlstate) || CLASSES.iter().any(|class| sqlstate.starts_with(class))
+/// `ends_session`: whether the severity is `FATAL` or `PANIC`.
+fn is_transient(sqlstate: &str, ends_session: bool) -> bool {
+    ends_session
+        || TRANSIENT_STATES.contains(&sqlstate)
+        || TRANSIENT_CLASSES.iter().any(|class| sqlstate.starts_with(class))
 }
 
-/// Whether the same statement can succeed later: the server cannot be reached, or what it says passes. Everything else, for example a
-/// column that is not there, is a fault of ours.
+/// Whether the same statement can succeed later: the server cannot be reached, or its error is transient. Every other error, for example a
+/// missing column, is a bug of ours.
 #[must_use]
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => refusal(error).is_some_and(|refusal| {
             let ends_session = matches!(refusal.severity(), PgSeverity::Fatal | PgSeverity::Panic);
-            passes(refusal.code(), ends_session)
+            is_transient(refusal.code(), ends_session)
         }),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -63,7 +65,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether PostgreSQL refused the values themselves, so that trying again cannot help: of rows that are written together one is to blame.
+/// Whether PostgreSQL refused a value, so that a retry cannot help. Of rows that are written together, one is to blame.
 #[must_use]
 pub fn is_fault_of_a_row(error: &sqlx::Error) -> bool {
     const DATA_EXCEPTION: &str = "22";
@@ -84,7 +86,7 @@ fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
-/// Tries of work that may be done once more: it left nothing behind when it failed, or doing it twice is as doing it once.
+/// Decides on retries of work that is idempotent, or leaves nothing behind when it fails.
 #[derive(Debug, Default)]
 pub struct Tries {
     lost: u32,
@@ -92,23 +94,23 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// Whether the session was to blame for the failure, and not the server, so that it is worth another try on another session: once where
-    /// the session was lost, and as often as there may be connections where what it had prepared was outdated, as that of others may be, too.
-    /// The connection that failed must be closed, as [`super::with_connection`] does.
+    /// Whether the session failed and not the server, so that a retry on another session makes sense. A lost session is retried once. An
+    /// outdated plan is retried as often as there may be connections, because each may have an outdated plan. The caller must close the
+    /// connection that failed, as [`super::with_connection`] does.
     pub fn once_more(&mut self, error: &sqlx::Error) -> bool {
         let code = refusal(error).map(PgDatabaseError::code).unwrap_or_default();
         let is_lost = match error {
-            // Our own limit: there is no time for another.
+            // Our own timeout: no time is left for a retry.
             sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
             sqlx::Error::Protocol(_) => true,
-            _ => ENDED.contains(&code),
+            _ => SESSION_ENDED.contains(&code),
         };
         if is_lost {
             self.lost += 1;
             self.lost <= 1
-        } else if OUTDATED.contains(&code) {
+        } else if PLAN_OUTDATED.contains(&code) {
             self.outdated += 1;
-            self.outdated <= MOST_CONNECTIONS
+            self.outdated <= MAX_CONNECTIONS
         } else {
             false
         }
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_is_away_is_told_from_a_fault_of_ours() {
+    fn a_server_that_is_away_differs_from_a_bug_of_ours() {
         assert!(is_away(&sqlx::Error::PoolTimedOut));
         assert!(is_away(&sqlx::Error::Io(
             std::io::ErrorKind::ConnectionReset.into()
@@ -129,30 +131,30 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_mends_passes() {
+    fn errors_that_an_operator_ends_are_transient() {
         for state in [
             "08006", "08P01", "0A000", "25006", "25P03", "26000", "28000", "28P01", "3D000", "3F000",
             "40001", "40P01", "42501", "42P05", "53100", "53300", "54000", "55P03", "57014", "57P01",
             "57P03", "58030", "72000", "F0000", "XX000", "XX001",
         ] {
-            assert!(passes(state, false), "{state}");
+            assert!(is_transient(state, false), "{state}");
         }
-        // For example a setting of the role that the server does not take: no session begins.
-        assert!(passes("22023", true));
+        // For example an invalid setting of the role: no session begins.
+        assert!(is_transient("22023", true));
     }
 
     #[test]
-    fn wrong_values_and_wrong_statements_do_not_pass() {
+    fn wrong_values_and_wrong_statements_are_not_transient() {
         for state in [
             "", "02000", "22003", "22P02", "23505", "23514", "25P02", "42601", "42703", "42P01", "54001",
             "54023", "P0001",
         ] {
-            assert!(!passes(state, false), "{state}");
+            assert!(!is_transient(state, false), "{state}");
         }
     }
 
     #[test]
-    fn a_lost_session_is_worth_one_more_and_our_own_limit_none() {
+    fn a_lost_session_is_retried_once_and_our_own_timeout_never() {
         let broken = |kind: std::io::ErrorKind| sqlx::Error::Io(kind.into());
         let mut tries = Tries::default();
         assert!(!tries.once_more(&broken(std::io::ErrorKind::TimedOut)));

@@ -1,6 +1,16 @@
-//! Connections that are used again and again.
+//! The pool of connections.
+//!
+//! It is deadpool's pool of plain sqlx connections; sqlx's own pool is not used. deadpool queues callers, lends the connection that was used
+//! last and limits their number. This file adds what neither pool does:
+//!
+//! - A connection whose work failed or was dropped is closed at once, and nothing more is sent on it. sqlx's pool would ping it, and sends a
+//!   message when it closes one: both wait when the network drops all packets.
+//! - One broken connection makes all others suspect. After a failover, one request fails and not one for each connection.
+//! - A connection is pinged only after a second without use, and with a timeout.
+//! - A server that refuses connections because it is starting is tried again while the request can still wait.
+//! - The readiness probe uses these connections, and tells a busy database from one that is away.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{
@@ -11,81 +21,74 @@ use scopeguard::ScopeGuard;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
-use super::connector::{Connector, silent};
-use super::measure;
+use super::connector::{Connector, timed_out};
+use super::metrics;
 use crate::endpoints::Database;
 
-/// Connections of one process, besides those of its tasks with settings of their own; a few suffice, as reads, writes and projections go in
-/// batches.
-pub const MOST_CONNECTIONS: u32 = 10;
+/// Connections of one process, besides those of tasks with their own settings. A few suffice: reads, writes and projections are batched.
+pub const MAX_CONNECTIONS: u32 = 10;
 
-/// For a task that uses one at a time; another while that one is being closed.
-const CONNECTIONS_OF_A_TASK: u32 = 2;
+/// For a task that uses one connection at a time; the second replaces one that is being closed.
+const MAX_TASK_CONNECTIONS: u32 = 2;
 
-/// A request that cannot get a connection within this time is refused, to be tried again.
+/// A request that gets no connection within this time fails; the client may retry.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A server that refuses connections may be starting. Shorter than the above, so that the reason is told and not that time was up.
-const REFUSED_FOR: Duration = Duration::from_millis(2500);
-const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+/// How long to retry a server that may be starting. Shorter than [`ACQUIRE_TIMEOUT`], so that the error names the reason.
+const STARTING_TIMEOUT: Duration = Duration::from_millis(2500);
+const STARTING_PAUSE: Duration = Duration::from_millis(100);
 
-/// After this long a connection is asked for a sign of life before it is used again.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
-const PING_LIMIT: Duration = Duration::from_secs(1);
+/// A connection that was unused for this long is pinged before its next use.
+const PING_AFTER: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Common firewalls and load balancers forget a connection that was silent for a minute, without a word to either end.
-const IDLE_FOR: Duration = Duration::from_secs(45);
-const LOOKED_AFTER_EVERY: Duration = Duration::from_secs(10);
+/// Common firewalls and load balancers drop a connection that was idle for a minute, and tell neither end.
+const MAX_IDLE: Duration = Duration::from_secs(45);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A server keeps what a session has learnt, in memory, for as long as it lasts. And a name may lead to another address by now.
-const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// A server's memory for a session grows until the session ends. And the host name may have a new address.
+const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
 
-/// Probes do not wait longer for a connection: see [`Pool::check`].
-const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// How long a readiness probe waits for a connection.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// When all connections are in use and none has had an answer for this long, they wait in vain. Longer than a statement may wait for a lock:
-/// that it could not be had is an answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(6);
+/// While all connections are in use, the database counts as busy if it answered within this time, else as away. Longer than a statement may
+/// wait for a lock: a lock timeout is an answer, too.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A pool of connections; cheap to clone. The one used last is used next, so that few stay open, and those are known to be good.
+/// A pool of connections; cheap to clone. Lends the connection that was used last, so that few stay open and those are known to work.
 ///
-/// No wait is without a limit, and none is held while another task's connection is closed: closing tells the server nothing and waits for
-/// nobody.
+/// No wait is unlimited, and closing a connection waits for nobody.
 #[derive(Debug, Clone)]
 pub struct Pool {
     connections: managed::Pool<Manager>,
 }
 
 #[derive(Debug)]
-struct Manager {
+pub(super) struct Manager {
     connector: Connector,
-    /// What was last answered before this is not used again: what broke one connection may have broken all.
-    trusted_since: Mutex<Instant>,
-    /// When the server last said anything, on whatever connection.
-    answered_at: Mutex<Instant>,
+    server: Mutex<Server>,
 }
 
-/// A connection that is kept, and when it last proved to be good.
+/// What the connections have shown of the server.
 #[derive(Debug)]
-struct Kept {
-    connection: PgConnection,
-    made: Instant,
+struct Server {
+    /// A connection whose last answer is older is not used again: the fault that broke one may have broken all.
+    suspect_before: Instant,
+    /// The last answer on any connection.
     answered_at: Instant,
 }
 
-/// A connection of the pool, in use. It goes back by [`Pool::keep`] alone.
+/// A connection of the pool.
 #[derive(Debug)]
-pub(super) struct Held(Object<Manager>);
-
-impl Held {
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.0.connection
-    }
+pub(super) struct Connection {
+    inner: PgConnection,
+    answered_at: Instant,
 }
 
-/// Why a database is of no use to requests; `Display` is what a client may read.
+/// Why a database cannot serve requests; `Display` is what a client may read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
+pub(crate) enum NotReady {
     #[error("is away")]
     Away(#[source] sqlx::Error),
     #[error("is read-only")]
@@ -93,70 +96,75 @@ pub(crate) enum Unusable {
 }
 
 impl Manager {
-    fn distrust_all(&self) {
-        *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspect_all(&self) {
+        self.server().suspect_before = Instant::now();
     }
 
     fn note_answer(&self) {
-        *self.answered_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.server().answered_at = Instant::now();
     }
 
-    fn is_trusted(&self, kept: &Kept) -> bool {
-        kept.answered_at > *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner)
-            && kept.answered_at.elapsed() < IDLE_FOR
-            && kept.made.elapsed() < LIFETIME
+    fn is_usable(&self, connection: &Connection, metrics: &Metrics) -> bool {
+        connection.answered_at > self.server().suspect_before
+            && connection.answered_at.elapsed() < MAX_IDLE
+            && metrics.created.elapsed() < MAX_LIFETIME
     }
 }
 
 impl managed::Manager for Manager {
-    type Type = Kept;
+    type Type = Connection;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> sqlx::Result<Kept> {
+    async fn create(&self) -> sqlx::Result<Connection> {
         let begun = Instant::now();
-        let connection = loop {
+        let inner = loop {
             match self.connector.connect().await {
-                Err(error) if may_be_starting(&error) && begun.elapsed() < REFUSED_FOR => {
-                    tokio::time::sleep(REFUSED_PAUSE).await;
+                Err(error) if may_be_starting(&error) && begun.elapsed() < STARTING_TIMEOUT => {
+                    tokio::time::sleep(STARTING_PAUSE).await;
                 }
                 outcome => break outcome?,
             }
         };
         self.note_answer();
-        Ok(Kept {
-            connection,
-            made: Instant::now(),
+        Ok(Connection {
+            inner,
             answered_at: Instant::now(),
         })
     }
 
-    async fn recycle(&self, kept: &mut Kept, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        if !self.is_trusted(kept) {
-            return Err(RecycleError::message("not to be trusted any more"));
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        if !self.is_usable(connection, metrics) {
+            return Err(RecycleError::message("suspect, idle for too long, or too old"));
         }
-        if kept.answered_at.elapsed() < TRUSTED_FOR {
+        if connection.answered_at.elapsed() < PING_AFTER {
             return Ok(());
         }
-        // Also when whoever waits for it has enough of waiting.
-        let unless_it_answers = scopeguard::guard((), |()| self.distrust_all());
-        let answered = timeout(PING_LIMIT, kept.connection.ping()).await;
+        // A guard, because the caller may give up and drop this future.
+        let suspect_all = scopeguard::guard((), |()| self.suspect_all());
+        let answered = timeout(PING_TIMEOUT, connection.inner.ping()).await;
         answered.map_err(|_| RecycleError::message("no answer"))??;
-        ScopeGuard::into_inner(unless_it_answers);
-        kept.answered_at = Instant::now();
+        ScopeGuard::into_inner(suspect_all);
+        connection.answered_at = Instant::now();
         self.note_answer();
         Ok(())
     }
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, most: u32) -> anyhow::Result<Self> {
+    pub(super) fn new(connector: Connector, max_connections: u32) -> anyhow::Result<Self> {
         let manager = Manager {
             connector,
-            trusted_since: Mutex::new(Instant::now()),
-            answered_at: Mutex::new(Instant::now()),
+            server: Mutex::new(Server {
+                suspect_before: Instant::now(),
+                answered_at: Instant::now(),
+            }),
         };
         let connections = managed::Pool::builder(manager)
-            .max_size(usize::try_from(most)?)
+            .max_size(usize::try_from(max_connections)?)
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()?;
@@ -164,15 +172,15 @@ impl Pool {
         Ok(Self { connections })
     }
 
-    /// Connections to the same database with settings of PostgreSQL, for a task that uses one at a time. The settings may be lost on a pooler:
-    /// the task must be right without them.
+    /// Connections to the same database with PostgreSQL settings of their own, for a task that uses one connection at a time. A pooler may
+    /// lose the settings: the task must be correct without them.
     ///
     /// # Errors
     /// When the pool cannot be built.
-    pub fn with_settings(&self, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub fn with_settings(&self, settings: &'static [(&'static str, &'static str)]) -> anyhow::Result<Self> {
         let connector = Connector::new(self.endpoint(), settings);
-        let pool = Self::new(connector, CONNECTIONS_OF_A_TASK)?;
-        measure::show(&pool);
+        let pool = Self::new(connector, MAX_TASK_CONNECTIONS)?;
+        metrics::register(&pool);
         Ok(pool)
     }
 
@@ -184,82 +192,74 @@ impl Pool {
         self.connections.status()
     }
 
-    /// The connection used last, or a new one.
-    pub(super) async fn take(&self) -> sqlx::Result<Held> {
-        measure::acquiring(self, async {
-            let taken = timeout(ACQUIRE_TIMEOUT, self.connections.get()).await;
-            taken
-                .map_err(|_| sqlx::Error::PoolTimedOut)?
-                .map_err(in_sqlx)
-                .map(Held)
+    /// The connection that was used last, or a new one.
+    pub(super) async fn acquire(&self) -> sqlx::Result<Object<Manager>> {
+        metrics::time_acquire(self, async {
+            let acquired = timeout(ACQUIRE_TIMEOUT, self.connections.get()).await;
+            acquired.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(in_sqlx)
         })
         .await
     }
 
-    /// Keeps a connection that has done its work.
-    pub(super) fn keep(&self, held: Held) {
-        let Held(mut object) = held;
-        object.answered_at = Instant::now();
+    /// Runs `work` on a connection of this pool, which goes back only when the work succeeds.
+    pub(super) async fn run<T>(
+        &self,
+        connection: Object<Manager>,
+        limit: Duration,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> sqlx::Result<T> {
+        let close = |connection| drop(Object::take(connection));
+        let mut connection = scopeguard::guard(connection, close);
+        let outcome = timeout(limit, work(&mut connection.inner)).await;
+        let answer = outcome
+            .unwrap_or_else(|_| Err(timed_out()))
+            .inspect_err(|error| self.note_failure(error))?;
+        connection.answered_at = Instant::now();
         self.connections.manager().note_answer();
-        drop(object);
+        drop(ScopeGuard::into_inner(connection));
+        Ok(answer)
     }
 
-    /// Closes a connection that failed, whatever state it is in.
-    pub(super) fn close(held: Held) {
-        drop(Object::take(held.0));
-    }
-
-    /// Learns from how the work on a connection failed, for the sake of the others.
-    pub(super) fn learn_from(&self, error: &sqlx::Error) {
+    /// Decides what the failure on one connection says of the others.
+    fn note_failure(&self, error: &sqlx::Error) {
         let manager = self.connections.manager();
         match error {
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default();
-                // The server ends its sessions, is no server of ours any more, or became a standby.
+                // The server shuts down or ends its sessions, a pooler lost it, or it became a standby.
                 if code.starts_with("57P") || code.starts_with("08") || code == "25006" {
-                    manager.distrust_all();
+                    manager.suspect_all();
                 } else {
                     manager.note_answer();
                 }
             }
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => manager.distrust_all(),
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => manager.suspect_all(),
             _ => {}
         }
     }
 
-    /// What requests would meet now, asked on one of their own connections. While all are in use, and have answers, the database is busy and
-    /// not away.
-    pub(crate) async fn check(&self, writes: bool) -> Result<(), Unusable> {
+    /// What a request would meet now, checked on one of the requests' connections. Ready, too, while all are in use and the server answers:
+    /// the database is busy then, and not away.
+    pub(crate) async fn check(&self, needs_writes: bool) -> Result<(), NotReady> {
         let timeouts = Timeouts {
-            wait: Some(PROBE_WAIT),
+            wait: Some(PROBE_TIMEOUT),
             create: None,
             recycle: None,
         };
-        let taken = match self.connections.timeout_get(&timeouts).await {
-            Ok(object) => object,
-            Err(PoolError::Timeout(TimeoutType::Wait)) if self.has_answers() => return Ok(()),
-            Err(error) => return Err(Unusable::Away(in_sqlx(error))),
+        let connection = match self.connections.timeout_get(&timeouts).await {
+            Ok(connection) => connection,
+            Err(PoolError::Timeout(TimeoutType::Wait)) if self.is_answering() => return Ok(()),
+            Err(error) => return Err(NotReady::Away(in_sqlx(error))),
         };
-        let mut held = scopeguard::guard(Held(taken), Self::close);
-        let is_read_only = timeout(PING_LIMIT, is_read_only(held.connection())).await;
-        let is_read_only = is_read_only
-            .unwrap_or_else(|_| Err(silent()))
-            .inspect_err(|error| self.learn_from(error))
-            .map_err(Unusable::Away)?;
-        self.keep(ScopeGuard::into_inner(held));
-        if writes && is_read_only {
-            return Err(Unusable::ReadOnly);
+        let is_read_only = self.run(connection, PING_TIMEOUT, is_read_only).await;
+        if is_read_only.map_err(NotReady::Away)? && needs_writes {
+            return Err(NotReady::ReadOnly);
         }
         Ok(())
     }
 
-    fn has_answers(&self) -> bool {
-        let answered_at = &self.connections.manager().answered_at;
-        answered_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
-            < ANSWERS_WITHIN
+    fn is_answering(&self) -> bool {
+        self.connections.manager().server().answered_at.elapsed() < BUSY_TIMEOUT
     }
 }
 
@@ -268,22 +268,22 @@ async fn is_read_only(connection: &mut PgConnection) -> sqlx::Result<bool> {
     let row = sqlx::raw_sql("SHOW transaction_read_only")
         .fetch_one(connection)
         .await?;
-    Ok(row.try_get::<String, _>(0)? == "on")
+    Ok(row.try_get::<String, _>("transaction_read_only")? == "on")
 }
 
-/// Those that nobody has used lately are closed before something on the way forgets them.
+/// Closes idle connections before a firewall drops them. Ends with the pool.
 async fn close_idle(connections: WeakPool<Manager>) {
     loop {
-        tokio::time::sleep(LOOKED_AFTER_EVERY).await;
+        tokio::time::sleep(IDLE_CHECK_INTERVAL).await;
         let Some(connections) = connections.upgrade() else {
             return;
         };
         let manager = connections.manager();
-        drop(connections.retain(|kept, _| manager.is_trusted(kept)));
+        drop(connections.retain(|connection, metrics| manager.is_usable(connection, &metrics)));
     }
 }
 
-/// Nobody listens yet, or the server says that it is not ready, or full.
+/// Nobody listens yet, or the server says that it is starting or has too many connections.
 fn may_be_starting(error: &sqlx::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     match error {

@@ -1,20 +1,21 @@
-//! What our statements rely on in their session: asked for when a connection is made, and looked at before its first use.
+//! What our statements rely on in their session: requested when a connection is made, and verified before its first use.
 
 use std::fmt::Write as _;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-/// What every session has, whatever the database, the role or the server say. A session that has not is not used.
+/// The settings of every session, whatever the database, the role or the server configure. A session without them is not used.
 ///
-/// Limits that the server keeps for us, because a query that is given up here goes on there; and its plans. Each statement has one good plan
-/// for all values, and making it again costs more than following it. It may be made when a table is nearly empty, and reading that from end
-/// to end looks cheap: it must not be read so when it is full. The price that PostgreSQL sets on reading so, where there is no other way (the
-/// one row of a total), would make it compile a plan each time it is followed (measured: 20 ms an order).
+/// - Timeouts: PostgreSQL goes on with a query that we have given up, so the server must end it.
+/// - Plans: each statement has one plan that is good for all values, and planning costs more than execution. A plan may be made while a table
+///   is nearly empty, when a sequential scan looks cheap; the same plan must not scan the table when it is full. Where a sequential scan is the
+///   only way (the one row of a total), its penalty would make PostgreSQL compile the plan at each execution (measured: 20 ms an order), so
+///   `jit` is off.
+/// - Meaning: which tables a statement sees, what a transaction sees of others, and how values are read and written as text.
 ///
-/// Then what statements mean: which tables they see, what a transaction sees of others, and how values are read and written as text. Who may
-/// not write is not among it: a database that is read-only is so for a reason.
+/// Whether the session may write is not set here: a database is read-only for a reason.
 ///
-/// Values are written as PostgreSQL shows them.
+/// The values are spelt as PostgreSQL shows them.
 pub const SESSION_SETTINGS: [(&str, &str); 12] = [
     ("statement_timeout", "10s"),
     ("lock_timeout", "5s"),
@@ -30,9 +31,9 @@ pub const SESSION_SETTINGS: [(&str, &str); 12] = [
     ("standard_conforming_strings", "on"),
 ];
 
-/// The server's side of our sockets. sqlx opens ours and hands out no access to it, so the server keeps the connection known to what is on
-/// the way, and ends what waits for a client that is gone. Behind a pooler these are of its own connections: nobody looks at them.
-pub(super) const UPKEEP: [(&str, &str); 5] = [
+/// The server's side of TCP keepalive. sqlx opens our sockets and gives no access to them, so the server keeps connections alive through
+/// firewalls, and ends queries whose client is gone. Behind a pooler they apply to the pooler's connections, so they are not verified.
+pub(super) const KEEPALIVE_SETTINGS: [(&str, &str); 5] = [
     ("tcp_keepalives_idle", "20"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
@@ -40,20 +41,20 @@ pub(super) const UPKEEP: [(&str, &str); 5] = [
     ("client_connection_check_interval", "5s"),
 ];
 
-/// Whether the session is as it was asked for.
+/// Verifies [`SESSION_SETTINGS`].
 ///
 /// # Errors
-/// [`sqlx::Error::Protocol`] with a sentence for the operator where it is not.
-pub(super) async fn check(connection: &mut PgConnection) -> sqlx::Result<()> {
+/// [`sqlx::Error::Protocol`] with a sentence for the operator when one differs.
+pub(super) async fn check_settings(connection: &mut PgConnection) -> sqlx::Result<()> {
     let wanted: Vec<String> = SESSION_SETTINGS
         .iter()
         .map(|(name, value)| format!("('{name}', '{value}')"))
         .collect();
     let differing = format!(
-        "SELECT name, current_setting(name), wanted FROM (VALUES {}) AS setting (name, wanted) WHERE current_setting(name) <> wanted",
+        "SELECT name, current_setting(name) AS found, wanted FROM (VALUES {}) AS setting (name, wanted) WHERE current_setting(name) <> wanted",
         wanted.join(", ")
     );
-    // Not prepared: it is asked once in the life of a connection.
+    // Not prepared: it runs once for each connection.
     let rows = sqlx::raw_sql(AssertSqlSafe(differing))
         .fetch_all(connection)
         .await?;
@@ -62,7 +63,9 @@ pub(super) async fn check(connection: &mut PgConnection) -> sqlx::Result<()> {
     }
     let (mut faults, mut remedy) = (Vec::new(), String::new());
     for row in rows {
-        let [name, found, wanted]: [String; 3] = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
+        let [name, found, wanted] =
+            ["name", "found", "wanted"].map(|column| row.try_get::<String, _>(column));
+        let (name, found, wanted) = (name?, found?, wanted?);
         faults.push(format!("{name} is '{found}' instead of '{wanted}'"));
         // Writing to a string does not fail.
         let _ = write!(remedy, " SET {name} = '{wanted}';");
@@ -74,22 +77,22 @@ pub(super) async fn check(connection: &mut PgConnection) -> sqlx::Result<()> {
     )))
 }
 
-/// Whether what one session has prepared is there when it is used next. Behind a pooler that lends connections by the transaction it may not
-/// be: `other` holds the connection that has it, so that `session` gets another.
+/// Verifies that a prepared statement is still there at its next use. A pooler that lends connections by the transaction may lose it. `other`
+/// occupies the server's connection that has the statement, so that `session` gets another.
 ///
 /// # Errors
-/// [`sqlx::Error::Protocol`] with a sentence for the operator where it is not.
+/// [`sqlx::Error::Protocol`] with a sentence for the operator when the statement is lost.
 pub(super) async fn check_prepared(session: &mut PgConnection, other: &mut PgConnection) -> sqlx::Result<()> {
     const PROBE: &str = "SELECT 'prepared for ' || $1";
-    let mut ask = async || sqlx::query(PROBE).bind("a probe").execute(&mut *session).await;
-    let mut asked = ask().await;
-    if asked.is_ok() {
+    let mut run_probe = async || sqlx::query(PROBE).bind("a probe").execute(&mut *session).await;
+    let mut outcome = run_probe().await;
+    if outcome.is_ok() {
         let mut transaction = other.begin().await?;
         sqlx::raw_sql("SELECT").execute(&mut *transaction).await?;
-        asked = ask().await;
+        outcome = run_probe().await;
         transaction.rollback().await?;
     }
-    match asked {
+    match outcome {
         Err(sqlx::Error::Database(refusal)) => Err(sqlx::Error::Protocol(format!(
             "the pooler on the way loses prepared statements ({refusal}): it has to be PgBouncer 1.21 or later with \
              max_prepared_statements above 0, or to lend connections by the session (docs/operations.md, \"Behind PgBouncer\")"
@@ -98,7 +101,7 @@ pub(super) async fn check_prepared(session: &mut PgConnection, other: &mut PgCon
     }
 }
 
-/// What a pooler says that does not know our settings, with what to do about it.
+/// Adds the remedy to the error of a pooler that does not know our settings.
 pub(super) fn explain(error: sqlx::Error) -> sqlx::Error {
     match error {
         sqlx::Error::Database(refusal) if refusal.message().starts_with("unsupported startup parameter") => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use cluster::{Cluster, Link, Options, Service, wait_until};
-use common::database::{self, MOST_CONNECTIONS, with_connection};
+use common::database::{self, MAX_CONNECTIONS, with_connection};
 use common::endpoints::Database;
 use common::env::Env;
 use futures_util::future::join_all;
@@ -31,7 +31,7 @@ async fn who_waits_while_all_connections_are_in_use_gets_one_as_soon_as_one_is_g
     let pool = pool(&cluster).await?;
     let in_use = Arc::new(Semaphore::new(0));
     let may_end = Arc::new(Semaphore::new(0));
-    let users: Vec<_> = (0..=MOST_CONNECTIONS)
+    let users: Vec<_> = (0..=MAX_CONNECTIONS)
         .map(|_| {
             let (pool, in_use, may_end) = (pool.clone(), Arc::clone(&in_use), Arc::clone(&may_end));
             tokio::spawn(async move {
@@ -46,9 +46,9 @@ async fn who_waits_while_all_connections_are_in_use_gets_one_as_soon_as_one_is_g
             })
         })
         .collect();
-    in_use.acquire_many(MOST_CONNECTIONS).await?.forget();
+    in_use.acquire_many(MAX_CONNECTIONS).await?.forget();
     assert_eq!(in_use.available_permits(), 0, "one waits");
-    may_end.add_permits(usize::try_from(MOST_CONNECTIONS)? + 1);
+    may_end.add_permits(usize::try_from(MAX_CONNECTIONS)? + 1);
     for user in join_all(users).await {
         user??;
     }
@@ -88,14 +88,14 @@ async fn of_connections_that_the_server_closed_one_user_at_most_is_told() -> any
         })
         .await
     };
-    for answer in join_all((0..MOST_CONNECTIONS).map(|_| ask())).await {
+    for answer in join_all((0..MAX_CONNECTIONS).map(|_| ask())).await {
         answer?;
     }
     sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
         .execute(cluster.write_model())
         .await?;
     let mut failed = 0;
-    for _ in 0..MOST_CONNECTIONS {
+    for _ in 0..MAX_CONNECTIONS {
         failed += u32::from(ask().await.is_err());
     }
     assert!(failed <= 1, "{failed} failed");
@@ -121,14 +121,14 @@ async fn when_all_connections_fall_silent_for_ever_the_pool_works_again_within_3
         })
         .await
     };
-    let at_once = async || join_all((0..2 * MOST_CONNECTIONS).map(|_| work())).await;
+    let at_once = async || join_all((0..2 * MAX_CONNECTIONS).map(|_| work())).await;
     for answer in at_once().await {
         answer?;
     }
     // Old enough to be asked for a sign of life before they are used again, which is where they were waited for without a limit.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let silenced = cluster.link(link)?.silence_open();
-    assert_eq!(silenced, usize::try_from(MOST_CONNECTIONS)?);
+    assert_eq!(silenced, usize::try_from(MAX_CONNECTIONS)?);
     let since = Instant::now();
     while at_once().await.iter().any(Result::is_err) {
         assert!(since.elapsed() < Duration::from_secs(30), "not yet");

@@ -1,4 +1,4 @@
-//! The use of a pool, counted. The label is the name of the database in PostgreSQL.
+//! Metrics of the pools. The label is the name of the database in PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Pool;
 use crate::metrics::{GaugeVec, HistogramVec, IntCounterVec, LATENCIES, counters, histograms, read_gauges};
 
-static WAITS: LazyLock<Waits> = LazyLock::new(|| Waits {
+static ACQUIRE: LazyLock<Acquire> = LazyLock::new(|| Acquire {
     durations: histograms(
         "database_pool_acquire_duration_seconds",
         "How long a connection of the pool was waited for, got or not.",
@@ -21,7 +21,7 @@ static WAITS: LazyLock<Waits> = LazyLock::new(|| Waits {
     ),
 });
 
-struct Waits {
+struct Acquire {
     durations: HistogramVec,
     timeouts: IntCounterVec,
 }
@@ -33,13 +33,14 @@ static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
         "database_pool_connections",
         "Connections of the pool by state; max is how many there may be.",
         &["database", "state"],
-        read,
+        set_connections,
     );
 });
 
-/// Shows the connections of a pool from now on.
-pub(super) fn show(pool: &Pool) {
-    WAITS.timeouts.with_label_values(&[name(pool)]);
+/// Adds a pool to the metrics of this process.
+pub(super) fn register(pool: &Pool) {
+    // Shows the counter as 0 before the first timeout.
+    ACQUIRE.timeouts.with_label_values(&[name(pool)]);
     pools().push(pool.clone());
     LazyLock::force(&CONNECTIONS);
 }
@@ -48,8 +49,8 @@ fn pools() -> MutexGuard<'static, Vec<Pool>> {
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Several pools of one database are shown as one.
-fn read(gauges: &GaugeVec) {
+/// Several pools of one database are one sum.
+fn set_connections(gauges: &GaugeVec) {
     let mut counts: BTreeMap<(String, &str), usize> = BTreeMap::new();
     for pool in pools().iter() {
         let status = pool.status();
@@ -70,19 +71,17 @@ fn read(gauges: &GaugeVec) {
     }
 }
 
-pub(super) async fn acquiring<T>(
+pub(super) async fn time_acquire<T>(
     pool: &Pool,
     acquire: impl Future<Output = sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
     let begun = Instant::now();
     let acquired = acquire.await;
     let database = [name(pool)];
-    WAITS
-        .durations
-        .with_label_values(&database)
-        .observe(begun.elapsed().as_secs_f64());
+    let duration = ACQUIRE.durations.with_label_values(&database);
+    duration.observe(begun.elapsed().as_secs_f64());
     if acquired.is_err() {
-        WAITS.timeouts.with_label_values(&database).inc();
+        ACQUIRE.timeouts.with_label_values(&database).inc();
     }
     acquired
 }
