@@ -1,14 +1,15 @@
 //! The message on the queue: an order was created.
 //!
-//! Read more liberally than written: the Python system that this one is a port of may send its decimals as JSON numbers, and those are
-//! taken by their digits, never through a float. Fields that are not known are ignored. What no order can be, and no client could be shown,
-//! is refused, whoever sent it: no value of a message may make the reader panic, because the message would come again.
+//! The reader accepts more than the writer sends: the original system, in Python, may send decimals as JSON numbers. They are read by their
+//! digits, never through a float. Unknown fields are ignored. Values that no order can have are refused. No value may make the reader panic,
+//! because the message would be redelivered for ever.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use rust_decimal::Decimal;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -22,8 +23,8 @@ use crate::timestamp::rfc3339_micros;
 /// The `type` property of the message.
 pub const MESSAGE_TYPE: &str = "buy_order_created";
 
-/// An order was created: all that the read model keeps of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An order was created. Its fields are the columns of the read model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct BuyOrderCreated {
     /// `buy_order.id` of the write model.
     #[serde(deserialize_with = "read_id")]
@@ -33,23 +34,26 @@ pub struct BuyOrderCreated {
     pub client_id: i64,
     /// The id that clients see.
     pub external_id: Uuid,
-    /// When the order was written, to the microsecond.
+    /// When the order was written, with microseconds.
     #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
     pub created_at: OffsetDateTime,
     /// `currency.id` of the write model.
     #[serde(deserialize_with = "read_id")]
     pub currency_id: i64,
-    /// ISO 4217: three capitals. Which currencies there are is the write model's business, so this is not an enumeration.
+    /// ISO 4217: three capital letters. Not an enumeration: the write model alone decides which currencies exist.
     #[serde(deserialize_with = "read_iso3")]
     pub currency_iso3: String,
-    /// Fiat to spend.
+    /// What the client pays, in `currency_iso3`.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    #[sqlx(try_from = "Decimal")]
     pub currency_amount: FiatAmount,
-    /// Fiat per BTC.
+    /// The price of one BTC, in `currency_iso3`.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    #[sqlx(try_from = "Decimal")]
     pub btc_rate: BtcRate,
-    /// BTC to be had for it.
+    /// The BTC bought.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    #[sqlx(try_from = "Decimal")]
     pub btc_amount: BtcAmount,
 }
 
@@ -77,17 +81,17 @@ where
         .map_err(|error| D::Error::custom(format_args!("{error}: {plain:.40}")))
 }
 
-/// Moves the point of `1.5e-3` as its exponent says: `0.0015`. Python writes small numbers that way. No digit is lost or rounded.
+/// Writes `1.5e-3` as `0.0015`, because Python writes small numbers with an exponent. No digit is lost or rounded.
 fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
-    /// The most that a decimal can have; far beyond any column, and no reason to build a long text for a hostile exponent.
-    const LARGEST_EXPONENT: u32 = 28;
+    /// The maximum scale of a decimal. Bounds the length of the text for a hostile exponent.
+    const MAX_EXPONENT: u32 = 28;
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
         return Some(Cow::Borrowed(text));
     };
     let exponent: i32 = exponent
         .parse()
         .ok()
-        .filter(|exponent: &i32| exponent.unsigned_abs() <= LARGEST_EXPONENT)?;
+        .filter(|exponent: &i32| exponent.unsigned_abs() <= MAX_EXPONENT)?;
     let (sign, unsigned) = mantissa
         .strip_prefix('-')
         .map_or(("", mantissa), |unsigned| ("-", unsigned));
@@ -95,7 +99,7 @@ fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     let shift = usize::try_from(exponent.unsigned_abs()).ok()?;
     let moved = if exponent < 0 {
         let digits = format!("{}{integer}{fraction}", "0".repeat(shift));
-        // What was the integer part, padded, now has its last `shift` digits behind the point.
+        // `shift` zeros in front, so the point stays at the length of the integer part.
         let point = integer.len();
         format!("{}.{}", nonempty(digits.get(..point)?), digits.get(point..)?)
     } else {
@@ -117,8 +121,8 @@ fn write_time<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::
     serializer.serialize_str(&rfc3339_micros(*time))
 }
 
-/// Reads RFC 3339 with any offset, and cuts to microseconds, so that the value survives PostgreSQL. Of the years of orders only: RFC 3339 has
-/// no way to write a year before 0 or after 9999, and an offset may lead there.
+/// Reads RFC 3339 with any offset, truncated to microseconds as in PostgreSQL. Refuses years that an order cannot have: an offset may lead to
+/// a year that RFC 3339 cannot write.
 fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
     const YEARS: RangeInclusive<i32> = 1970..=9999;
     let text: Cow<'de, str> = Deserialize::deserialize(deserializer)?;
@@ -131,7 +135,7 @@ fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTim
         .map_err(D::Error::custom)
 }
 
-/// An id that a database has drawn: from 1 on.
+/// An id from a database sequence: 1 or higher.
 fn read_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let id: i64 = Deserialize::deserialize(deserializer)?;
     if id >= 1 {
@@ -196,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_numbers_are_read_by_their_digits() {
+    fn json_numbers_are_read_by_their_digits() {
         let json = GOLDEN
             .replace(r#""123.45""#, "123.45")
             .replace(r#""48478.88000000""#, "48478.88")
             .replace(r#""0.00254647""#, "0.00254647");
         assert_eq!(read(&json), Ok(golden()));
-        // A float would make this 999999999999.99999999 a 1000000000000.
+        // A float would round this to 1000000000000.
         let json = GOLDEN.replace(r#""48478.88000000""#, "999999999999.99999999");
         assert_eq!(
             read(&json).map(|event| event.btc_rate.to_string()),

@@ -1,44 +1,44 @@
-//! What the two models are compared by: one checksum for each range of order ids, computed by PostgreSQL. Each model computes its own, and
-//! an operator's pipe carries them from one to the other, so that each process sees only its own database.
+//! How the two models are compared: by one checksum for each range of order ids, computed by PostgreSQL. A process of each model computes its
+//! own, and an operator's pipe carries them from one to the other, so that each process connects only to its own database.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// The orders of a range of ids: how many there are, and the SHA-256 of what they say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The orders of a range of ids: their number and the SHA-256 of their content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 #[serde(deny_unknown_fields)]
 pub struct RangeChecksum {
     /// The first id of the range.
     pub from_id: i64,
     /// The last id of the range.
     pub to_id: i64,
-    /// How many orders have an id in the range.
+    /// The number of orders in the range.
     pub orders: i64,
-    /// SHA-256 in hexadecimal digits, over one line per order, in the order of their ids.
+    /// SHA-256 in hexadecimal digits, over one line per order, in the order of ids.
     pub checksum: String,
-    /// The same over nothing but id and external id of each: whether they are the same orders, whatever else they say.
+    /// The same over id and external id only: tells whether they are the same orders, whatever their other fields.
     pub identities: String,
 }
 
-/// What ends the ranges of a model: without it they were cut short.
+/// Follows the last range. Without it the input is truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    /// How many ranges came before.
+    /// The number of ranges.
     pub ranges: u64,
-    /// How many orders they hold.
+    /// The number of orders in all ranges.
     pub orders: i64,
-    /// The highest id when the ranges were begun; 0 where there was no order.
+    /// The highest id when the process began; 0 when there was no order.
     pub last_id: i64,
-    /// When that was, by the clock of the write model, in microseconds since 1970: every order after `last_id` is younger.
+    /// That time, by the clock of the write model, in microseconds since 1970. Every order after `last_id` is younger.
     pub as_of_epoch_us: i64,
 }
 
-/// A line of the stream.
+/// A line of the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Line {
-    /// One for each range, in the order of ids, without gaps between them.
+    /// One for each range, in the order of ids, without gaps.
     Range(RangeChecksum),
     /// The last line.
     End(End),
@@ -46,12 +46,11 @@ pub enum Line {
 
 /// The checksum of the orders from `from_id` to `to_id`, both included.
 ///
-/// `orders` is a query of the columns `id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate,
-/// btc_amount`. The schemas may differ in types and scales: a time counts by its microseconds since 1970, a decimal without trailing zeros,
-/// and a text without trailing blanks.
+/// `orders` is a query that returns the columns named in the statement below, and maybe others. The models may differ in types and scales: a
+/// time is written as microseconds since 1970, a decimal without trailing zeros, and a text without trailing blanks.
 ///
 /// # Errors
-/// When the database is away, or has no such columns.
+/// When the database is away, or the query lacks a column.
 pub async fn of_range(
     connection: &mut PgConnection,
     orders: &'static str,
@@ -60,29 +59,22 @@ pub async fn of_range(
 ) -> sqlx::Result<RangeChecksum> {
     let statement = format!(
         "WITH line AS (
-             SELECT id, concat_ws('|', id, external_id) AS identity, concat_ws('|', id, client_id, external_id, trim_scale(extract(epoch FROM created_at) * 1000000),
-                                  currency_id, currency_iso3::text, trim_scale(currency_amount), trim_scale(btc_rate),
-                                  trim_scale(btc_amount)) AS text
+             SELECT id, concat_ws('|', id, external_id) AS identity,
+                    concat_ws('|', id, client_id, external_id, trim_scale(extract(epoch FROM created_at) * 1000000), currency_id,
+                              currency_iso3::text, trim_scale(currency_amount), trim_scale(btc_rate), trim_scale(btc_amount)) AS text
              FROM ({orders}) AS orders
-             WHERE id BETWEEN $1 AND $2
+             WHERE id BETWEEN $1::bigint AND $2::bigint
          )
-         SELECT count(*),
-                encode(sha256(convert_to(coalesce(string_agg(text, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex'),
-                encode(sha256(convert_to(coalesce(string_agg(identity, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex')
+         SELECT $1 AS from_id, $2 AS to_id, count(*) AS orders,
+                encode(sha256(convert_to(coalesce(string_agg(text, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex') AS checksum,
+                encode(sha256(convert_to(coalesce(string_agg(identity, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex') AS identities
          FROM line"
     );
-    let (orders, checksum, identities) = sqlx::query_as(AssertSqlSafe(statement))
+    sqlx::query_as(AssertSqlSafe(statement))
         .bind(from_id)
         .bind(to_id)
         .fetch_one(connection)
-        .await?;
-    Ok(RangeChecksum {
-        from_id,
-        to_id,
-        orders,
-        checksum,
-        identities,
-    })
+        .await
 }
 
 #[cfg(test)]
@@ -91,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_kinds_of_line_are_told_apart() {
+    fn the_two_kinds_of_line_are_distinguished() {
         let range = RangeChecksum {
             from_id: 1,
             to_id: 3,

@@ -1,4 +1,4 @@
-//! An admin process: prints what the write model holds as checksums, range by range, for `read_model_sync verify` to compare with.
+//! An admin process: prints checksums of the write model, range by range, for `read_model_sync verify`.
 
 use anyhow::Context as _;
 use common::database::{self, with_connection};
@@ -19,15 +19,15 @@ pub struct Options {
     range_size: i64,
 }
 
-/// All that this process reads from the environment.
+/// Reads `WRITE_MODEL_DB_…`, the only variables that this process needs.
 pub fn write_model(env: &mut Env) -> Database {
     Database::from_env(env, "WRITE_MODEL_DB")
 }
 
-/// Prints a line for each range, and [`End`] as the last. Orders that are accepted meanwhile are left out.
+/// Prints a line for each range, then [`End`]. Leaves out orders that are accepted meanwhile.
 ///
 /// # Errors
-/// When the write model fails, or nobody reads the lines any more.
+/// When the write model fails, or standard output is closed.
 pub async fn run(
     write_model: Database,
     options: Options,

@@ -6,15 +6,15 @@ use common::service;
 
 use crate::{dead_letters, verify};
 
-/// Project orders into the read model, until the process is told to stop; or do one of these, and exit.
+/// Project orders into the read model until the process is stopped; or run one of these commands, and exit.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to do instead of projecting.
+    /// An admin command, run instead of projecting.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// Work for an operator.
+/// The admin commands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Messages that could never be applied: look at them, send them back, or drop them

@@ -1,6 +1,6 @@
 //! Every SQL statement of this service. Each commits by itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use common::buy_order_event::BuyOrderCreated;
@@ -9,47 +9,32 @@ use common::database::{Pool, with_connection};
 use common::range_checksum::{self, RangeChecksum};
 use futures_util::FutureExt as _;
 use rust_decimal::Decimal;
-use sqlx::PgConnection;
+use sqlx::{FromRow as _, PgConnection, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::delivery::{Message, Outcome, reason_of};
 
-type StoredRow = (
-    i64,
-    i64,
-    Uuid,
-    OffsetDateTime,
-    i64,
-    String,
-    Decimal,
-    Decimal,
-    Decimal,
-);
-
-/// Writes the orders of these messages, those that are not there yet, and says for each what became of it, in their order.
+/// Writes the orders of these messages that are not stored yet. Returns an outcome for each message, in their order.
 pub async fn apply(pool: &Pool, messages: &[Message]) -> Vec<Outcome> {
     let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
-    match in_time(pool, &orders).await {
+    match write(pool, &orders).await {
         Ok(outcomes) => outcomes,
-        // One of them is to blame: let it fail alone.
-        Err(failure) if orders.len() > 1 && failure.is_of_a_row() => one_by_one(pool, &orders).await,
+        // One order is to blame: it must fail alone.
+        Err(failure) if orders.len() > 1 && failure.is_permanent() => write_one_by_one(pool, &orders).await,
         Err(failure) => vec![failure.into(); orders.len()],
     }
 }
 
-async fn one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
+async fn write_one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(orders.len());
     for order in orders {
-        outcomes.push(match in_time(pool, std::slice::from_ref(order)).await {
-            Ok(outcomes) => outcomes
-                .into_iter()
-                .next()
-                .unwrap_or_else(|| Outcome::Transient("no outcome".to_owned())),
-            Err(failure) => failure.into(),
-        });
+        match write(pool, &[order]).await {
+            Ok(written) => outcomes.extend(written),
+            Err(failure) => outcomes.push(failure.into()),
+        }
         if matches!(outcomes.last(), Some(Outcome::Transient(_))) {
-            // The database is away: the rest would only wait for it one after the other.
+            // The database is away: each of the others would wait for its timeout.
             break;
         }
     }
@@ -60,29 +45,29 @@ async fn one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
 
 /// Why nothing was written.
 enum Failure {
-    Refused(sqlx::Error),
-    /// Our code panicked, and what it said.
+    Database(sqlx::Error),
+    /// Our code panicked, with this reason.
     Panicked(String),
 }
 
 impl Failure {
-    /// Whether the values themselves are to blame, so that trying again cannot help.
-    fn is_of_a_row(&self) -> bool {
+    /// Whether a value of an order is to blame, so that a retry cannot help.
+    fn is_permanent(&self) -> bool {
         match self {
             Self::Panicked(_) => true,
-            Self::Refused(error) => is_fault_of_a_row(error),
+            Self::Database(error) => is_fault_of_a_row(error),
         }
     }
 }
 
 impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
-        let permanent = failure.is_of_a_row();
+        let is_permanent = failure.is_permanent();
         let reason = match failure {
-            Failure::Refused(error) => format!("the read model failed: {error}"),
+            Failure::Database(error) => format!("the read model failed: {error}"),
             Failure::Panicked(reason) => reason,
         };
-        if permanent {
+        if is_permanent {
             Self::Permanent(reason)
         } else {
             Self::Transient(reason)
@@ -90,18 +75,18 @@ impl From<Failure> for Outcome {
     }
 }
 
-async fn in_time(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>, Failure> {
+async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>, Failure> {
     let written = with_connection(pool, async |connection| {
         insert_and_compare(connection, orders).await
     });
-    // A value that our code cannot bear would come again and again, and take its neighbours with it.
+    // Without this, a value that makes our code panic would be redelivered for ever, with its whole batch.
     match AssertUnwindSafe(written).catch_unwind().await {
-        Ok(written) => written.map_err(Failure::Refused),
+        Ok(written) => written.map_err(Failure::Database),
         Err(panic) => Err(Failure::Panicked(reason_of(&*panic))),
     }
 }
 
-/// Inserts the orders that are not there, by one statement, and compares the others with what is there.
+/// Inserts the orders that are not stored, by one statement, and compares the others with what is stored.
 ///
 /// # Errors
 /// When the read model is away, or refuses one of them.
@@ -119,12 +104,12 @@ pub async fn insert_and_compare(
         .copied()
         .filter(|order| doubtful.contains(&order.id))
         .collect();
-    let stored = Stored::of(stored(connection, &to_compare).await?);
+    let stored = select(connection, &to_compare).await?;
     let outcome = |order: &&BuyOrderCreated| {
         if !doubtful.contains(&order.id) {
             return Outcome::Applied;
         }
-        match stored.compare(order) {
+        match compare(order, &stored) {
             // The first of several equal messages is the one that was inserted.
             Outcome::AlreadyApplied if inserted.remove(&order.id) => Outcome::Applied,
             outcome => outcome,
@@ -133,7 +118,7 @@ pub async fn insert_and_compare(
     Ok(orders.iter().map(outcome).collect())
 }
 
-/// The ids of orders that were not inserted, or that came twice in one batch, so that either message may have been inserted.
+/// The ids of orders that were not inserted, or that are in the batch twice, so that either message may have been inserted.
 fn doubtful(orders: &[&BuyOrderCreated], inserted: &HashSet<i64>) -> HashSet<i64> {
     let mut seen = HashSet::with_capacity(orders.len());
     let repeated_or_missing =
@@ -145,106 +130,131 @@ fn doubtful(orders: &[&BuyOrderCreated], inserted: &HashSet<i64>) -> HashSet<i64
         .collect()
 }
 
-/// Rows of the read model by both of their keys.
+/// A row that has the id or the external id of an order.
 struct Stored {
-    by_id: HashMap<i64, StoredRow>,
-    ids_by_external_id: HashMap<Uuid, i64>,
+    id: i64,
+    external_id: Uuid,
+    /// Nothing when no event can have its values.
+    order: Option<BuyOrderCreated>,
 }
 
-impl Stored {
-    fn of(rows: Vec<StoredRow>) -> Self {
-        let ids_by_external_id = rows.iter().map(|row| (row.2, row.0)).collect();
-        Self {
-            by_id: rows.into_iter().map(|row| (row.0, row)).collect(),
-            ids_by_external_id,
-        }
-    }
-
-    /// What an order that was not inserted is next to what is stored.
-    fn compare(&self, order: &BuyOrderCreated) -> Outcome {
-        if let Some(row) = self.by_id.get(&order.id) {
-            return if *row == row_of(order) {
-                Outcome::AlreadyApplied
-            } else {
-                Outcome::Permanent(format!("order {} is already there, with other content", order.id))
-            };
-        }
-        match self.ids_by_external_id.get(&order.external_id) {
-            Some(id) => Outcome::Permanent(format!(
-                "external id {} already belongs to order {id}",
-                order.external_id
-            )),
-            None => Outcome::Transient(format!("order {} was deleted while it was compared", order.id)),
-        }
-    }
-}
-
-fn row_of(order: &BuyOrderCreated) -> StoredRow {
-    (
-        order.id,
-        order.client_id,
-        order.external_id,
-        order.created_at,
-        order.currency_id,
-        order.currency_iso3.clone(),
-        order.currency_amount.decimal(),
-        order.btc_rate.decimal(),
-        order.btc_amount.decimal(),
-    )
-}
-
-/// Inserts what is not there, and returns the ids of what was inserted.
-async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
-    let column = |of: fn(&BuyOrderCreated) -> i64| orders.iter().map(|order| of(order)).collect::<Vec<_>>();
-    let decimals =
-        |of: fn(&BuyOrderCreated) -> Decimal| orders.iter().map(|order| of(order)).collect::<Vec<_>>();
-    let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
-    let created_at: Vec<OffsetDateTime> = orders.iter().map(|order| order.created_at).collect();
-    let iso3: Vec<&str> = orders.iter().map(|order| order.currency_iso3.as_str()).collect();
-    let ids: Vec<i64> = sqlx::query_scalar(
-        "INSERT INTO buy_order_read_model
-             (id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount)
-         SELECT *
-         FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::timestamptz[], $5::bigint[], $6::text[],
-                     $7::numeric[], $8::numeric[], $9::numeric[])
-         ON CONFLICT DO NOTHING
-         RETURNING id",
-    )
-    .bind(column(|order| order.id))
-    .bind(column(|order| order.client_id))
-    .bind(external_ids)
-    .bind(created_at)
-    .bind(column(|order| order.currency_id))
-    .bind(iso3)
-    .bind(decimals(|order| order.currency_amount.decimal()))
-    .bind(decimals(|order| order.btc_rate.decimal()))
-    .bind(decimals(|order| order.btc_amount.decimal()))
-    .fetch_all(connection)
-    .await?;
-    Ok(ids.into_iter().collect())
-}
-
-/// The rows that stand in the way of these orders, by id or by external id.
-async fn stored(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<StoredRow>> {
+async fn select(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Stored>> {
     let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
     let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
-    // By subqueries with a limit: any other plan may read the whole table, and would be kept from when that was empty.
-    sqlx::query_as(
-        "SELECT o.id, o.client_id, o.external_id, o.created_at, o.currency_id, o.currency_iso3, o.currency_amount, o.btc_rate, o.btc_amount
+    // Subqueries with a limit, because PostgreSQL keeps the plan: any other plan may scan the whole table, if made while it was empty.
+    let rows = sqlx::query(
+        "SELECT o.*
          FROM unnest($1::bigint[]) AS asked (id)
          CROSS JOIN LATERAL (SELECT * FROM buy_order_read_model WHERE id = asked.id LIMIT 1) AS o
          UNION
-         SELECT o.id, o.client_id, o.external_id, o.created_at, o.currency_id, o.currency_iso3, o.currency_amount, o.btc_rate, o.btc_amount
+         SELECT o.*
          FROM unnest($2::uuid[]) AS asked (external_id)
          CROSS JOIN LATERAL (SELECT * FROM buy_order_read_model WHERE external_id = asked.external_id LIMIT 1) AS o",
     )
     .bind(ids)
     .bind(external_ids)
     .fetch_all(connection)
-    .await
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Stored {
+                id: row.try_get("id")?,
+                external_id: row.try_get("external_id")?,
+                order: BuyOrderCreated::from_row(row).ok(),
+            })
+        })
+        .collect()
 }
 
-/// The checksum of the rows of a range, both ids included.
+/// The outcome of an order that was not inserted.
+fn compare(order: &BuyOrderCreated, stored: &[Stored]) -> Outcome {
+    let (id, external_id) = (order.id, order.external_id);
+    if let Some(row) = stored.iter().find(|row| row.id == id) {
+        if row.order.as_ref() == Some(order) {
+            Outcome::AlreadyApplied
+        } else {
+            Outcome::Permanent(format!("order {id} is already there, with other content"))
+        }
+    } else if let Some(row) = stored.iter().find(|row| row.external_id == external_id) {
+        Outcome::Permanent(format!(
+            "external id {external_id} already belongs to order {}",
+            row.id
+        ))
+    } else {
+        Outcome::Transient(format!("order {id} was deleted while it was compared"))
+    }
+}
+
+/// Orders by column, as `unnest` takes them.
+#[derive(Default)]
+struct Columns<'o> {
+    id: Vec<i64>,
+    client_id: Vec<i64>,
+    external_id: Vec<Uuid>,
+    created_at: Vec<OffsetDateTime>,
+    currency_id: Vec<i64>,
+    currency_iso3: Vec<&'o str>,
+    currency_amount: Vec<Decimal>,
+    btc_rate: Vec<Decimal>,
+    btc_amount: Vec<Decimal>,
+}
+
+impl<'o> Columns<'o> {
+    fn of(orders: &[&'o BuyOrderCreated]) -> Self {
+        let mut columns = Self::default();
+        for order in orders {
+            let BuyOrderCreated {
+                id,
+                client_id,
+                external_id,
+                created_at,
+                currency_id,
+                currency_iso3,
+                currency_amount,
+                btc_rate,
+                btc_amount,
+            } = order;
+            columns.id.push(*id);
+            columns.client_id.push(*client_id);
+            columns.external_id.push(*external_id);
+            columns.created_at.push(*created_at);
+            columns.currency_id.push(*currency_id);
+            columns.currency_iso3.push(currency_iso3);
+            columns.currency_amount.push(currency_amount.decimal());
+            columns.btc_rate.push(btc_rate.decimal());
+            columns.btc_amount.push(btc_amount.decimal());
+        }
+        columns
+    }
+}
+
+/// Inserts the orders that are not stored, and returns their ids.
+async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
+    const INSERT: &str =
+        "INSERT INTO buy_order_read_model
+             (id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount)
+         SELECT *
+         FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::timestamptz[], $5::bigint[], $6::text[],
+                     $7::numeric[], $8::numeric[], $9::numeric[])
+         ON CONFLICT DO NOTHING
+         RETURNING id";
+    let columns = Columns::of(orders);
+    let ids: Vec<i64> = sqlx::query_scalar(INSERT)
+        .bind(columns.id)
+        .bind(columns.client_id)
+        .bind(columns.external_id)
+        .bind(columns.created_at)
+        .bind(columns.currency_id)
+        .bind(columns.currency_iso3)
+        .bind(columns.currency_amount)
+        .bind(columns.btc_rate)
+        .bind(columns.btc_amount)
+        .fetch_all(connection)
+        .await?;
+    Ok(ids.into_iter().collect())
+}
+
+/// The checksum of the rows of a range of ids, both ends included.
 ///
 /// # Errors
 /// When the database is away.
@@ -253,60 +263,51 @@ pub async fn checksum(
     from_id: i64,
     to_id: i64,
 ) -> sqlx::Result<RangeChecksum> {
-    let orders = "SELECT id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount
-                  FROM buy_order_read_model";
-    range_checksum::of_range(connection, orders, from_id, to_id).await
+    range_checksum::of_range(connection, "TABLE buy_order_read_model", from_id, to_id).await
 }
 
 /// Rows outside of all ranges of the write model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Strangers {
-    /// How many there are that the write model would have, had it made them.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ExtraRows {
+    /// Rows that the write model would have if it had made them.
     pub older: i64,
     /// The first ten ids of these.
     pub first_ids: Vec<i64>,
-    /// How many of these have an id that the write model has not come to yet.
+    /// How many of these have an id that the write model has not reached yet.
     pub beyond: i64,
-    /// How many there are that may be orders accepted since.
+    /// Rows that may be orders accepted since the checksums.
     pub younger: i64,
-    /// The highest id of all rows, inside of the ranges too; 0 where there is none.
+    /// The highest id of all rows, also inside the ranges; 0 when there is none.
     pub last_id: i64,
 }
 
-/// The rows outside of `first_id` to `last_id`, both included, told apart by a moment in microseconds since 1970: what the write model
-/// makes after `last_id` is younger.
+/// The rows outside of `first_id` to `last_id`, both included. `as_of_epoch_us`, in microseconds since 1970, divides them: orders that the
+/// write model makes after `last_id` are younger.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn strangers(
+pub async fn extra_rows(
     connection: &mut PgConnection,
     first_id: i64,
     last_id: i64,
     as_of_epoch_us: i64,
-) -> sqlx::Result<Strangers> {
-    let (older, first_ids, beyond, younger, last_id_of_all) = sqlx::query_as(
+) -> sqlx::Result<ExtraRows> {
+    sqlx::query_as(
         "WITH outside AS (
              SELECT id, id > $2 AND extract(epoch FROM created_at) * 1000000 > $3 AS younger
              FROM buy_order_read_model
              WHERE id < $1 OR id > $2
          )
-         SELECT count(*) FILTER (WHERE NOT younger),
-                ARRAY(SELECT id FROM outside WHERE NOT younger ORDER BY id LIMIT 10),
-                count(*) FILTER (WHERE NOT younger AND id > $2),
-                count(*) FILTER (WHERE younger),
-                coalesce((SELECT id FROM buy_order_read_model ORDER BY id DESC LIMIT 1), 0)
+         SELECT count(*) FILTER (WHERE NOT younger) AS older,
+                ARRAY(SELECT id FROM outside WHERE NOT younger ORDER BY id LIMIT 10) AS first_ids,
+                count(*) FILTER (WHERE NOT younger AND id > $2) AS beyond,
+                count(*) FILTER (WHERE younger) AS younger,
+                coalesce((SELECT id FROM buy_order_read_model ORDER BY id DESC LIMIT 1), 0) AS last_id
          FROM outside",
     )
     .bind(first_id)
     .bind(last_id)
     .bind(as_of_epoch_us)
     .fetch_one(connection)
-    .await?;
-    Ok(Strangers {
-        older,
-        first_ids,
-        beyond,
-        younger,
-        last_id: last_id_of_all,
-    })
+    .await
 }

@@ -1,8 +1,8 @@
-//! Projects the write model into the read model: consumes the events of new orders and inserts each order once, however often and in
-//! whatever order its event is delivered.
+//! Projects the write model into the read model: consumes the events of new orders and inserts each order once. Events may be repeated and
+//! in any order.
 //!
-//! In reading order: [`config`], [`app`], [`projector`] (the supervisor and its batches), [`delivery`] (what a message says, and what
-//! becomes of it), [`db`] (every SQL statement), `letters` (dead letters on their way), [`metrics`]. For an operator: [`dead_letters`], [`verify`].
+//! In reading order: [`config`], [`app`], [`projector`] (the supervisor and its batches), [`delivery`] (the message and its outcome), [`db`]
+//! (every SQL statement), `letters` (dead letters in flight), [`metrics`]. Admin commands: [`dead_letters`], [`verify`].
 
 pub mod arguments;
 pub mod config;

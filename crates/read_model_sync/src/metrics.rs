@@ -1,11 +1,11 @@
-//! What this service counts.
+//! The metrics of this service.
 
 use std::sync::LazyLock;
 
 use common::metrics::{BATCHES, Histogram, IntCounter, IntGauge, counter, counters, gauge, histogram};
 use time::OffsetDateTime;
 
-/// Bucket bounds of the lag in seconds: tens of milliseconds when all is well, hours after an outage or in a rebuild.
+/// Bucket bounds of the lag in seconds: tens of milliseconds normally, hours after an outage or during a rebuild.
 const LAGS: [f64; 16] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0,
 ];
@@ -47,34 +47,34 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 /// See the help of each in `/metrics`.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Orders that are in the read model now.
+    /// Orders that were inserted.
     pub applied: IntCounter,
-    /// Deliveries of orders that were there.
+    /// Deliveries of orders that were already stored.
     pub repeated: IntCounter,
-    /// Deliveries that were laid aside.
+    /// Deliveries that were dead-lettered.
     pub dead_lettered: IntCounter,
-    /// Deliveries that have to be tried again.
+    /// Deliveries to be tried again, counted at each attempt.
     pub postponed: IntCounter,
-    /// Dead letters that the broker did not take.
+    /// Dead letters that the broker refused, counted at each attempt.
     pub letters_refused: IntCounter,
-    /// Deliveries that wait for the dead-letter queue.
+    /// Dead letters to be sent again.
     pub letters_held: IntGauge,
-    /// Deliveries taken together.
+    /// Sizes of the batches.
     pub batches: Histogram,
     lag: Histogram,
 }
 
 impl Metrics {
-    /// An order of this age is in the read model now.
+    /// Counts an order that was inserted, and observes its lag.
     pub fn applied(&self, created_at: OffsetDateTime) {
         self.applied.inc();
-        // Cannot overflow: a time is of the years up to 9999, a duration of far more.
+        // Cannot overflow: the reader of events refuses years after 9999.
         let lag = OffsetDateTime::now_utc() - created_at;
-        // A clock that is behind the database's would show a negative one.
+        // Negative when our clock is behind the database's.
         self.lag.observe(lag.as_seconds_f64().max(0.0));
     }
 
-    /// This many deliveries came together.
+    /// Observes the size of a batch.
     pub fn took(&self, deliveries: usize) {
         self.batches
             .observe(u32::try_from(deliveries).unwrap_or(u32::MAX).into());

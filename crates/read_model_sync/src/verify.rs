@@ -1,4 +1,4 @@
-//! An admin process: holds the read model against the checksums of the write model, and names what differs.
+//! An admin process: compares the read model with the checksums of the write model, and reports the differences.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use sqlx::PgConnection;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{self, Strangers};
+use crate::db::{self, ExtraRows};
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// How patient to be.
+/// How long to wait.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
     /// How long orders may still be under way before their range is called different
@@ -24,15 +24,15 @@ pub struct Options {
     wait: u64,
 }
 
-/// All that this process reads from the environment.
+/// Reads `READ_MODEL_DB_…`, the only variables that this process needs.
 pub fn read_model(env: &mut Env) -> Database {
     Database::from_env(env, "READ_MODEL_DB")
 }
 
-/// Compares, and prints each range that differs and a summary. [`Outcome::Done`] means equal.
+/// Compares, and prints each range that differs, and a summary. [`Outcome::Done`] means equal.
 ///
 /// # Errors
-/// When the read model is away, or what comes on standard input are not all the checksums of a write model.
+/// When the read model is away, or standard input is not the complete output of `create_buy_order checksums`.
 pub async fn run(
     read_model: Database,
     options: Options,
@@ -48,15 +48,15 @@ pub async fn run(
     }
 }
 
-/// A range that is not the same in both models.
+/// A range that differs between the models.
 struct Difference {
     write_model: RangeChecksum,
     read_model: RangeChecksum,
 }
 
 impl Difference {
-    /// Whether the read model has orders in it that the write model does not have. Where it has fewer, they may be under way.
-    fn has_other_orders(&self) -> bool {
+    /// Whether the read model has orders that the write model does not have. Missing orders may still be in flight.
+    fn has_extra_orders(&self) -> bool {
         let Self {
             write_model,
             read_model,
@@ -66,27 +66,27 @@ impl Difference {
     }
 }
 
-async fn compare(pool: &database::Pool, patience: Duration) -> anyhow::Result<Outcome> {
+async fn compare(pool: &database::Pool, wait: Duration) -> anyhow::Result<Outcome> {
     let Comparison {
         first_id,
         end,
         mut differences,
     } = read_checksums(pool).await?;
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + wait;
     while !differences.is_empty() && Instant::now() < deadline {
         tokio::time::sleep(POLL).await;
-        differences = still_different(pool, differences, deadline).await?;
+        differences = compare_again(pool, differences, deadline).await?;
     }
-    let strangers = database::read(pool, || {
+    let extra_rows = database::read(pool, || {
         async |connection: &mut PgConnection| {
-            db::strangers(connection, first_id, end.last_id, end.as_of_epoch_us).await
+            db::extra_rows(connection, first_id, end.last_id, end.as_of_epoch_us).await
         }
     })
     .await
     .context("the read model cannot be read")?;
 
-    print(&report(&differences, &strangers, &end)).await?;
-    if differences.is_empty() && strangers.older == 0 {
+    print(&report(&differences, &extra_rows, &end)).await?;
+    if differences.is_empty() && extra_rows.older == 0 {
         Ok(Outcome::Done)
     } else {
         Ok(Outcome::NotDone)
@@ -99,7 +99,7 @@ struct Comparison {
     differences: Vec<Difference>,
 }
 
-/// Reads the checksums of the write model from standard input, and compares each as it comes.
+/// Reads the checksums of the write model from standard input, and compares each as it arrives.
 async fn read_checksums(pool: &database::Pool) -> anyhow::Result<Comparison> {
     let mut lines = BufReader::new(stdin()).lines();
     let (mut first_id, mut next_id) = (None, None);
@@ -155,70 +155,70 @@ async fn difference(pool: &database::Pool, write_model: RangeChecksum) -> anyhow
     }))
 }
 
-/// Looks at each once more, as long as there is time.
-async fn still_different(
+/// The ranges that still differ. Past the deadline, ranges are not compared again.
+async fn compare_again(
     pool: &database::Pool,
     differences: Vec<Difference>,
     deadline: Instant,
 ) -> anyhow::Result<Vec<Difference>> {
-    let mut still = Vec::with_capacity(differences.len());
+    let mut remaining = Vec::with_capacity(differences.len());
     for known in differences {
         if Instant::now() < deadline {
-            still.extend(difference(pool, known.write_model).await?);
+            remaining.extend(difference(pool, known.write_model).await?);
         } else {
-            still.push(known);
+            remaining.push(known);
         }
     }
-    Ok(still)
+    Ok(remaining)
 }
 
-fn report(differences: &[Difference], strangers: &Strangers, end: &End) -> String {
+fn report(differences: &[Difference], extra_rows: &ExtraRows, end: &End) -> String {
     let mut lines: Vec<String> = differences.iter().map(describe).collect();
-    if strangers.older > 0 {
-        let ids: Vec<String> = strangers.first_ids.iter().map(i64::to_string).collect();
-        let more = if strangers.older > i64::try_from(ids.len()).unwrap_or(i64::MAX) {
+    if extra_rows.older > 0 {
+        let ids: Vec<String> = extra_rows.first_ids.iter().map(i64::to_string).collect();
+        let more = if extra_rows.older > i64::try_from(ids.len()).unwrap_or(i64::MAX) {
             ", …"
         } else {
             ""
         };
         lines.push(format!(
             "outside of all ranges: the read model has {} rows that the write model does not have, ids {}{more}",
-            strangers.older,
+            extra_rows.older,
             ids.join(", ")
         ));
     }
-    if strangers.younger > 0 {
+    if extra_rows.younger > 0 {
         lines.push(format!(
             "not compared: {} rows younger than the checksums",
-            strangers.younger
+            extra_rows.younger
         ));
     }
     let (orders, ranges) = (end.orders, end.ranges);
-    lines.push(if differences.is_empty() && strangers.older == 0 {
+    lines.push(if differences.is_empty() && extra_rows.older == 0 {
         format!("equal: {orders} orders in {ranges} ranges")
     } else {
         format!(
             "different: {} of {ranges} ranges, and {} rows outside of them",
             differences.len(),
-            strangers.older
+            extra_rows.older
         )
     });
-    lines.extend(way_to_mend(differences, strangers, end));
+    lines.extend(repair_steps(differences, extra_rows, end));
     lines.join("\n") + "\n"
 }
 
-/// What to do where the read model has orders that the write model, the golden source, does not have: after it was restored from a backup that is older
-/// than the read model. It then draws the ids of those orders again, and each new order becomes a dead letter.
-fn way_to_mend(differences: &[Difference], strangers: &Strangers, end: &End) -> Option<String> {
-    let others = differences
+/// What to do when the read model has orders that the write model does not have: the write model was restored from a backup that is older than
+/// the read model. It then uses the ids of those orders again, and each new order becomes a dead letter.
+fn repair_steps(differences: &[Difference], extra_rows: &ExtraRows, end: &End) -> Option<String> {
+    let changed_from = differences
         .iter()
-        .filter(|difference| difference.has_other_orders());
-    let beyond = (strangers.beyond > 0).then(|| end.last_id.saturating_add(1));
-    let from_id = others
+        .filter(|difference| difference.has_extra_orders());
+    let beyond = (extra_rows.beyond > 0).then(|| end.last_id.saturating_add(1));
+    let from_id = changed_from
         .map(|difference| difference.write_model.from_id)
         .chain(beyond)
         .min()?;
-    let last_id = end.last_id.max(strangers.last_id);
+    let last_id = end.last_id.max(extra_rows.last_id);
     Some(format!(
         "from id {from_id} on the read model has orders that the write model does not have: was that restored from an older backup? To mend it,\n\
          as docs/operations.md says under \"The write model was restored from an older backup\": stop create_buy_order, wait until the queue is\n\

@@ -1,4 +1,4 @@
-//! Whatever is sent, the reader does not panic, and what it takes could be shown to clients.
+//! Property tests: no message makes the reader panic, and every accepted message can be stored and shown to clients.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ const FIELDS: [(&str, &str); 9] = [
     ("btc_amount", r#""0.00254647""#),
 ];
 
-/// Numbers as JSON writes them, near every bound that there is, and far beyond.
+/// JSON numbers near every bound, and far beyond.
 fn number() -> impl Strategy<Value = String> {
     let exponent = prop_oneof![
         Just(i64::from(i32::MIN)),
@@ -40,7 +40,7 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Times in RFC 3339's form, most of them possible, some beyond what the form can write.
+/// Times in the format of RFC 3339, most of them valid.
 fn time() -> impl Strategy<Value = String> {
     let year = prop_oneof![Just(0), Just(1969), Just(1970), Just(9999), 0..10_000];
     let offset = prop_oneof![
@@ -63,7 +63,7 @@ fn time() -> impl Strategy<Value = String> {
     )
 }
 
-/// A value of JSON.
+/// A JSON value.
 fn value() -> impl Strategy<Value = String> {
     let quoted = |text: String| Value::String(text).to_string();
     prop_oneof![
@@ -79,14 +79,14 @@ fn value() -> impl Strategy<Value = String> {
 
 fn message(changes: &[(usize, String)]) -> String {
     let mut fields = FIELDS.map(|(name, value)| (name, value.to_owned()));
-    for (place, value) in changes {
-        fields[place % FIELDS.len()].1.clone_from(value);
+    for (index, value) in changes {
+        fields[index % FIELDS.len()].1.clone_from(value);
     }
     let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
     format!("{{{}}}", fields.join(","))
 }
 
-/// What the columns of the read model and the answers of `fetch_buy_orders` can hold.
+/// Checks the limits of the read model's columns and of `fetch_buy_orders`' answers.
 fn check_that_it_can_be_shown(event: &BuyOrderCreated) -> Result<(), TestCaseError> {
     prop_assert!(event.id >= 1 && event.client_id >= 1 && event.currency_id >= 1);
     prop_assert!((1970..=9999).contains(&event.created_at.year()));
@@ -137,9 +137,9 @@ proptest! {
     }
 
     #[test]
-    fn every_decimal_and_every_time_is_read_or_refused(number in number(), time in time(), place in 6..9_usize) {
+    fn every_decimal_and_every_time_is_read_or_refused(number in number(), time in time(), decimal in 6..9_usize) {
         let time = Value::String(time).to_string();
-        for changes in [vec![(place, number)], vec![(3, time)]] {
+        for changes in [vec![(decimal, number)], vec![(3, time)]] {
             if let Ok(event) = serde_json::from_str::<BuyOrderCreated>(&message(&changes)) {
                 check_that_it_can_be_shown(&event)?;
             }
@@ -147,13 +147,13 @@ proptest! {
     }
 
     #[test]
-    fn a_message_cut_or_changed_anywhere_is_read_or_refused(place in 0..300_usize, byte in any::<u8>(), cut in any::<bool>()) {
+    fn a_message_cut_or_changed_anywhere_is_read_or_refused(index in 0..300_usize, byte in any::<u8>(), cut in any::<bool>()) {
         let mut body = message(&[]).into_bytes();
-        let place = place % body.len();
+        let index = index % body.len();
         if cut {
-            body.truncate(place);
+            body.truncate(index);
         } else {
-            body[place] = byte;
+            body[index] = byte;
         }
         if let Ok(event) = serde_json::from_slice::<BuyOrderCreated>(&body) {
             check_that_it_can_be_shown(&event)?;

@@ -1,38 +1,35 @@
-//! Orders long written: where they begin and end, and what they sum up to.
+//! Statements on stored orders: their ids, checksums and events.
 
 use common::broker::Event;
 use common::broker::topology::BUY_ORDER_QUEUE;
 use common::buy_order_event::MESSAGE_TYPE;
 use common::range_checksum::{self, RangeChecksum};
-use sqlx::{FromRow as _, PgConnection};
+use sqlx::{FromRow as _, PgConnection, Row as _};
 use time::OffsetDateTime;
 
-/// An order with all that the read model keeps of it.
-const ORDERS: &str = "
-    SELECT o.id, o.client_id, o.external_id, o.created_at, o.currency_id, currency.iso3 AS currency_iso3, o.currency_amount, o.btc_rate,
-           o.btc_amount
-      FROM buy_order AS o JOIN currency ON currency.id = o.currency_id";
+/// The orders, with the columns that [`range_checksum::of_range`] reads.
+const ORDERS: &str = "SELECT o.*, currency.iso3 AS currency_iso3 FROM buy_order AS o JOIN currency ON currency.id = o.currency_id";
 
-/// The orders at one moment.
+/// The ids of all orders at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Extent {
-    /// The lowest id; 1 where there is no order.
+    /// The lowest id; 1 when there is no order.
     pub first_id: i64,
-    /// The highest id; 0 where there is no order.
+    /// The highest id; 0 when there is no order.
     pub last_id: i64,
-    /// The moment, by the clock of the database, in microseconds since 1970.
+    /// The time, by the clock of the database, in microseconds since 1970.
     pub as_of_epoch_us: i64,
 }
 
-/// How far the orders go now. Every later order has a higher id and is younger.
+/// The current extent. Every later order has a higher id and is younger.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
-    // Under the writers' lock: an order that has drawn its time but is not committed yet would be older, and not seen. One message, whose
-    // statements are one transaction, so that the lock is not held while a network is waited for.
+    // Takes the writers' lock: without it, an order that has its time but is not committed would be older and missing. One message whose
+    // statements are one transaction, so that the lock is not held during a network round trip.
     let rows = sqlx::raw_sql(
-        // Not by min and max: where PostgreSQL's statistics say that the table is empty, it would read all of it, while no order can be written.
+        // Not min and max: while PostgreSQL's statistics say that the table is empty, they would scan it, and block all writers meanwhile.
         "SELECT FROM buy_order_running_total FOR UPDATE;
          SELECT coalesce((SELECT id FROM buy_order ORDER BY id LIMIT 1), 1) AS first_id,
                 coalesce((SELECT id FROM buy_order ORDER BY id DESC LIMIT 1), 0) AS last_id,
@@ -45,7 +42,7 @@ pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
         .and_then(Extent::from_row)
 }
 
-/// The checksum of up to `max` orders from the id `after` + 1 on, through `last_id` at most.
+/// The checksum of up to `max` orders, from id `after` + 1 to `last_id` at most.
 ///
 /// # Errors
 /// When the database is away.
@@ -66,7 +63,7 @@ pub async fn next_range(
     range_checksum::of_range(connection, ORDERS, after + 1, to_id.unwrap_or(last_id)).await
 }
 
-/// The first and the last id of the orders between these ids, both included, and not older than `since`; nothing where there is none.
+/// The first and the last id of the orders between these ids, both included, and not older than `since`; nothing when there is none.
 ///
 /// # Errors
 /// When the database is away.
@@ -76,29 +73,30 @@ pub async fn ids(
     to_id: i64,
     since: Option<OffsetDateTime>,
 ) -> sqlx::Result<Option<(i64, i64)>> {
-    let ids: (Option<i64>, Option<i64>) = sqlx::query_as(
-        "SELECT (SELECT id FROM buy_order WHERE id BETWEEN $1 AND $2 AND ($3 IS NULL OR created_at >= $3) ORDER BY id LIMIT 1),
-                (SELECT id FROM buy_order WHERE id BETWEEN $1 AND $2 AND ($3 IS NULL OR created_at >= $3) ORDER BY id DESC LIMIT 1)",
+    let row = sqlx::query(
+        "SELECT (SELECT id FROM buy_order WHERE id BETWEEN $1 AND $2 AND ($3 IS NULL OR created_at >= $3) ORDER BY id LIMIT 1) AS first,
+                (SELECT id FROM buy_order WHERE id BETWEEN $1 AND $2 AND ($3 IS NULL OR created_at >= $3) ORDER BY id DESC LIMIT 1) AS last",
     )
     .bind(from_id)
     .bind(to_id)
     .bind(since)
     .fetch_one(connection)
     .await?;
-    Ok(ids.0.zip(ids.1))
+    let (first, last): (Option<i64>, Option<i64>) = (row.try_get("first")?, row.try_get("last")?);
+    Ok(first.zip(last))
 }
 
-/// An order that is told of once more.
+/// The event of a stored order, to be published again.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct PastEvent {
     /// `buy_order.id`.
     pub id: i64,
-    /// What to publish, as when the order was new.
+    /// The message, the same as for a new order.
     #[sqlx(flatten)]
     pub event: Event,
 }
 
-/// The events of up to `max` orders whose ids follow `after`, through `last_id`.
+/// The events of up to `max` orders with ids above `after`, up to `last_id`.
 ///
 /// # Errors
 /// When the database is away.

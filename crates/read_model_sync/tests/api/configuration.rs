@@ -15,9 +15,15 @@ fn an_empty_environment_is_refused_with_every_name_that_is_missing() -> anyhow::
         "SERVICE_HOST",
         "SERVICE_PORT",
         "READ_MODEL_DB_HOST",
+        "READ_MODEL_DB_PORT",
+        "READ_MODEL_DB_NAME",
+        "READ_MODEL_DB_USER",
         "READ_MODEL_DB_PWD",
         "MIGRATION_HOST",
+        "MIGRATION_PORT",
         "Q_HOST",
+        "Q_PORT",
+        "Q_USER",
         "Q_PWD",
     ] {
         assert!(said.contains(name), "{name} is not named: {said}");

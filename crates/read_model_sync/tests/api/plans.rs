@@ -20,7 +20,7 @@ async fn everything_prepared(cluster: &Cluster) -> anyhow::Result<PgConnection> 
     let mut session = PgConnection::connect_with(&options).await?;
     let order = serde_json::from_value(event(1))?;
     db::checksum(&mut session, 1, 1).await?;
-    db::strangers(&mut session, 1, 1, 0).await?;
+    db::extra_rows(&mut session, 1, 1, 0).await?;
     sqlx::raw_sql("BEGIN").execute(&mut session).await?;
     for _ in 0..2 {
         db::insert_and_compare(&mut session, &[&order]).await?;
