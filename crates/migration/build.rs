@@ -1,4 +1,4 @@
-//! Has cargo build the crate again when a migration is added: the macro that embeds them cannot say so itself.
+//! Makes cargo rebuild the crate when a migration is added: the macro that embeds them cannot.
 
 fn main() {
     println!("cargo::rerun-if-changed=../../migrations");

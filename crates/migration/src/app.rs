@@ -1,4 +1,4 @@
-//! What the process does, from start to serving.
+//! Starts the service, or migrates once.
 
 use common::database;
 use common::http::{self, Readiness};
@@ -19,10 +19,10 @@ pub struct Arguments {
 
 impl service::Arguments for Arguments {}
 
-/// Migrates both databases at the same time, however long they are away, and ends.
+/// Migrates both databases concurrently. Waits for as long as they are away.
 ///
 /// # Errors
-/// A migration that waiting cannot mend.
+/// A migration fails for a reason that is not transient.
 pub async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow::Result<Outcome> {
     match stopping.run_until_cancelled(migrate(&config)).await {
         Some(migrated) => migrated.map(|()| Outcome::Done),
@@ -30,12 +30,11 @@ pub async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow
     }
 }
 
-/// Migrates both databases, however long they are away, then serves `/healthcheck`.
-///
-/// The port is not bound before: whoever waits for the migrations is refused until they are there.
+/// Migrates both databases, then serves `/healthcheck`. The port is not bound before: the other services are refused until the schemas are
+/// up to date.
 ///
 /// # Errors
-/// A migration that waiting cannot mend, a port that cannot be bound, or a pool that cannot be built.
+/// As [`migrate_once`]; and when the port cannot be bound, or a pool cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     migrate(&config).await?;
     let listener = http::bind(&config.listen).await?;

@@ -1,4 +1,4 @@
-//! What refinery does in a database, done by sqlx: the connections of `migration` are made as those of the services.
+//! Lets refinery work on a sqlx connection, so that `migration` connects in the same way as the services.
 
 use refinery_core::Migration;
 use refinery_core::traits::r#async::{AsyncMigrate, AsyncQuery, AsyncTransaction};
@@ -6,14 +6,14 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Of each transaction that migrates, and of nothing else: behind a pooler, what a session sets others find.
+/// The settings of a transaction that migrates. Local to it, because a pooler lends the session to others afterwards.
 ///
-/// A migration may take hours, and reads whole tables. One that waits for a busy table makes everyone else wait behind it: better to give way
-/// soon and try again.
-const WHILE_MIGRATING: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s';
+/// A migration may take hours, and reads whole tables. But while it waits for a lock on a busy table, all others wait behind it: so it gives
+/// up soon, and is tried again.
+const TRANSACTION_SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s';
     SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto";
 
-/// A session in which refinery works.
+/// The session that refinery uses.
 pub(crate) struct Session(PgConnection);
 
 impl Session {
@@ -30,7 +30,9 @@ impl AsyncTransaction for Session {
         queries: T,
     ) -> sqlx::Result<usize> {
         let mut transaction = self.0.begin().await?;
-        sqlx::raw_sql(WHILE_MIGRATING).execute(&mut *transaction).await?;
+        sqlx::raw_sql(TRANSACTION_SETTINGS)
+            .execute(&mut *transaction)
+            .await?;
         let mut count: usize = 0;
         for query in queries {
             sqlx::raw_sql(AssertSqlSafe(query.to_owned()))

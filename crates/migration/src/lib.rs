@@ -1,10 +1,9 @@
 //! Brings the schemas of both models up to date, then answers `/healthcheck`, which the other services wait for.
 //!
 //! The migrations are the files under `migrations/` at the top of the repository, embedded at compile time. With `--once` the process
-//! applies them and exits. Any number of these processes may run at once, and each may be killed at any moment.
+//! applies them and exits. Several of these processes may run at once, and each may be killed at any moment.
 //!
-//! In reading order: [`config`], what the process does ([`app`]), how one database is migrated ([`schema`]), and how refinery
-//! speaks to it (`history`).
+//! In reading order: [`config`], the start ([`app`]), the migration of one database ([`schema`]), and refinery's access to it (`history`).
 
 pub mod config;
 

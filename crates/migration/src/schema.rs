@@ -1,4 +1,4 @@
-//! How the schema of one database is brought up to date.
+//! Brings the schema of one database up to date.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use common::database::outage;
 use common::endpoints::Database;
 use common::{database, retry};
 use refinery::Runner;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,29 +22,29 @@ mod read_model {
     refinery::embed_migrations!("../../migrations/read_model");
 }
 
-/// Refinery locks nothing, so one process at a time holds this lock for its whole run. Advisory locks are per database. It belongs to a
-/// transaction that stays open meanwhile, on a connection of its own: behind a pooler, a session's would stay on whatever connection took it.
-/// It is tried for and not waited for, so that who waits does not keep a connection of the pooler.
-const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('schema migration', 0))";
+/// Refinery takes no lock, so one process at a time holds this advisory lock of the database while it migrates. The lock belongs to a
+/// transaction on a connection of its own: a session lock would stay on the pooler's connection. It is polled, so that a process that waits
+/// does not occupy a connection of the pooler.
+const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('schema migration', 0)) AS locked";
 
-const LOCK_TRIED_EVERY: Duration = Duration::from_millis(200);
-const LOCK_TRIED_FOR: Duration = Duration::from_secs(60);
+const LOCK_POLL: Duration = Duration::from_millis(200);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Shorter than a transaction may stand idle (15 s), after which the server frees the lock of a process that vanished.
-const LOCK_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
-const ANSWER_LIMIT: Duration = Duration::from_secs(12);
+/// Shorter than `idle_in_transaction_session_timeout` (15 s), after which the server frees the lock of a process that vanished.
+const LOCK_KEEPALIVE: Duration = Duration::from_secs(5);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Where a schema was applied that is not where the services look.
-const ELSEWHERE: &str =
+/// The schemas that have a history of migrations; first `public`, which the services use.
+const HISTORY_SCHEMAS: &str =
     "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relname = 'refinery_schema_history' ORDER BY nspname <> 'public', nspname";
 
 /// One of the two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Model {
-    /// The golden source.
+    /// The database of orders, the golden source.
     Write,
-    /// What pages are served from.
+    /// The database that pages are served from.
     Read,
 }
 
@@ -57,13 +58,13 @@ impl Model {
         }
     }
 
-    /// Runs the embedded migrations, each in a transaction of its own together with its row in refinery's history table.
+    /// Runs each embedded migration in a transaction of its own, together with its row in refinery's history table.
     fn runner(self) -> Runner {
         let runner = match self {
             Self::Write => write_model::migrations::runner(),
             Self::Read => read_model::migrations::runner(),
         };
-        // An older image must start on a newer schema, as in a roll-back. That no version is skipped is a unit test's duty.
+        // After a rollback an older image must start on a newer schema. A unit test checks that no version is missing.
         runner.set_abort_missing(false)
     }
 }
@@ -74,7 +75,7 @@ enum Failure {
     Connect(#[source] sqlx::Error),
     #[error("lost the session, or cannot lock the schema")]
     Session(#[source] sqlx::Error),
-    #[error("another process has been migrating for {} s", LOCK_TRIED_FOR.as_secs())]
+    #[error("another process has been migrating for {} s", LOCK_TIMEOUT.as_secs())]
     Busy,
     #[error("a migration failed")]
     Migration(#[source] refinery::Error),
@@ -86,7 +87,7 @@ enum Failure {
 }
 
 impl Failure {
-    /// Whether waiting may mend it, by the list of what passes that the services keep to.
+    /// By the same list of transient errors as in the services.
     fn is_transient(&self) -> bool {
         let error = match self {
             Self::Connect(_) | Self::Busy => return true,
@@ -100,10 +101,10 @@ impl Failure {
     }
 }
 
-/// Applies what is missing. Waits with backoff, and an event per try, while the database is away or busy.
+/// Applies the missing migrations. While the database is away or busy, retries with backoff and an event per attempt.
 ///
 /// # Errors
-/// What waiting cannot mend: a migration that differs from the one that was applied, or that the database refuses.
+/// A migration differs from the one that was applied, or the database refuses it.
 pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Result<()> {
     let mut pauses = retry::pauses(database.retry_wait);
     loop {
@@ -140,7 +141,7 @@ pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Resu
     }
 }
 
-/// One attempt; answers how many migrations it applied. The lock goes when its connection is closed, however that comes about.
+/// One attempt; returns the number of applied migrations. The lock ends with its connection, even if this process is killed.
 async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
     let mut session = database::session(database).await.map_err(Failure::Connect)?;
     tracing::info!(
@@ -156,68 +157,67 @@ async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
         return Ok(0);
     }
     let mut lock = database::session(database).await.map_err(Failure::Connect)?;
-    take(&mut lock).await?;
+    acquire(&mut lock).await?;
     tokio::select! {
         report = runner.run_async(&mut session) => {
             let report = report.map_err(Failure::Migration)?;
-            // It would end with its connection, too. The migrations are committed, whatever the answer.
-            let _ = ask(&mut lock, "ROLLBACK").await;
+            // Closing the connection would end the lock, too, so an error is ignored: the migrations are committed.
+            let _ = query(&mut lock, "ROLLBACK").await;
             Ok(report.applied_migrations().len())
         }
-        lost = hold(&mut lock) => Err(Failure::Session(lost)),
+        lost = keep_alive(&mut lock) => Err(Failure::Session(lost)),
     }
 }
 
-async fn take(lock: &mut PgConnection) -> Result<(), Failure> {
+async fn acquire(lock: &mut PgConnection) -> Result<(), Failure> {
     let begun = Instant::now();
-    while begun.elapsed() < LOCK_TRIED_FOR {
-        if try_to_take(lock).await.map_err(Failure::Session)? {
+    while begun.elapsed() < LOCK_TIMEOUT {
+        if try_lock(lock).await.map_err(Failure::Session)? {
             return Ok(());
         }
-        sleep(LOCK_TRIED_EVERY).await;
+        sleep(LOCK_POLL).await;
     }
     Err(Failure::Busy)
 }
 
-/// Leaves the transaction open where it has the lock.
-async fn try_to_take(lock: &mut PgConnection) -> sqlx::Result<bool> {
-    ask(lock, "BEGIN").await?;
-    let taken = timeout(ANSWER_LIMIT, sqlx::raw_sql(LOCK).fetch_one(&mut *lock)).await;
-    let taken: bool = taken.map_err(|_| silent())??.try_get(0)?;
-    if !taken {
-        ask(lock, "ROLLBACK").await?;
+/// Leaves the transaction open when it has the lock.
+async fn try_lock(lock: &mut PgConnection) -> sqlx::Result<bool> {
+    query(lock, "BEGIN").await?;
+    let rows = query(lock, TRY_LOCK).await?;
+    let locked: bool = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("locked")?;
+    if !locked {
+        query(lock, "ROLLBACK").await?;
     }
-    Ok(taken)
+    Ok(locked)
 }
 
-/// Ends when the lock is lost. A server that is gone without a word is noticed so, too: a migration itself may take hours.
-async fn hold(lock: &mut PgConnection) -> sqlx::Error {
+/// Ends when the lock is lost. Needed because a migration may take hours, and must notice a server that vanished.
+async fn keep_alive(lock: &mut PgConnection) -> sqlx::Error {
     loop {
-        sleep(LOCK_LOOKED_AT_EVERY).await;
-        if let Err(error) = ask(lock, "SELECT").await {
+        sleep(LOCK_KEEPALIVE).await;
+        if let Err(error) = query(lock, "SELECT").await {
             return error;
         }
     }
 }
 
-async fn ask(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<()> {
-    let answered = timeout(ANSWER_LIMIT, sqlx::raw_sql(statement).execute(connection)).await;
-    answered.map_err(|_| silent())?.map(drop)
+async fn query(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<Vec<PgRow>> {
+    let answered = timeout(QUERY_TIMEOUT, sqlx::raw_sql(statement).fetch_all(connection)).await;
+    answered.map_err(|_| timed_out())?
 }
 
-fn silent() -> sqlx::Error {
+fn timed_out() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-/// Whether anything was ever applied. A schema that is not where it is looked for is not made once more: orders would begin anew in it, beside
-/// those that there are.
+/// Whether any migration was ever applied. Fails when that was in another schema than `public`: a second schema would begin without the
+/// existing orders.
 async fn find_history(session: &mut PgConnection) -> Result<bool, Failure> {
-    let rows = timeout(ANSWER_LIMIT, sqlx::raw_sql(ELSEWHERE).fetch_all(session)).await;
-    let rows = rows.map_err(|_| silent()).flatten().map_err(Failure::Session)?;
+    let rows = query(session, HISTORY_SCHEMAS).await.map_err(Failure::Session)?;
     let Some(first) = rows.first() else {
         return Ok(false);
     };
-    let schema: String = first.try_get(0).map_err(Failure::Session)?;
+    let schema: String = first.try_get("nspname").map_err(Failure::Session)?;
     if schema == "public" {
         Ok(true)
     } else {
@@ -225,12 +225,12 @@ async fn find_history(session: &mut PgConnection) -> Result<bool, Failure> {
     }
 }
 
-/// Whether every migration was applied, just as it is here. Only reads, where refinery begins with a `CREATE TABLE`: a standby, or a database
-/// that is read-only for a while, is up to date all the same.
+/// Whether every embedded migration was applied unchanged. Only reads, because refinery begins with a `CREATE TABLE`, which fails on a standby
+/// or a read-only database.
 async fn is_up_to_date(runner: &Runner, session: &mut Session) -> Result<bool, Failure> {
-    let applied = timeout(ANSWER_LIMIT, runner.get_applied_migrations_async(session)).await;
+    let applied = timeout(QUERY_TIMEOUT, runner.get_applied_migrations_async(session)).await;
     let applied = applied
-        .map_err(|_| Failure::Session(silent()))?
+        .map_err(|_| Failure::Session(timed_out()))?
         .map_err(Failure::Migration)?;
     Ok(runner
         .get_migrations()
@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// Versions of the files of a model, in ascending order; every name must be `V<n>__<snake_case>.sql`.
+    /// The versions of a model's files, in ascending order. Each file must be named `V<n>__<snake_case>.sql`.
     fn versions(model: Model) -> std::io::Result<Vec<u32>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../migrations")
@@ -252,24 +252,27 @@ mod tests {
         let mut versions = Vec::new();
         for file in std::fs::read_dir(folder)? {
             let name = file?.file_name().to_string_lossy().into_owned();
-            let parts = name
-                .strip_prefix('V')
-                .and_then(|rest| rest.strip_suffix(".sql"))
-                .and_then(|rest| rest.split_once("__"));
-            let version = parts.and_then(|(version, title)| {
-                let snake = title.split('_').all(|word| {
-                    !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-                });
-                version
-                    .parse()
-                    .ok()
-                    .filter(|number: &u32| snake && number.to_string() == version)
-            });
+            let version = version(&name);
             assert!(version.is_some(), "{name} is not named V<n>__<snake_case>.sql");
             versions.extend(version);
         }
         versions.sort_unstable();
         Ok(versions)
+    }
+
+    fn version(file_name: &str) -> Option<u32> {
+        let (version, title) = file_name
+            .strip_prefix('V')?
+            .strip_suffix(".sql")?
+            .split_once("__")?;
+        let is_word = |word: &str| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        let number: u32 = version.parse().ok()?;
+        (number.to_string() == version && title.split('_').all(is_word)).then_some(number)
     }
 
     #[test]

@@ -1,31 +1,23 @@
-//! `accept_orders`, the only way an order comes into the book, against a plain model of its rules.
+//! Compares `accept_orders`, the only way to write an order, with a plain model of its rules.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cluster::{Cluster, Options, wait_until};
+use cluster::wait_until;
 use common::buy_order_event::BuyOrderCreated;
-use common::money::{BtcAmount, BtcRate, FiatAmount};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 use rust_decimal::Decimal;
-use sqlx::postgres::PgRow;
-use sqlx::{Connection as _, FromRow, PgConnection, PgPool, Row as _};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::support::databases;
+
 const CAP: Decimal = Decimal::ONE_HUNDRED;
 
-async fn databases() -> anyhow::Result<Cluster> {
-    Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await
-}
-
-/// What makes requests equal. The amount is in hundredths.
+/// The parts that make two requests equal. The amount is in hundredths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Request {
     client: i64,
@@ -37,7 +29,7 @@ struct Request {
 #[derive(Debug, Clone, Copy)]
 struct Draft {
     request: Request,
-    /// 1 and 1.00 are one amount.
+    /// 1 and 1.00 are the same amount.
     trailing_zeros: bool,
     satoshis: i64,
     traced: bool,
@@ -58,7 +50,7 @@ impl Draft {
         Decimal::new(self.satoshis, 8)
     }
 
-    /// Told from that of other drafts by the external id.
+    /// Unique, because it contains the external id.
     fn traceparent(&self) -> Option<String> {
         self.traced
             .then(|| format!("00-{}-00f067aa0ba902b7-01", self.external_id.simple()))
@@ -71,7 +63,7 @@ impl Draft {
 
 const RATE: i64 = 4_847_888_000_000;
 
-/// What became of a draft; the order is named by its external id.
+/// The verdict on a draft; a repeat has the external id of the first order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Created,
@@ -93,7 +85,7 @@ impl Verdict {
     }
 }
 
-/// The rules, draft by draft.
+/// The rules, applied to one draft after the other.
 #[derive(Debug, Default)]
 struct Model {
     total: Decimal,
@@ -124,8 +116,8 @@ impl Model {
     }
 }
 
-/// What `accept_orders` says of one draft.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The row of `accept_orders` for one draft.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
 struct Answer {
     index: i64,
     verdict: String,
@@ -135,21 +127,6 @@ struct Answer {
     currency_amount: Option<Decimal>,
     btc_rate: Option<Decimal>,
     btc_amount: Option<Decimal>,
-}
-
-impl FromRow<'_, PgRow> for Answer {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            index: row.try_get("index")?,
-            verdict: row.try_get("verdict")?,
-            id: row.try_get("id")?,
-            external_id: row.try_get("external_id")?,
-            created_at: row.try_get("created_at")?,
-            currency_amount: row.try_get("currency_amount")?,
-            btc_rate: row.try_get("btc_rate")?,
-            btc_amount: row.try_get("btc_amount")?,
-        })
-    }
 }
 
 /// In the order of the drafts: one answer each, or the test fails.
@@ -171,97 +148,70 @@ async fn accept(connection: &mut PgConnection, drafts: &[Draft]) -> anyhow::Resu
             .fetch_all(connection)
             .await?;
     answers.sort_by_key(|answer| answer.index);
-    let places: Vec<i64> = answers.iter().map(|answer| answer.index).collect();
+    let indices: Vec<i64> = answers.iter().map(|answer| answer.index).collect();
     let wanted: Vec<i64> = (0..).take(drafts.len()).collect();
-    anyhow::ensure!(places == wanted, "not one answer a draft: {answers:?}");
+    anyhow::ensure!(indices == wanted, "not one answer a draft: {answers:?}");
     Ok(answers)
 }
 
-/// An order as it is stored, with what its message has to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A stored order.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 struct Stored {
-    id: i64,
-    client_id: i64,
-    external_id: Uuid,
-    created_at: OffsetDateTime,
-    currency_id: i64,
-    iso3: String,
-    currency_amount: Decimal,
+    #[sqlx(flatten)]
+    order: BuyOrderCreated,
     idempotence_key: Uuid,
-    btc_rate: Decimal,
-    btc_amount: Decimal,
-}
-
-impl FromRow<'_, PgRow> for Stored {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            id: row.try_get("id")?,
-            client_id: row.try_get("client_id")?,
-            external_id: row.try_get("external_id")?,
-            created_at: row.try_get("created_at")?,
-            currency_id: row.try_get("currency_id")?,
-            iso3: row.try_get("iso3")?,
-            currency_amount: row.try_get("currency_amount")?,
-            idempotence_key: row.try_get("idempotence_key")?,
-            btc_rate: row.try_get("btc_rate")?,
-            btc_amount: row.try_get("btc_amount")?,
-        })
-    }
 }
 
 impl Stored {
-    fn payload(&self) -> anyhow::Result<String> {
-        Ok(serde_json::to_string(&BuyOrderCreated {
-            id: self.id,
-            client_id: self.client_id,
-            external_id: self.external_id,
-            created_at: self.created_at,
-            currency_id: self.currency_id,
-            currency_iso3: self.iso3.clone(),
-            currency_amount: FiatAmount::try_from(self.currency_amount)?,
-            btc_rate: BtcRate::try_from(self.btc_rate)?,
-            btc_amount: BtcAmount::try_from(self.btc_amount)?,
-        })?)
-    }
-
     fn answer(&self, index: i64, verdict: &str) -> Answer {
+        let order = &self.order;
         Answer {
             index,
             verdict: verdict.to_owned(),
-            id: Some(self.id),
-            external_id: Some(self.external_id),
-            created_at: Some(self.created_at),
-            currency_amount: Some(self.currency_amount),
-            btc_rate: Some(self.btc_rate),
-            btc_amount: Some(self.btc_amount),
+            id: Some(order.id),
+            external_id: Some(order.external_id),
+            created_at: Some(order.created_at),
+            currency_amount: Some(order.currency_amount.decimal()),
+            btc_rate: Some(order.btc_rate.decimal()),
+            btc_amount: Some(order.btc_amount.decimal()),
         }
     }
 
     fn is(&self, draft: &Draft) -> bool {
-        self.external_id == draft.external_id
-            && self.client_id == draft.request.client
-            && self.iso3 == draft.request.currency
-            && self.currency_amount == draft.amount()
+        let order = &self.order;
+        order.external_id == draft.external_id
+            && order.client_id == draft.request.client
+            && order.currency_iso3 == draft.request.currency
+            && order.currency_amount.decimal() == draft.amount()
             && self.idempotence_key == Uuid::from_u128(draft.request.key)
-            && self.btc_rate == Decimal::new(RATE, 8)
-            && self.btc_amount == draft.btc_amount()
+            && order.btc_rate.decimal() == Decimal::new(RATE, 8)
+            && order.btc_amount.decimal() == draft.btc_amount()
     }
 }
 
 async fn stored(connection: &mut PgConnection) -> anyhow::Result<Vec<Stored>> {
-    const ORDERS: &str = "SELECT buy_order.*, currency.iso3 FROM buy_order JOIN currency ON currency.id = currency_id ORDER BY buy_order.id";
+    const ORDERS: &str = "SELECT buy_order.*, currency.iso3 AS currency_iso3 FROM buy_order JOIN currency ON currency.id = currency_id ORDER BY buy_order.id";
     Ok(sqlx::query_as(ORDERS).fetch_all(connection).await?)
 }
 
-type Message = (String, String, Uuid, String, Option<String>, Option<String>);
-
-async fn messages(connection: &mut PgConnection) -> anyhow::Result<Vec<Message>> {
-    const MESSAGES: &str =
-        "SELECT type, routing_key, message_id, payload, traceparent, tracestate FROM outbox ORDER BY id";
-    Ok(sqlx::query_as(MESSAGES).fetch_all(connection).await?)
+/// A row of the outbox.
+#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+struct Message {
+    r#type: String,
+    routing_key: String,
+    message_id: Uuid,
+    payload: String,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
 }
 
-/// Gives a batch to the book and to the model, and compares all that came of it.
+async fn messages(connection: &mut PgConnection) -> anyhow::Result<Vec<Message>> {
+    Ok(sqlx::query_as("SELECT * FROM outbox ORDER BY id")
+        .fetch_all(connection)
+        .await?)
+}
+
+/// Gives a batch to `accept_orders` and to the model, and compares all results.
 async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Draft]) -> anyhow::Result<()> {
     let answers = accept(connection, drafts).await?;
     let verdicts: Vec<Verdict> = drafts.iter().map(|draft| model.decide(draft)).collect();
@@ -276,9 +226,9 @@ async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Dra
         same_orders,
         "not the same orders in the order of their drafts: {orders:?}"
     );
-    let ascend = orders
-        .iter()
-        .is_sorted_by(|before, after| before.id < after.id && before.created_at <= after.created_at);
+    let ascend = orders.iter().is_sorted_by(|before, after| {
+        before.order.id < after.order.id && before.order.created_at <= after.order.created_at
+    });
     anyhow::ensure!(ascend, "ids or times do not ascend: {orders:?}");
 
     for ((index, verdict), (draft, answer)) in (0..).zip(&verdicts).zip(drafts.iter().zip(&answers)) {
@@ -287,16 +237,11 @@ async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Dra
             Verdict::Repeated(first) => Some(*first),
             Verdict::NoCurrency | Verdict::NoClient | Verdict::OverCap => None,
         };
-        let order = orders.iter().find(|order| Some(order.external_id) == of);
+        let order = orders.iter().find(|stored| Some(stored.order.external_id) == of);
         let nothing = Answer {
             index,
             verdict: verdict.name().to_owned(),
-            id: None,
-            external_id: None,
-            created_at: None,
-            currency_amount: None,
-            btc_rate: None,
-            btc_amount: None,
+            ..Answer::default()
         };
         let wanted = order.map_or(nothing, |order| order.answer(index, verdict.name()));
         anyhow::ensure!(*answer == wanted, "{draft:?}: {answer:?} instead of {wanted:?}");
@@ -305,15 +250,15 @@ async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Dra
     let wanted: Vec<Message> = orders
         .iter()
         .zip(&model.orders)
-        .map(|(order, draft)| {
-            Ok((
-                "buy_order_created".to_owned(),
-                "buy_order".to_owned(),
-                order.external_id,
-                order.payload()?,
-                draft.traceparent(),
-                draft.tracestate(),
-            ))
+        .map(|(stored, draft)| {
+            Ok(Message {
+                r#type: "buy_order_created".to_owned(),
+                routing_key: "buy_order".to_owned(),
+                message_id: stored.order.external_id,
+                payload: serde_json::to_string(&stored.order)?,
+                traceparent: draft.traceparent(),
+                tracestate: draft.tracestate(),
+            })
         })
         .collect::<anyhow::Result<_>>()?;
     let messages = messages(connection).await?;
@@ -322,7 +267,10 @@ async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Dra
     let total: Decimal = sqlx::query_scalar("SELECT btc_amount FROM buy_order_running_total")
         .fetch_one(connection)
         .await?;
-    let sum: Decimal = orders.iter().map(|order| order.btc_amount).sum();
+    let sum: Decimal = orders
+        .iter()
+        .map(|stored| stored.order.btc_amount.decimal())
+        .sum();
     anyhow::ensure!(
         total == model.total && sum == total,
         "total {total}, orders {sum}, model {}",
@@ -331,7 +279,6 @@ async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Dra
     Ok(())
 }
 
-/// An empty book, each time.
 async fn empty_the_book(connection: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::raw_sql(
         "BEGIN;
@@ -346,7 +293,7 @@ async fn empty_the_book(connection: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Small sets, so that requests repeat within a batch and over batches.
+/// From small sets, so that requests repeat within a batch and across batches.
 fn request() -> impl Strategy<Value = Request> {
     let client = prop_oneof![12 => Just(1), 1 => Just(2), 1 => Just(-1)];
     let currency = prop_oneof![4 => Just("USD"), 2 => Just("EUR"), 2 => Just("GBP"), 1 => Just("XXX")];
@@ -359,16 +306,16 @@ fn request() -> impl Strategy<Value = Request> {
     })
 }
 
-fn satoshis(most: i64) -> impl Strategy<Value = i64> {
-    // All of the book, and a little less, are what a careless comparison gets wrong.
+fn satoshis(max: i64) -> impl Strategy<Value = i64> {
+    // The whole cap, and one satoshi less, to find wrong comparisons.
     let whole = 10_000_000_000;
-    prop_oneof![20 => 1..=most, 1 => Just(whole), 1 => Just(whole - 1), 1 => Just(1)]
+    prop_oneof![20 => 1..=max, 1 => Just(whole), 1 => Just(whole - 1), 1 => Just(1)]
 }
 
 fn batch() -> impl Strategy<Value = Vec<Draft>> {
-    // Batches that fit as a whole, that fill the book bit by bit, and that hardly ever fit.
-    prop_oneof![Just(1_000), Just(300_000_000), Just(10_000_000_000)].prop_flat_map(|most| {
-        let draft = (request(), any::<bool>(), satoshis(most), any::<bool>()).prop_map(
+    // Batches that fit as a whole, that fill the book gradually, and that rarely fit.
+    prop_oneof![Just(1_000), Just(300_000_000), Just(10_000_000_000)].prop_flat_map(|max| {
+        let draft = (request(), any::<bool>(), satoshis(max), any::<bool>()).prop_map(
             |(request, trailing_zeros, satoshis, traced)| Draft {
                 request,
                 trailing_zeros,
@@ -386,7 +333,7 @@ fn batches_are_decided_as_the_rules_say() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // For what ends with a drop: connections.
+    // Dropping a connection needs a runtime.
     let _entered = runtime.enter();
     let cluster = runtime.block_on(databases())?;
     let mut connection = runtime.block_on(cluster.write_model().acquire())?;
@@ -445,7 +392,7 @@ async fn a_large_batch_is_decided_whole_and_at_the_cap_one_by_one() -> anyhow::R
     Ok(())
 }
 
-/// As a writer does whose connection broke while it waited for the answer: what the first call created is answered as created.
+/// A writer that lost its connection calls again: orders that the first call created are answered as created.
 #[tokio::test]
 async fn drafts_that_are_given_again_are_answered_with_their_orders() -> anyhow::Result<()> {
     let cluster = databases().await?;
@@ -463,7 +410,7 @@ async fn drafts_that_are_given_again_are_answered_with_their_orders() -> anyhow:
     Ok(())
 }
 
-/// A statement that fails leaves nothing of its batch.
+/// A failed statement leaves nothing of its batch.
 #[tokio::test]
 async fn a_draft_that_no_column_holds_takes_its_batch_with_it() -> anyhow::Result<()> {
     let cluster = databases().await?;
@@ -477,7 +424,7 @@ async fn a_draft_that_no_column_holds_takes_its_batch_with_it() -> anyhow::Resul
             "{bad:?}"
         );
     }
-    // The book is as the model knows it.
+    // Nothing has changed.
     compare(&mut connection, &mut model, &[draft(1, 1)]).await
 }
 
@@ -493,12 +440,12 @@ async fn two_who_ask_at_the_same_time_get_one_order_for_each_request() -> anyhow
     let pool = cluster.write_model();
     let (mut first, mut second) = (pool.acquire().await?, pool.acquire().await?);
     for round in 0..10_u128 {
-        // The same thirty, and ten that the other does not ask for, in orders that cross.
+        // Thirty keys in common and ten of its own each, in opposite orders.
         let keys = |own: u128| round * 100 + own..round * 100 + own + 40;
         let some: Vec<Draft> = keys(0).map(|key| draft(key, 1)).collect();
         let others: Vec<Draft> = keys(10).rev().map(|key| draft(key, 1)).collect();
 
-        // Both wait until neither is ahead.
+        // Both wait for the lock before either may continue.
         let mut holder = pool.acquire().await?;
         let mut held = holder.begin().await?;
         sqlx::raw_sql("SELECT FROM buy_order_running_total FOR UPDATE")

@@ -1,4 +1,4 @@
-//! How the schemas get into the databases.
+//! How migrations are applied.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{Once, applied, migrations, named, once};
+use crate::support::{Once, applied, databases, failure, migrations, named, once};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Name and time of each migration that was applied.
+/// Version, name and time of each applied migration.
 async fn history(pool: &PgPool) -> anyhow::Result<Vec<(i32, String, String)>> {
     const HISTORY: &str = "SELECT version, name, applied_on FROM refinery_schema_history ORDER BY version";
     Ok(sqlx::query_as(HISTORY).fetch_all(pool).await?)
@@ -24,7 +24,7 @@ fn both(read_model: u64, write_model: u64) -> Vec<(String, u64)> {
     ]
 }
 
-/// As when each migration was applied once.
+/// All migrations of both models.
 fn all() -> anyhow::Result<Vec<(String, u64)>> {
     Ok(both(migrations("read_model")?, migrations("write_model")?))
 }
@@ -51,11 +51,7 @@ async fn once_applies_both_schemas_and_exits_with_0() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn databases_that_are_up_to_date_are_left_as_they_are() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await?;
+    let cluster = databases().await?;
     let before = (
         history(cluster.write_model()).await?,
         history(cluster.read_model()).await?,
@@ -95,7 +91,7 @@ async fn of_migrations_that_run_at_once_one_applies_and_all_succeed() -> anyhow:
 #[tokio::test]
 async fn a_migration_killed_in_the_middle_is_completed_by_the_next() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::servers_only()).await?;
-    // Whoever makes a table of a name that another transaction is about to make has to wait for that one.
+    // The migration waits, because another transaction is creating a table of the same name.
     let mut obstacle = cluster.write_model().begin().await?;
     sqlx::query("CREATE TABLE buy_order (id int)")
         .execute(&mut *obstacle)
@@ -129,11 +125,7 @@ async fn a_migration_killed_in_the_middle_is_completed_by_the_next() -> anyhow::
 
 #[tokio::test]
 async fn a_migration_that_differs_from_the_applied_one_is_a_failure_at_once() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await?;
+    let cluster = databases().await?;
     sqlx::query("UPDATE refinery_schema_history SET checksum = '1'")
         .execute(cluster.read_model())
         .await?;
@@ -153,11 +145,7 @@ async fn a_migration_that_differs_from_the_applied_one_is_a_failure_at_once() ->
 async fn an_older_image_starts_on_a_newer_schema() -> anyhow::Result<()> {
     const NEWER: &str = "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
         SELECT 99, 'of_a_later_image', applied_on, '1' FROM refinery_schema_history WHERE version = 1";
-    let cluster = Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await?;
+    let cluster = databases().await?;
     sqlx::query(NEWER).execute(cluster.write_model()).await?;
     let (exit_code, events) = once(&cluster).await?;
     assert_eq!(exit_code, Some(0), "{events:?}");
@@ -187,12 +175,12 @@ async fn health_is_refused_while_a_database_is_away_and_answered_once_it_was_mig
             .is_err_and(|error| error.is_connect())
     );
     let events = cluster.logs(Service::Migration);
-    let failure = named(&events, "failed_to_connect_to_database").remove(0).clone();
-    assert_eq!(failure.get("database"), Some(&json!("read_model")));
+    let refused = named(&events, "failed_to_connect_to_database").remove(0).clone();
+    assert_eq!(refused.get("database"), Some(&json!("read_model")));
     for field in ["host", "port", "user", "error"] {
         assert!(
-            failure.get(field).is_some_and(|value| !value.is_null()),
-            "{field} in {failure}"
+            refused.get(field).is_some_and(|value| !value.is_null()),
+            "{field} in {refused}"
         );
     }
 
@@ -237,11 +225,7 @@ async fn the_process_stops_in_order_while_it_waits_and_while_it_serves() -> anyh
 
 #[tokio::test]
 async fn a_search_path_that_an_administrator_sets_makes_no_second_schema() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await?;
+    let cluster = databases().await?;
     for pool in [cluster.write_model(), cluster.read_model()] {
         sqlx::raw_sql(
             "CREATE SCHEMA other;
@@ -265,20 +249,14 @@ async fn a_search_path_that_an_administrator_sets_makes_no_second_schema() -> an
 
 #[tokio::test]
 async fn a_schema_that_is_not_where_it_was_is_told_and_not_made_anew() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await?;
+    let cluster = databases().await?;
     sqlx::raw_sql("ALTER SCHEMA public RENAME TO other; CREATE SCHEMA public")
         .execute(cluster.write_model())
         .await?;
     let (exit_code, events) = once(&cluster).await?;
     assert_eq!(exit_code, Some(1), "{events:?}");
-    let failures = named(&events, "database_migration_exception_occurred");
-    let info = failures.first().and_then(|failure| failure.get("info")?.as_str());
     assert!(
-        info.is_some_and(|info| info.contains("its tables are in the schema \"other\"")),
+        failure(&events).contains("its tables are in the schema \"other\""),
         "{events:?}"
     );
     let made: i64 =

@@ -1,4 +1,4 @@
-//! Black-box tests of `migration`: its binary on real databases, and the rules that its schemas have the databases keep.
+//! Black-box tests of `migration`: its binary on real databases, and the rules that its schemas enforce.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod accept_orders;

@@ -1,16 +1,6 @@
-//! The rules that the read model's database keeps, whoever writes to it.
+//! The rules that the read model's database enforces.
 
-use cluster::{Cluster, Options};
-
-use crate::support::{each_breaks_its_check, refusal, uncommented};
-
-async fn databases() -> anyhow::Result<Cluster> {
-    Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await
-}
+use crate::support::{databases, each_breaks_its_check, refusal, uncommented};
 
 fn row(id: u32, iso3: &str, fiat: &str, rate: &str, btc: &str) -> String {
     format!(

@@ -1,4 +1,4 @@
-//! Databases that only read for now: a standby, or `default_transaction_read_only`.
+//! Databases that are read-only for now, as a standby or by `default_transaction_read_only`.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use cluster::{Cluster, Options, Service, wait_until};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{named, once};
+use crate::support::{databases, healthy, named, once};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Sessions that begin from now on.
+/// For sessions that begin later.
 async fn set_read_only(pool: &PgPool, value: &str) -> anyhow::Result<()> {
     let name: String = sqlx::query_scalar("SELECT current_database()")
         .fetch_one(pool)
@@ -24,11 +24,7 @@ async fn set_read_only(pool: &PgPool, value: &str) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn where_nothing_is_missing_a_database_that_only_reads_is_up_to_date() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await?;
+    let cluster = databases().await?;
     for pool in [cluster.write_model(), cluster.read_model()] {
         set_read_only(pool, "on").await?;
     }
@@ -55,11 +51,7 @@ async fn where_something_is_missing_a_database_that_only_reads_is_waited_for() -
     })
     .await?;
     set_read_only(cluster.read_model(), "off").await?;
-    wait_until("the service is healthy", LIMIT, async || {
-        let url = cluster.url(Service::Migration) + "/healthcheck";
-        Ok(cluster.http().get(url).send().await?.status() == 200)
-    })
-    .await
+    healthy(&cluster).await
 }
 
 #[tokio::test]
@@ -82,9 +74,5 @@ async fn a_role_without_the_privilege_to_migrate_is_waited_for() -> anyhow::Resu
     sqlx::raw_sql(AssertSqlSafe(grant))
         .execute(cluster.read_model())
         .await?;
-    wait_until("the service is healthy", LIMIT, async || {
-        let url = cluster.url(Service::Migration) + "/healthcheck";
-        Ok(cluster.http().get(url).send().await?.status() == 200)
-    })
-    .await
+    healthy(&cluster).await
 }

@@ -1,17 +1,27 @@
-//! What several tests of this crate need.
+//! Helpers of several tests.
 
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Service};
+use cluster::{Cluster, Options, Service, wait_until};
 use serde_json::Value;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// A generous limit for a process that should need a second.
-const LIMIT_S: &str = "120";
+/// Generous: the process needs about a second.
+const LIMIT: Duration = Duration::from_secs(120);
 
-/// `migration --once` as a process of its own, with the environment that the cluster gives the service, and what it wrote.
+/// Databases of the current version, without services.
+pub(crate) async fn databases() -> anyhow::Result<Cluster> {
+    Cluster::start(Options {
+        services: Vec::new(),
+        ..Options::default()
+    })
+    .await
+}
+
+/// A process of `migration --once`, with the environment that the cluster gives the service.
 pub(crate) struct Once(std::process::Child);
 
 impl Once {
@@ -30,7 +40,7 @@ impl Once {
         ))
     }
 
-    /// SIGKILL: no chance to tidy up.
+    /// SIGKILL: the process cannot clean up.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.0.kill()?;
         self.0.wait()?;
@@ -41,11 +51,10 @@ impl Once {
     pub(crate) async fn end(self) -> anyhow::Result<(Option<i32>, Vec<Value>)> {
         let pid = self.0.id().to_string();
         let waiting = tokio::task::spawn_blocking(move || self.0.wait_with_output());
-        let limit = std::time::Duration::from_secs(LIMIT_S.parse()?);
-        let Ok(ended) = tokio::time::timeout(limit, waiting).await else {
-            // Else the thread that waits for it would hold up the end of the test.
+        let Ok(ended) = tokio::time::timeout(LIMIT, waiting).await else {
+            // Without this, the thread that waits for the process would block the end of the test.
             Command::new("kill").args(["-9", &pid]).status()?;
-            anyhow::bail!("migration --once did not end within {limit:?}");
+            anyhow::bail!("migration --once did not end within {LIMIT:?}");
         };
         let Output { status, stderr, .. } = ended??;
         let lines = String::from_utf8(stderr)?;
@@ -57,6 +66,15 @@ impl Once {
                 .collect(),
         ))
     }
+}
+
+/// Waits until the service answers.
+pub(crate) async fn healthy(cluster: &Cluster) -> anyhow::Result<()> {
+    wait_until("the service is healthy", LIMIT, async || {
+        let url = cluster.url(Service::Migration) + "/healthcheck";
+        Ok(cluster.http().get(url).send().await?.status() == 200)
+    })
+    .await
 }
 
 /// Runs `migration --once` to its end.
@@ -72,7 +90,14 @@ pub(crate) fn named<'e>(events: &'e [Value], event: &str) -> Vec<&'e Value> {
         .collect()
 }
 
-/// What the events say was applied: database and number of migrations.
+/// What the first failed migration says, by the events.
+pub(crate) fn failure(events: &[Value]) -> &str {
+    let failures = named(events, "database_migration_exception_occurred");
+    let info = failures.first().and_then(|failure| failure.get("info")?.as_str());
+    info.unwrap_or_default()
+}
+
+/// The number of applied migrations for each database, by the events.
 pub(crate) fn applied(events: &[Value]) -> Vec<(String, u64)> {
     let mut found: Vec<_> = named(events, "database_migrated")
         .into_iter()
@@ -87,13 +112,13 @@ pub(crate) fn applied(events: &[Value]) -> Vec<(String, u64)> {
     found
 }
 
-/// How many migrations there are of a model.
+/// The number of migration files of a model.
 pub(crate) fn migrations(model: &str) -> anyhow::Result<u64> {
     let folder = format!("{}/../../migrations/{model}", env!("CARGO_MANIFEST_DIR"));
     Ok(u64::try_from(std::fs::read_dir(folder)?.count())?)
 }
 
-/// What the database refused: SQLSTATE, and the constraint where one was broken.
+/// The error of a refused statement: SQLSTATE, the constraint if one was violated, and the message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: String,
@@ -101,7 +126,7 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
-/// Runs a statement that must fail.
+/// Runs a statement that must be refused.
 pub(crate) async fn refusal(pool: &PgPool, statement: &str) -> anyhow::Result<Refusal> {
     let outcome = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
         .execute(pool)
@@ -118,7 +143,7 @@ pub(crate) async fn refusal(pool: &PgPool, statement: &str) -> anyhow::Result<Re
     })
 }
 
-/// Asserts that each statement breaks the check constraint named beside it.
+/// Asserts that each statement violates the check constraint named with it.
 pub(crate) async fn each_breaks_its_check(
     pool: &PgPool,
     statements: &[(&str, String)],
@@ -134,7 +159,7 @@ pub(crate) async fn each_breaks_its_check(
     Ok(())
 }
 
-/// Our tables and columns, views and functions that have no comment. The columns of a view are those of what it reads.
+/// Our tables, columns, views and functions without a comment. Columns of views are left out: they are those of tables.
 pub(crate) async fn uncommented(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     const UNCOMMENTED: &str = "
         SELECT c.relname || coalesce('.' || a.attname, '')

@@ -1,28 +1,44 @@
-//! The rules that the write model's database keeps, whoever writes to it.
+//! The rules that the write model's database enforces.
 
-use cluster::{Cluster, Options};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{each_breaks_its_check, refusal, uncommented};
+use crate::support::{databases, each_breaks_its_check, refusal, uncommented};
 
 /// `restrict_violation`, as the triggers report it.
 const REFUSED: &str = "23001";
 
-const ORDER: &str = "
-    INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
-    VALUES ('3b14efb6-041f-4d31-b35a-37c82333af36', 1, 1, 123.45, '5fa733ae-82b4-4ac0-8478-35ff30dae879', 48478.88, 0.00254647)";
+const EXTERNAL_ID: &str = "'3b14efb6-041f-4d31-b35a-37c82333af36'";
+const KEY: &str = "'5fa733ae-82b4-4ac0-8478-35ff30dae879'";
 
-async fn databases() -> anyhow::Result<Cluster> {
-    Cluster::start(Options {
-        services: Vec::new(),
-        ..Options::default()
-    })
-    .await
+const COLUMNS: [&str; 7] = [
+    "external_id",
+    "client_id",
+    "currency_id",
+    "currency_amount",
+    "idempotence_key",
+    "btc_rate",
+    "btc_amount",
+];
+
+/// A statement that inserts an order with these values, written in SQL, and defaults for the other columns.
+fn order(values: &[(&str, &str)]) -> String {
+    let values = COLUMNS.map(|column| match values.iter().find(|(name, _)| *name == column) {
+        Some(&(_, value)) => value,
+        None if ["external_id", "idempotence_key"].contains(&column) => "gen_random_uuid()",
+        None => "1",
+    });
+    let (columns, values) = (COLUMNS.join(", "), values.join(", "));
+    format!("INSERT INTO buy_order ({columns}) VALUES ({values})")
+}
+
+async fn run(pool: &PgPool, statement: String) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(pool).await?;
+    Ok(())
 }
 
 async fn count(pool: &PgPool, table: &'static str) -> anyhow::Result<i64> {
     Ok(
-        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
             .fetch_one(pool)
             .await?,
     )
@@ -52,13 +68,13 @@ async fn the_client_the_currencies_and_an_empty_total_are_there_from_the_start()
 async fn update_delete_and_truncate_of_orders_are_refused() -> anyhow::Result<()> {
     let cluster = databases().await?;
     let pool = cluster.write_model();
-    sqlx::query(ORDER).execute(pool).await?;
+    run(pool, order(&[("idempotence_key", KEY)])).await?;
     for statement in [
         "UPDATE buy_order SET btc_amount = 1",
         "UPDATE buy_order SET btc_amount = 1 WHERE false",
         "DELETE FROM buy_order",
         "TRUNCATE buy_order CASCADE",
-        // A forgotten key would let one request make two orders.
+        // A lost key would let one request make two orders.
         "UPDATE buy_order SET idempotence_key = gen_random_uuid()",
         "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
          SELECT external_id, 1, 1, 1, idempotence_key, 1, 1 FROM buy_order ON CONFLICT (external_id) DO UPDATE SET btc_rate = 2",
@@ -85,7 +101,7 @@ async fn a_refusal_says_what_was_refused_and_why() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asserts that a table has one row, and that no second comes and the one never goes.
+/// Asserts that a table has one row, that a second is refused and that the row cannot be deleted.
 async fn is_one_row_for_ever(pool: &PgPool, table: &'static str, row: &str) -> anyhow::Result<()> {
     let second = refusal(pool, &format!("INSERT INTO {table} {row}")).await?;
     assert_eq!(
@@ -139,21 +155,27 @@ async fn the_running_total_stays_within_0_and_100() -> anyhow::Result<()> {
 #[tokio::test]
 async fn amounts_out_of_bounds_are_refused() -> anyhow::Result<()> {
     let cluster = databases().await?;
-    let order = |fiat: &str, rate: &str, btc: &str| {
-        format!(
-            "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
-             VALUES (gen_random_uuid(), 1, 1, {fiat}, gen_random_uuid(), {rate}, {btc})"
-        )
-    };
     each_breaks_its_check(
         cluster.write_model(),
         &[
-            ("buy_order_currency_amount_check", order("0", "1", "1")),
-            ("buy_order_currency_amount_check", order("-1", "1", "1")),
-            ("buy_order_currency_amount_check", order("1000000000", "1", "1")),
-            ("buy_order_btc_rate_check", order("1", "0", "1")),
-            ("buy_order_btc_amount_check", order("1", "1", "0")),
-            ("buy_order_btc_amount_check", order("1", "1", "100.00000001")),
+            (
+                "buy_order_currency_amount_check",
+                order(&[("currency_amount", "0")]),
+            ),
+            (
+                "buy_order_currency_amount_check",
+                order(&[("currency_amount", "-1")]),
+            ),
+            (
+                "buy_order_currency_amount_check",
+                order(&[("currency_amount", "1000000000")]),
+            ),
+            ("buy_order_btc_rate_check", order(&[("btc_rate", "0")])),
+            ("buy_order_btc_amount_check", order(&[("btc_amount", "0")])),
+            (
+                "buy_order_btc_amount_check",
+                order(&[("btc_amount", "100.00000001")]),
+            ),
             (
                 "currency_iso3_check",
                 "INSERT INTO currency (iso3, dp) VALUES ('jpy', 0)".to_owned(),
@@ -175,16 +197,14 @@ async fn amounts_out_of_bounds_are_refused() -> anyhow::Result<()> {
 async fn a_key_names_one_order_however_its_amount_is_written() -> anyhow::Result<()> {
     let cluster = databases().await?;
     let pool = cluster.write_model();
-    sqlx::query(ORDER).execute(pool).await?;
-    let again = |client: &str, currency: &str, amount: &str, key: &str| {
-        format!(
-            "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
-             VALUES (gen_random_uuid(), {client}, {currency}, {amount}, '{key}', 48478.88, 0.00254647)"
-        )
-    };
-    let key = "5fa733ae-82b4-4ac0-8478-35ff30dae879";
+    let request = [("currency_amount", "123.45"), ("idempotence_key", KEY)];
+    run(pool, order(&request)).await?;
     for amount in ["123.45", "123.450", "'123.45'"] {
-        let refused = refusal(pool, &again("1", "1", amount, key)).await?;
+        let refused = refusal(
+            pool,
+            &order(&[("currency_amount", amount), ("idempotence_key", KEY)]),
+        )
+        .await?;
         assert_eq!(
             refused.constraint.as_deref(),
             Some("buy_order_request_key"),
@@ -194,14 +214,14 @@ async fn a_key_names_one_order_however_its_amount_is_written() -> anyhow::Result
     sqlx::query("INSERT INTO client (email) VALUES ('second@example.com')")
         .execute(pool)
         .await?;
-    // What differs in one part is another request.
+    // A request that differs in one part is another request. The first of two values counts.
     for other in [
-        again("2", "1", "123.45", key),
-        again("1", "2", "123.45", key),
-        again("1", "1", "123.46", key),
-        again("1", "1", "123.45", "5fa733ae-82b4-4ac0-8478-35ff30dae870"),
+        ("client_id", "2"),
+        ("currency_id", "2"),
+        ("currency_amount", "123.46"),
+        ("idempotence_key", "gen_random_uuid()"),
     ] {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(other)).execute(pool).await?;
+        run(pool, order(&[&[other], request.as_slice()].concat())).await?;
     }
     assert_eq!(count(pool, "buy_order").await?, 5);
     Ok(())
@@ -210,31 +230,10 @@ async fn a_key_names_one_order_however_its_amount_is_written() -> anyhow::Result
 #[tokio::test]
 async fn an_order_has_all_its_parts_and_names_what_there_is() -> anyhow::Result<()> {
     const NOT_NULL: &str = "23502";
-    const COLUMNS: [&str; 7] = [
-        "external_id",
-        "client_id",
-        "currency_id",
-        "currency_amount",
-        "idempotence_key",
-        "btc_rate",
-        "btc_amount",
-    ];
     let cluster = databases().await?;
     let pool = cluster.write_model();
-    let with = |column: &str, value: &str| {
-        let values = COLUMNS.map(|name| match name {
-            name if name == column => value,
-            "external_id" | "idempotence_key" => "gen_random_uuid()",
-            _ => "1",
-        });
-        format!(
-            "INSERT INTO buy_order ({}) VALUES ({})",
-            COLUMNS.join(", "),
-            values.join(", ")
-        )
-    };
     for column in COLUMNS {
-        let refused = refusal(pool, &with(column, "NULL")).await?;
+        let refused = refusal(pool, &order(&[(column, "NULL")])).await?;
         assert_eq!(refused.code, NOT_NULL, "{column}");
         assert!(refused.message.contains(column), "{}", refused.message);
     }
@@ -242,15 +241,11 @@ async fn an_order_has_all_its_parts_and_names_what_there_is() -> anyhow::Result<
         ("client_id", "buy_order_client_id_fkey"),
         ("currency_id", "buy_order_currency_id_fkey"),
     ] {
-        let refused = refusal(pool, &with(column, "99")).await?;
+        let refused = refusal(pool, &order(&[(column, "99")])).await?;
         assert_eq!(refused.constraint.as_deref(), Some(constraint));
     }
-    sqlx::query(ORDER).execute(pool).await?;
-    let refused = refusal(
-        pool,
-        &with("external_id", "'3b14efb6-041f-4d31-b35a-37c82333af36'"),
-    )
-    .await?;
+    run(pool, order(&[("external_id", EXTERNAL_ID)])).await?;
+    let refused = refusal(pool, &order(&[("external_id", EXTERNAL_ID)])).await?;
     assert_eq!(refused.constraint.as_deref(), Some("buy_order_external_id_key"));
     Ok(())
 }
@@ -267,15 +262,8 @@ async fn the_outbox_takes_messages_of_any_kind_that_can_be_sent() -> anyhow::Res
     let pool = cluster.write_model();
     let id = "gen_random_uuid()";
     let longest = "repeat('x', 255)";
-    sqlx::raw_sql(sqlx::AssertSqlSafe(message(
-        longest,
-        longest,
-        id,
-        "repeat('x', 65536)",
-    )))
-    .execute(pool)
-    .await?;
-    // By bytes, as the broker and the consumers count.
+    run(pool, message(longest, longest, id, "repeat('x', 65536)")).await?;
+    // In bytes, as in the broker and the consumers.
     let too_long = "repeat('x', 254) || 'é'";
     each_breaks_its_check(
         pool,
