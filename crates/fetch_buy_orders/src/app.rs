@@ -1,4 +1,4 @@
-//! What the process does, from start to serving.
+//! Starts the service.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! What the service reads from its environment.
+//! The configuration, from the environment.
 
 use common::endpoints::{Database, Listen, Peer};
 use common::env::Env;
@@ -6,11 +6,11 @@ use common::env::Env;
 /// The configuration of `fetch_buy_orders`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where it listens: `SERVICE_…`.
+    /// Where to listen: `SERVICE_…`.
     pub listen: Listen,
-    /// Where the rows are: `READ_MODEL_DB_…`.
+    /// The read model: `READ_MODEL_DB_…`.
     pub read_model: Database,
-    /// Who reports that the schema is there: `MIGRATION_…`.
+    /// The service that creates the schema: `MIGRATION_…`.
     pub migration: Peer,
 }
 

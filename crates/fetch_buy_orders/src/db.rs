@@ -3,29 +3,28 @@
 use std::cmp::Reverse;
 
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection, Row as _};
+use sqlx::{Column as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::page::BuyOrder;
 
-/// Of each page that is asked for, which follows a reference or is the newest, the orders, newest first: one range of
-/// `buy_order_read_model_page_idx`, read backwards from where the reference stands. A page without orders has one row, without an order, and
-/// without a position where the client has no such reference.
+/// The orders of each requested page, newest first: one range of `buy_order_read_model_page_idx`, read backwards from the position of the
+/// reference, or from the newest order. A page without orders is one row without an order. It is not known when the client has no order with
+/// that reference.
 ///
-/// The pair is compared, and `client_id` is ordered by, to leave that index as the only way: given `client_id = $1 AND id < $2
-/// ORDER BY id DESC`, PostgreSQL prefers the primary key, and reads every newer order of every other client on the way to the page.
+/// The condition compares a pair and the order includes `client_id`, so that no other index fits. For `client_id = $1 AND id < $2 ORDER BY id
+/// DESC` PostgreSQL prefers the primary key, and reads every newer order of all other clients.
 ///
-/// Where the reference stands is looked up by its id alone, which the limit keeps apart from the comparison of clients: of a table that it
-/// takes for empty PostgreSQL would as soon read all orders of the client.
+/// The reference is looked up by its id alone; its `LIMIT` keeps PostgreSQL from adding the comparison of clients to that lookup. With
+/// both, PostgreSQL might read all orders of the client while its statistics say that the table is empty.
 ///
-/// The database writes the decimals as text, with the scale of their columns: nothing on the way can change a digit.
+/// PostgreSQL writes the decimals as text with the scale of their columns: that is exact, and cheaper than decoding a number to print it.
 pub const PAGES: &str = "
-    SELECT asked.place - 1, position.below IS NOT NULL, o.id, o.external_id, o.created_at, o.currency_iso3,
-           o.currency_amount::text, o.btc_rate::text, o.btc_amount::text
-    FROM unnest($1::bigint[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS asked (client_id, last_reference, page_size, place)
+    SELECT asked.index - 1 AS page_index, position.below IS NOT NULL AS is_known, o.*
+    FROM unnest($1::bigint[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS asked (client_id, last_reference, page_size, index)
     CROSS JOIN LATERAL (
         SELECT CASE
-            WHEN asked.last_reference IS NULL THEN 9223372036854775807 -- above every id that is drawn
+            WHEN asked.last_reference IS NULL THEN 9223372036854775807 -- above every id
             ELSE (SELECT named.id
                   FROM (SELECT id, client_id FROM buy_order_read_model WHERE external_id = asked.last_reference LIMIT 1) AS named
                   WHERE named.client_id = asked.client_id)
@@ -33,10 +32,11 @@ pub const PAGES: &str = "
         OFFSET 0 -- computed once per page
     ) AS position
     LEFT JOIN LATERAL (
-        SELECT *
-        FROM buy_order_read_model
-        WHERE (client_id, id) < (asked.client_id, position.below) AND client_id >= asked.client_id
-        ORDER BY client_id DESC, id DESC
+        SELECT id AS sort_key, external_id AS id, created_at, currency_iso3 AS currency,
+               currency_amount::text, btc_rate::text, btc_amount::text
+        FROM buy_order_read_model AS stored
+        WHERE (client_id, stored.id) < (asked.client_id, position.below) AND client_id >= asked.client_id
+        ORDER BY client_id DESC, stored.id DESC
         LIMIT asked.page_size
     ) AS o ON true";
 
@@ -45,13 +45,13 @@ pub const PAGES: &str = "
 pub struct PageRequest {
     /// Whose orders.
     pub client_id: i64,
-    /// The last order of the page before; nothing for the newest page.
+    /// The last order of the previous page; nothing for the newest page.
     pub last_reference: Option<Uuid>,
-    /// How many orders at most.
+    /// The maximum number of orders.
     pub page_size: u32,
 }
 
-/// The orders of each page, newest first; nothing where the client has no such reference, or the projection has not brought it here yet.
+/// The orders of each page, newest first; nothing when the client has no order with the reference, or it is not projected yet.
 ///
 /// # Errors
 /// When the database is away or refuses.
@@ -65,44 +65,73 @@ pub async fn pages(
         .iter()
         .map(|request| i64::from(request.page_size))
         .collect();
-    let found = sqlx::query(PAGES)
+    let rows = sqlx::query(PAGES)
         .bind(clients)
         .bind(references)
         .bind(sizes)
         .fetch_all(connection)
         .await?;
     let mut pages: Vec<Option<Vec<(i64, BuyOrder)>>> = vec![None; requests.len()];
-    for row in &found {
-        let is_known: bool = row.try_get(1)?;
-        if is_known && let Some(page) = pages.get_mut(place(row)?) {
+    // Each request has at least one row.
+    let Some(columns) = rows.first().map(Columns::of).transpose()? else {
+        return Ok(Vec::new());
+    };
+    for row in &rows {
+        let is_known: bool = row.try_get(columns.is_known)?;
+        let page_index = usize::try_from(row.try_get::<i64, _>(columns.page_index)?);
+        let page_index = page_index.map_err(|error| sqlx::Error::Decode(error.into()))?;
+        if is_known && let Some(page) = pages.get_mut(page_index) {
             let orders = page.get_or_insert_default();
-            if let Some(id) = row.try_get::<Option<i64>, _>(2)? {
-                orders.push((id, BuyOrder::from_row(row)?));
+            if let Some(sort_key) = row.try_get(columns.sort_key)? {
+                orders.push((sort_key, columns.order(row)?));
             }
         }
     }
-    // They come in this order, but SQL promises it only within the subquery.
+    // The rows arrive in this order, but SQL guarantees it only within the subquery.
     let newest_first = |mut orders: Vec<(i64, BuyOrder)>| {
-        orders.sort_by_key(|(id, _)| Reverse(*id));
+        orders.sort_by_key(|(sort_key, _)| Reverse(*sort_key));
         orders.into_iter().map(|(_, order)| order).collect()
     };
     Ok(pages.into_iter().map(|page| page.map(newest_first)).collect())
 }
 
-fn place(row: &PgRow) -> sqlx::Result<usize> {
-    usize::try_from(row.try_get::<i64, _>(0)?).map_err(|error| sqlx::Error::Decode(error.into()))
+/// The positions of the columns of [`PAGES`], looked up by name once per answer and not once per row.
+struct Columns {
+    page_index: usize,
+    is_known: usize,
+    sort_key: usize,
+    id: usize,
+    created_at: usize,
+    currency: usize,
+    currency_amount: usize,
+    btc_rate: usize,
+    btc_amount: usize,
 }
 
-/// By the columns of [`PAGES`].
-impl FromRow<'_, PgRow> for BuyOrder {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+impl Columns {
+    fn of(row: &PgRow) -> sqlx::Result<Self> {
+        let position = |name: &str| Ok::<_, sqlx::Error>(row.try_column(name)?.ordinal());
         Ok(Self {
-            id: row.try_get(3)?,
-            created_at: row.try_get(4)?,
-            currency: row.try_get(5)?,
-            currency_amount: row.try_get(6)?,
-            btc_rate: row.try_get(7)?,
-            btc_amount: row.try_get(8)?,
+            page_index: position("page_index")?,
+            is_known: position("is_known")?,
+            sort_key: position("sort_key")?,
+            id: position("id")?,
+            created_at: position("created_at")?,
+            currency: position("currency")?,
+            currency_amount: position("currency_amount")?,
+            btc_rate: position("btc_rate")?,
+            btc_amount: position("btc_amount")?,
+        })
+    }
+
+    fn order(&self, row: &PgRow) -> sqlx::Result<BuyOrder> {
+        Ok(BuyOrder {
+            id: row.try_get(self.id)?,
+            created_at: row.try_get(self.created_at)?,
+            currency: row.try_get(self.currency)?,
+            currency_amount: row.try_get(self.currency_amount)?,
+            btc_rate: row.try_get(self.btc_rate)?,
+            btc_amount: row.try_get(self.btc_amount)?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! How a request fails.
+//! The errors of a request.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use common::http::Problem;
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Faulty parameters, each named in the answer.
+    /// Invalid parameters, each named in the response.
     #[error("the request is not valid")]
     Invalid(Problem),
-    /// The client has no order with this id, or the projection has not brought it here yet.
+    /// The client has no order with this id, or it is not projected yet.
     #[error("unknown last_reference")]
     UnknownReference,
-    /// The read model did not give the rows.
+    /// The read model failed.
     #[error("the orders cannot be read at the moment, try again shortly")]
     ReadModel(#[from] Arc<sqlx::Error>),
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_that_is_away_is_503_and_a_fault_of_ours_500() {
+    fn a_database_that_is_away_is_503_and_a_bug_of_ours_500() {
         let status = |error: sqlx::Error| ApiError::from(Arc::new(error)).into_response().status();
         assert_eq!(status(sqlx::Error::PoolTimedOut), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(

@@ -1,7 +1,7 @@
 //! Serves pages of orders from the read model, newest first: `GET /buy_orders`.
 //!
-//! In reading order: [`config`], what the process does ([`app`]), the one endpoint ([`routes`]), the page it answers ([`page`]), how
-//! pages are read ([`reader`]) and by which statements ([`db`]), how failures are answered ([`error`]), and what is counted ([`metrics`]).
+//! In reading order: [`config`], the start ([`app`]), the endpoint ([`routes`]), its response ([`page`]), the reader of pages ([`reader`]) and
+//! its SQL statement ([`db`]), errors ([`error`]) and [`metrics`].
 
 pub mod config;
 

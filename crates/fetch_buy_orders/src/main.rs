@@ -1,4 +1,4 @@
-//! Starts the process; nothing else.
+//! Starts the process.
 
 use std::process::ExitCode;
 

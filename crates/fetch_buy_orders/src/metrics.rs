@@ -1,4 +1,4 @@
-//! What this service counts.
+//! The metrics of this service.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A page with this many rows is on its way.
+    /// Counts a page with this many rows.
     pub fn served(&self, rows: usize) {
         self.pages.inc();
         self.rows.inc_by(u64::try_from(rows).unwrap_or(u64::MAX));

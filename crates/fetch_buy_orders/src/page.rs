@@ -1,4 +1,4 @@
-//! The page that clients get.
+//! The response: a page of orders.
 
 use common::timestamp::rfc3339_micros;
 use serde::{Serialize, Serializer};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// An order as clients see it. Decimals are texts with all decimals of their column.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BuyOrder {
-    /// What clients know the order by.
+    /// The id of the order.
     #[schema(example = "3b14efb6-041f-4d31-b35a-37c82333af36")]
     pub id: Uuid,
     /// When the order was accepted: UTC with microseconds.
@@ -41,7 +41,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// The page that shows these rows.
+    /// The page with these rows.
     #[must_use]
     pub fn of(rows: Vec<BuyOrder>) -> Self {
         Self {
@@ -50,8 +50,8 @@ impl Page {
         }
     }
 
-    /// Where the next page is, when this one is full: a reference relative to the request, so that it holds behind a proxy that maps a
-    /// prefix to us.
+    /// The `Link` to the next page, when this one is full. Its URL is relative to the request, so that it is valid behind a proxy that strips
+    /// a prefix.
     #[must_use]
     pub fn next(&self, page_size: u32) -> Option<String> {
         let is_full = u32::try_from(self.rows.len()).is_ok_and(|rows| rows >= page_size);

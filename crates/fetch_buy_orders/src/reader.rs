@@ -1,4 +1,4 @@
-//! Reads pages, those that are asked for at the same time by one statement.
+//! Reads pages. Requests that arrive together share one statement.
 
 use std::sync::Arc;
 
@@ -9,37 +9,38 @@ use sqlx::PgConnection;
 use crate::db::{self, PageRequest};
 use crate::page::Page;
 
-/// Pages in one statement: enough to spread the cost of a round trip, few enough to hold all their rows, up to 1,000 each, in memory.
-const MOST_TOGETHER: usize = 16;
+/// The maximum number of pages in one statement: enough to share the cost of a round trip, and few enough to keep all their rows, up to
+/// 1,000 each, in memory.
+const MAX_BATCH: usize = 16;
 
-/// The page; nothing where the client has no order `last_reference`.
-type Read = Result<Option<Page>, Arc<sqlx::Error>>;
+/// The page; nothing when the client has no order `last_reference`.
+type PageResult = Result<Option<Page>, Arc<sqlx::Error>>;
 
 /// Reads pages from the read model; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Reader(Coalesced<PageRequest, Read>);
+pub struct Reader(Coalesced<PageRequest, PageResult>);
 
 impl Reader {
     /// A reader of this database. Must be called inside the async runtime.
     #[must_use]
     pub fn new(read_model: Pool) -> Self {
-        Self(Coalesced::new(MOST_TOGETHER, move |requests| {
+        Self(Coalesced::new(MAX_BATCH, move |requests| {
             let read_model = read_model.clone();
             async move { read(&read_model, &requests).await }
         }))
     }
 
-    /// A page, with all orders that were there when it was asked for.
+    /// A page, with all orders that were stored when this was called.
     ///
     /// # Errors
     /// When the database is away or refuses.
-    pub async fn page(&self, request: PageRequest) -> Read {
-        let interrupted = || Err(Arc::new(sqlx::Error::WorkerCrashed));
-        self.0.ask(request).await.unwrap_or_else(interrupted)
+    pub async fn page(&self, request: PageRequest) -> PageResult {
+        let answer = self.0.ask(request).await;
+        answer.unwrap_or_else(|| Err(Arc::new(sqlx::Error::WorkerCrashed)))
     }
 }
 
-async fn read(read_model: &Pool, requests: &[PageRequest]) -> Vec<Read> {
+async fn read(read_model: &Pool, requests: &[PageRequest]) -> Vec<PageResult> {
     let pages = database::read(read_model, || {
         async |connection: &mut PgConnection| db::pages(connection, requests).await
     });

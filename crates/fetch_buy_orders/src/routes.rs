@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{HeaderValue, LINK};
 use axum::routing::get;
 use axum::{Json, Router};
+use common::http::openapi::{Detail, FieldFaults};
 use common::http::{self, QueryFields, Readiness, field};
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
@@ -14,13 +15,12 @@ use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::page::Page;
 use crate::reader::Reader;
-use common::http::openapi::{Detail, FieldFaults};
 
-/// There is no login yet: every request is the one seeded client's, as in `create_buy_order`.
+/// Without authentication every request is the seeded client's, as in `create_buy_order`.
 const CLIENT_ID: i64 = 1;
 
 const DEFAULT_PAGE_SIZE: u32 = 10;
-const LARGEST_PAGE_SIZE: u32 = 1000;
+const MAX_PAGE_SIZE: u32 = 1000;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,17 +30,17 @@ const LARGEST_PAGE_SIZE: u32 = 1000;
     ),
     paths(buy_orders)
 )]
-struct Document;
+struct ApiDoc;
 
 /// All routes of the service.
 pub fn router(reader: Reader, readiness: Readiness) -> Router {
     let api = Router::new()
         .route("/buy_orders", get(buy_orders))
         .with_state(reader);
-    http::routes(api, Document::openapi(), readiness)
+    http::routes(api, ApiDoc::openapi(), readiness)
 }
 
-/// The part of the list of orders that is asked for.
+/// The query parameters.
 #[derive(Debug, PartialEq, Eq, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
@@ -55,9 +55,7 @@ pub struct PageQuery {
 impl PageQuery {
     fn read(mut query: QueryFields) -> Result<Self, ApiError> {
         let last_reference = query.optional("last_reference", field::uuid);
-        let page_size = query.optional("page_size", |text| {
-            field::integer_between(text, 1, LARGEST_PAGE_SIZE)
-        });
+        let page_size = query.optional("page_size", |text| field::integer_between(text, 1, MAX_PAGE_SIZE));
         match (last_reference, page_size) {
             (Some(last_reference), Some(page_size)) => Ok(Self {
                 last_reference,

@@ -1,4 +1,4 @@
-//! What every service answers, asked of this one.
+//! The routes that every service has.
 
 use std::collections::BTreeSet;
 

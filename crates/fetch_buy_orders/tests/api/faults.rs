@@ -1,4 +1,4 @@
-//! What is answered where there is no page.
+//! Error responses.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use cluster::{Cluster, Options, Server, Service, wait_until};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{cluster, external_id, get, insert};
+use crate::support::{cluster, external_id, get, insert, page_after};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Type, place and input of each item.
+/// Type, location and input of each item.
 fn items(body: &Value) -> Vec<(Value, Value, Value)> {
     let part = |item: &Value, name: &str| item.get(name).cloned().unwrap_or_default();
     let detail = body.get("detail").and_then(Value::as_array);
@@ -104,11 +104,7 @@ async fn every_faulty_parameter_is_in_one_answer_in_the_order_of_the_fields() ->
 async fn an_unknown_reference_is_404() -> anyhow::Result<()> {
     let cluster = cluster().await?;
     insert(cluster.read_model(), 1, 1..=1).await?;
-    let answer = get(
-        &cluster,
-        &format!("/buy_orders?last_reference={}", external_id(2)),
-    )
-    .await?;
+    let answer = page_after(&cluster, 2, 10).await?;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert_eq!(answer.body, json!({"detail": "unknown last_reference"}));
     Ok(())
@@ -133,7 +129,7 @@ async fn while_the_read_model_is_away_pages_are_503_and_they_come_back_with_it()
     let cluster = Cluster::start(Options::only(&[Service::FetchBuyOrders]).with_own_servers()).await?;
     insert(cluster.read_model(), 1, 1..=3).await?;
     assert_eq!(get(&cluster, "/buy_orders").await?.ids().len(), 3);
-    // Test servers answer a commit before it is on disk: what this test is about is not what a crash may cost.
+    // Test servers confirm a commit before it is on disk, and this test is not about data lost in a crash.
     sqlx::query("CHECKPOINT").execute(cluster.read_model()).await?;
 
     cluster.stop_server(Server::ReadModel).await?;
@@ -179,9 +175,9 @@ async fn while_the_read_model_is_frozen_pages_are_503_in_time() -> anyhow::Resul
     };
     cluster.pause_server(Server::ReadModel)?;
     assert!(signal("-STOP")?.success());
-    let asked = Instant::now();
+    let begun = Instant::now();
     let answer = get(&cluster, "/buy_orders").await;
-    let took = asked.elapsed();
+    let took = begun.elapsed();
     assert!(signal("-CONT")?.success());
     cluster.resume_server(Server::ReadModel)?;
 

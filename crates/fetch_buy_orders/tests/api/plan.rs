@@ -1,4 +1,4 @@
-//! Every page costs the same. What is asserted is the work the database does, not the time it takes.
+//! Every page costs the same. The tests assert the work of the database, not its duration.
 
 use anyhow::Context as _;
 use cluster::plans::{Bounded, Statistics, followed, keep_within, number};
@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::support::{cluster, external_id, get, insert};
+use crate::support::{cluster, external_id, insert, page_after};
 
 const MILLION: i64 = 1_000_000;
 const PAGE_SIZE: i64 = 10;
@@ -19,14 +19,14 @@ const NEWEST: PageRequest = PageRequest {
     page_size: 10,
 };
 
-/// A session like a service's.
+/// A session with the settings of the service.
 async fn session(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     let options = cluster.addresses().read_model.options();
     let options = options.options(common::database::SESSION_SETTINGS);
     Ok(PgConnection::connect_with(&options).await?)
 }
 
-/// Has the statement of pages prepared as the service does it, with the plan for the values at hand or one for any values.
+/// Prepares the statement as the service does, with a custom or a generic plan.
 async fn prepare(session: &mut PgConnection, mode: &str) -> anyhow::Result<()> {
     session.clear_cached_statements().await?;
     let mode = format!("SET plan_cache_mode = {mode}");
@@ -35,7 +35,7 @@ async fn prepare(session: &mut PgConnection, mode: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The plan of a page with what each step did.
+/// The plan of a page with the actual rows and blocks of each step.
 async fn plan(session: &mut PgConnection, last_reference: Option<i64>) -> anyhow::Result<Value> {
     let last_reference = last_reference.map_or_else(|| "NULL".to_owned(), external_id);
     let values = [
@@ -44,7 +44,7 @@ async fn plan(session: &mut PgConnection, last_reference: Option<i64>) -> anyhow
         &format!("{{{PAGE_SIZE}}}"),
     ];
     let plan = followed(session, &values).await?;
-    // What is asked for, and for each what is found.
+    // The second child of the join: the orders of the page.
     plan.pointer("/Plans/1").cloned().context("no plan")
 }
 
@@ -64,7 +64,7 @@ fn assert_one_range_of_the_page_index(plan: &Value, rows: u64, what: &str) {
     assert_eq!(number(scan, "Actual Rows"), rows, "{what}: {plan:#}");
     assert_eq!(number(scan, "Rows Removed by Filter"), 0, "{what}: {plan:#}");
     let blocks = number(scan, "Shared Hit Blocks") + number(scan, "Shared Read Blocks");
-    // The depth of the index, and at worst a block of the table for each row.
+    // The depth of the index, and at most one block of the table for each row.
     assert!(blocks <= rows + 8, "{what}: {blocks} blocks: {plan:#}");
 }
 
@@ -84,10 +84,10 @@ async fn assert_every_page_costs_the_same(connection: &mut PgConnection, when: &
 async fn of_a_million_orders_the_first_page_and_the_last_read_a_few_rows_each() -> anyhow::Result<()> {
     let cluster = cluster().await?;
     let mut connection = session(&cluster).await?;
-    // As a service does it that is started with the cluster, even where PostgreSQL was told that there are no orders.
+    // As in a service that started with an empty table, and with statistics that say so.
     sqlx::query("ANALYZE").execute(&mut connection).await?;
     prepare(&mut connection, "force_generic_plan").await?;
-    // Another client's orders are the newest, a tenth of all: the way to a page must not lead through them.
+    // The newest tenth of the orders is another client's: a page must not read them.
     insert(cluster.read_model(), 1, 1..=MILLION * 9 / 10).await?;
     insert(cluster.read_model(), 2, MILLION * 9 / 10 + 1..=MILLION).await?;
     assert_every_page_costs_the_same(&mut connection, "prepared when there were none").await?;
@@ -105,11 +105,7 @@ async fn of_a_million_orders_the_first_page_and_the_last_read_a_few_rows_each() 
     }
     connection.close().await?;
 
-    let answer = get(
-        &cluster,
-        &format!("/buy_orders?last_reference={}", external_id(11)),
-    )
-    .await?;
+    let answer = page_after(&cluster, 11, 10).await?;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.ids(), (1..=10).rev().map(external_id).collect::<Vec<_>>());
     Ok(())
@@ -117,7 +113,7 @@ async fn of_a_million_orders_the_first_page_and_the_last_read_a_few_rows_each() 
 
 const ORDERS: i64 = 50_000;
 
-/// Half of them another client's: neither a client's history nor a table may be read for one page.
+/// Half of them are another client's: a page must not read a whole table, nor all orders of a client.
 const FILL: &str = "
     INSERT INTO buy_order_read_model (id, external_id, client_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount)
     SELECT id, ('00000000-0000-4000-8000-' || lpad(to_hex(id), 12, '0'))::uuid, 1 + id % 2, now(), 1, 'USD', 123.4, 48478.88, 0.00254647
@@ -136,7 +132,7 @@ async fn whatever_was_known_of_the_table_a_page_looks_at_its_rows_alone() -> any
         let mut session = session(&cluster).await?;
         db::pages(&mut session, &[NEWEST]).await?;
         statistics.fill(model, FILL).await?;
-        // The client's first order, one in the middle, another client's, nobody's, and the newest page.
+        // The client's first order, one in the middle, another client's, an unknown one, and the newest page.
         for (reference, rows) in [
             (Some(external_id(2)), 1),
             (Some(external_id(ORDERS / 2)), 10),

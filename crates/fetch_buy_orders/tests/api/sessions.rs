@@ -1,4 +1,4 @@
-//! What an operator does to the database or to the sessions of the service, and mends again: never a fault of ours.
+//! What an operator does to the database or its sessions, and undoes, is an outage and never a `500`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
 
-/// Renames the database of the read model, whose sessions end by that.
+/// Renames the database of the read model, after ending its sessions.
 async fn rename(cluster: &Cluster, from: &str, to: &str) -> anyhow::Result<()> {
     let options = cluster.addresses().read_model.named("postgres").options();
     let mut maintenance = PgConnection::connect_with(&options).await?;

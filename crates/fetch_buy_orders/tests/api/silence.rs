@@ -1,4 +1,4 @@
-//! Connections that die without a word, as behind a firewall or load balancer that has forgotten them.
+//! Connections whose packets are dropped, as by a firewall or load balancer that has forgotten them.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use futures_util::future::join_all;
 
 use crate::support::get;
 
-const AT_ONCE: usize = 24;
+const REQUESTS: usize = 24;
 
-/// What is promised after any outage (docs/RELIABILITY.md).
-const PROMISED: Duration = Duration::from_secs(30);
+/// The limit after any outage (docs/RELIABILITY.md).
+const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many of the requests were served.
+/// How many of concurrent requests were served.
 async fn served(cluster: &Cluster) -> anyhow::Result<usize> {
-    let asked = (0..AT_ONCE).map(|size| async move {
-        // Equal requests are answered by one query: these differ.
+    let asked = (0..REQUESTS).map(|size| async move {
+        // Different page sizes, because equal requests may share a query.
         let answer = get(cluster, &format!("/buy_orders?page_size={}", size + 1)).await?;
         anyhow::Ok(answer.status == 200)
     });
@@ -29,15 +29,19 @@ async fn connections_that_fall_silent_for_ever_are_replaced_within_30_s_and_read
     let link = Link::FetchBuyOrdersToReadModel;
     let options = Options::only(&[Service::FetchBuyOrders]).with_links(&[link]);
     let cluster = Cluster::start(options).await?;
-    assert_eq!(served(&cluster).await?, AT_ONCE);
+    assert_eq!(served(&cluster).await?, REQUESTS);
 
-    // Old enough to be asked for a sign of life before they are used again.
+    // Long enough that connections are pinged before their next use.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let silenced = cluster.link(link)?.silence_open();
     assert!(silenced >= 1, "{silenced} connections");
     let since = Instant::now();
-    while served(&cluster).await? < AT_ONCE {
-        assert!(since.elapsed() < PROMISED, "not yet after {:?}", since.elapsed());
+    while served(&cluster).await? < REQUESTS {
+        assert!(
+            since.elapsed() < RECOVERY_LIMIT,
+            "not yet after {:?}",
+            since.elapsed()
+        );
     }
     let ready = cluster
         .http()
@@ -46,9 +50,9 @@ async fn connections_that_fall_silent_for_ever_are_replaced_within_30_s_and_read
         .await?;
     assert_eq!(ready.status(), 200);
 
-    // Now new ones are silent, too: requests fail, and it says so.
+    // Now new connections get no answer, either: requests fail, and so does readiness.
     cluster.link(link)?.set(cluster::Traffic::DropBoth);
-    cluster::wait_until("it is not ready", PROMISED, async || {
+    cluster::wait_until("it is not ready", RECOVERY_LIMIT, async || {
         let url = cluster.url(Service::FetchBuyOrders) + "/readyz";
         Ok(cluster.http().get(url).send().await?.status() == 503)
     })

@@ -1,4 +1,4 @@
-//! What several tests of this crate need.
+//! Helpers of several tests.
 
 use std::ops::RangeInclusive;
 
@@ -12,7 +12,7 @@ pub(crate) async fn cluster() -> anyhow::Result<Cluster> {
     Cluster::start(Options::only(&[Service::FetchBuyOrders])).await
 }
 
-/// An answer, read whole.
+/// A response with its body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -35,7 +35,7 @@ impl Answer {
     }
 }
 
-/// `GET` of a path with its query; the answer must be JSON.
+/// `GET` of a path with its query; the response must be JSON.
 pub(crate) async fn get(cluster: &Cluster, path: &str) -> anyhow::Result<Answer> {
     let response = cluster
         .http()
@@ -56,12 +56,22 @@ pub(crate) async fn get(cluster: &Cluster, path: &str) -> anyhow::Result<Answer>
     Ok(answer)
 }
 
-/// The public id of the order that [`insert`] makes for an id.
+/// The page of `page_size` orders that follows the order with this id.
+pub(crate) async fn page_after(cluster: &Cluster, id: i64, page_size: u32) -> anyhow::Result<Answer> {
+    let reference = external_id(id);
+    get(
+        cluster,
+        &format!("/buy_orders?page_size={page_size}&last_reference={reference}"),
+    )
+    .await
+}
+
+/// The external id of the order with this id, as [`insert`] makes it.
 pub(crate) fn external_id(id: i64) -> String {
     format!("00000000-0000-4000-8000-{id:012x}")
 }
 
-/// Projects orders with these ids, as `read_model_sync` does.
+/// Inserts orders with these ids.
 pub(crate) async fn insert(
     read_model: &PgPool,
     client_id: i64,

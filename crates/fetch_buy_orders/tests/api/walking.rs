@@ -1,9 +1,9 @@
-//! Pages, and the way from one to the next.
+//! Pages, and walking from one to the next.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, cluster, external_id, get, insert};
+use crate::support::{Answer, cluster, external_id, get, insert, page_after};
 
 fn ids(newest_first: impl Iterator<Item = i64>) -> Vec<String> {
     newest_first.map(external_id).collect()
@@ -123,11 +123,7 @@ async fn after_the_oldest_order_comes_an_empty_page() -> anyhow::Result<()> {
         last.header("link").is_some(),
         "a full page cannot know that it is the last"
     );
-    let beyond = get(
-        &cluster,
-        &format!("/buy_orders?page_size=2&last_reference={}", external_id(1)),
-    )
-    .await?;
+    let beyond = page_after(&cluster, 1, 2).await?;
     assert_eq!(beyond.status, StatusCode::OK);
     assert_eq!(beyond.body, json!({"rows": [], "last_reference": null}));
     assert_eq!(beyond.header("link"), None);
@@ -144,11 +140,7 @@ async fn orders_of_another_client_are_neither_shown_nor_known() -> anyhow::Resul
         get(&cluster, "/buy_orders").await?.ids(),
         ids([7, 3, 2, 1].into_iter())
     );
-    let stranger = get(
-        &cluster,
-        &format!("/buy_orders?last_reference={}", external_id(5)),
-    )
-    .await?;
+    let stranger = page_after(&cluster, 5, 10).await?;
     assert_eq!(stranger.status, StatusCode::NOT_FOUND);
     Ok(())
 }
@@ -168,11 +160,7 @@ async fn a_reference_may_be_written_in_any_form_of_a_uuid() -> anyhow::Result<()
 async fn each_page_asked_for_is_an_event() -> anyhow::Result<()> {
     let cluster = cluster().await?;
     insert(cluster.read_model(), 1, 1..=2).await?;
-    get(
-        &cluster,
-        &format!("/buy_orders?page_size=5&last_reference={}", external_id(2)),
-    )
-    .await?;
+    page_after(&cluster, 2, 5).await?;
     get(&cluster, "/buy_orders").await?;
     let mut events = Vec::new();
     cluster::wait_until(
