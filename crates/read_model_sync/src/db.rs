@@ -21,18 +21,19 @@ pub async fn apply(pool: &Pool, messages: &[Message]) -> Vec<Outcome> {
     match write(pool, &orders).await {
         Ok(outcomes) => outcomes,
         // One order is to blame: it must fail alone.
-        Err(failure) if orders.len() > 1 && failure.is_permanent() => write_one_by_one(pool, &orders).await,
-        Err(failure) => vec![failure.into(); orders.len()],
+        Err(Outcome::Permanent(_)) if orders.len() > 1 => write_one_by_one(pool, &orders).await,
+        Err(outcome) => vec![outcome; orders.len()],
     }
 }
 
 async fn write_one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(orders.len());
     for order in orders {
-        match write(pool, &[order]).await {
-            Ok(written) => outcomes.extend(written),
-            Err(failure) => outcomes.push(failure.into()),
-        }
+        outcomes.extend(
+            write(pool, &[order])
+                .await
+                .unwrap_or_else(|outcome| vec![outcome]),
+        );
         if matches!(outcomes.last(), Some(Outcome::Transient(_))) {
             // The database is away: each of the others would wait for its timeout.
             break;
@@ -43,46 +44,23 @@ async fn write_one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outco
     outcomes
 }
 
-/// Why nothing was written.
-enum Failure {
-    Database(sqlx::Error),
-    /// Our code panicked, with this reason.
-    Panicked(String),
-}
-
-impl Failure {
-    /// Whether a value of an order is to blame, so that a retry cannot help.
-    fn is_permanent(&self) -> bool {
-        match self {
-            Self::Panicked(_) => true,
-            Self::Database(error) => is_fault_of_a_row(error),
-        }
-    }
-}
-
-impl From<Failure> for Outcome {
-    fn from(failure: Failure) -> Self {
-        let is_permanent = failure.is_permanent();
-        let reason = match failure {
-            Failure::Database(error) => format!("the read model failed: {error}"),
-            Failure::Panicked(reason) => reason,
-        };
-        if is_permanent {
-            Self::Permanent(reason)
-        } else {
-            Self::Transient(reason)
-        }
-    }
-}
-
-async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>, Failure> {
+/// The error is the outcome of each of these orders: nothing was written.
+async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>, Outcome> {
     let written = with_connection(pool, async |connection| {
         insert_and_compare(connection, orders).await
     });
     // Without this, a value that makes our code panic would be redelivered for ever, with its whole batch.
     match AssertUnwindSafe(written).catch_unwind().await {
-        Ok(written) => written.map_err(Failure::Database),
-        Err(panic) => Err(Failure::Panicked(reason_of(&*panic))),
+        Ok(Ok(outcomes)) => Ok(outcomes),
+        Ok(Err(error)) => {
+            let reason = format!("the read model failed: {error}");
+            Err(if is_fault_of_a_row(&error) {
+                Outcome::Permanent(reason)
+            } else {
+                Outcome::Transient(reason)
+            })
+        }
+        Err(panic) => Err(Outcome::Permanent(reason_of(&*panic))),
     }
 }
 
@@ -98,36 +76,13 @@ pub async fn insert_and_compare(
     if inserted.len() == orders.len() {
         return Ok(vec![Outcome::Applied; orders.len()]);
     }
-    let doubtful = doubtful(orders, &inserted);
-    let to_compare: Vec<&BuyOrderCreated> = orders
-        .iter()
-        .copied()
-        .filter(|order| doubtful.contains(&order.id))
-        .collect();
-    let stored = select(connection, &to_compare).await?;
-    let outcome = |order: &&BuyOrderCreated| {
-        if !doubtful.contains(&order.id) {
-            return Outcome::Applied;
-        }
-        match compare(order, &stored) {
-            // The first of several equal messages is the one that was inserted.
-            Outcome::AlreadyApplied if inserted.remove(&order.id) => Outcome::Applied,
-            outcome => outcome,
-        }
+    let stored = select(connection, orders).await?;
+    let outcome = |order: &&BuyOrderCreated| match compare(order, &stored) {
+        // Of equal messages in one batch, the first is the one that was inserted.
+        Outcome::AlreadyApplied if inserted.remove(&order.id) => Outcome::Applied,
+        outcome => outcome,
     };
     Ok(orders.iter().map(outcome).collect())
-}
-
-/// The ids of orders that were not inserted, or that are in the batch twice, so that either message may have been inserted.
-fn doubtful(orders: &[&BuyOrderCreated], inserted: &HashSet<i64>) -> HashSet<i64> {
-    let mut seen = HashSet::with_capacity(orders.len());
-    let repeated_or_missing =
-        |order: &&&BuyOrderCreated| !seen.insert(order.id) || !inserted.contains(&order.id);
-    orders
-        .iter()
-        .filter(repeated_or_missing)
-        .map(|order| order.id)
-        .collect()
 }
 
 /// A row that has the id or the external id of an order.
@@ -166,7 +121,7 @@ async fn select(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
         .collect()
 }
 
-/// The outcome of an order that was not inserted.
+/// The outcome of an order that may have been stored before.
 fn compare(order: &BuyOrderCreated, stored: &[Stored]) -> Outcome {
     let (id, external_id) = (order.id, order.external_id);
     if let Some(row) = stored.iter().find(|row| row.id == id) {

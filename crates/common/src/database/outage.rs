@@ -40,7 +40,7 @@ const SESSION_ENDED: [&str; 5] = ["57P01", "57P02", "57P05", "25P03", "25P04"];
 const PLAN_OUTDATED: [&str; 3] = ["0A000", "26000", "42P05"];
 
 /// `ends_session`: whether the severity is `FATAL` or `PANIC`.
-fn is_transient(sqlstate: &str, ends_session: bool) -> bool {
+fn is_transient_state(sqlstate: &str, ends_session: bool) -> bool {
     ends_session
         || TRANSIENT_STATES.contains(&sqlstate)
         || TRANSIENT_CLASSES.iter().any(|class| sqlstate.starts_with(class))
@@ -53,7 +53,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => refusal(error).is_some_and(|refusal| {
             let ends_session = matches!(refusal.severity(), PgSeverity::Fatal | PgSeverity::Panic);
-            is_transient(refusal.code(), ends_session)
+            is_transient_state(refusal.code(), ends_session)
         }),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -70,16 +70,9 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 pub fn is_fault_of_a_row(error: &sqlx::Error) -> bool {
     const DATA_EXCEPTION: &str = "22";
     const INTEGRITY_VIOLATION: &str = "23";
-    match error {
-        sqlx::Error::Encode(_) => true,
-        sqlx::Error::Database(_) => {
-            !is_away(error) && {
-                let code = refusal(error).map(PgDatabaseError::code).unwrap_or_default();
-                code.starts_with(DATA_EXCEPTION) || code.starts_with(INTEGRITY_VIOLATION)
-            }
-        }
-        _ => false,
-    }
+    let code = refusal(error).map(PgDatabaseError::code).unwrap_or_default();
+    let is_of_values = code.starts_with(DATA_EXCEPTION) || code.starts_with(INTEGRITY_VIOLATION);
+    matches!(error, sqlx::Error::Encode(_)) || is_of_values && !is_away(error)
 }
 
 fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
@@ -137,10 +130,10 @@ mod tests {
             "40001", "40P01", "42501", "42P05", "53100", "53300", "54000", "55P03", "57014", "57P01",
             "57P03", "58030", "72000", "F0000", "XX000", "XX001",
         ] {
-            assert!(is_transient(state, false), "{state}");
+            assert!(is_transient_state(state, false), "{state}");
         }
         // For example an invalid setting of the role: no session begins.
-        assert!(is_transient("22023", true));
+        assert!(is_transient_state("22023", true));
     }
 
     #[test]
@@ -149,7 +142,7 @@ mod tests {
             "", "02000", "22003", "22P02", "23505", "23514", "25P02", "42601", "42703", "42P01", "54001",
             "54023", "P0001",
         ] {
-            assert!(!is_transient(state, false), "{state}");
+            assert!(!is_transient_state(state, false), "{state}");
         }
     }
 
