@@ -106,50 +106,54 @@ impl Failure {
 /// # Errors
 /// A migration differs from the one that was applied, or the database refuses it.
 pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Result<()> {
+    let name = model.name();
     let mut pauses = retry::pauses(database.retry_wait);
     loop {
         let failure = match migrate(model, database).await {
             Ok(applied) => {
-                tracing::info!(event = "database_migrated", database = model.name(), applied);
+                tracing::info!(event = "database_migrated", database = name, applied);
                 return Ok(());
             }
             Err(failure) => failure,
         };
-        let transient = failure.is_transient();
-        let connecting = matches!(failure, Failure::Connect(_));
-        let chain = anyhow::Error::new(failure);
-        if connecting {
+        let is_transient = failure.is_transient();
+        let is_connecting = matches!(failure, Failure::Connect(_));
+        let failure = anyhow::Error::new(failure);
+        let chain = format!("{failure:#}");
+        if is_connecting {
+            let Database { host, port, user, .. } = database;
             tracing::warn!(
                 event = "failed_to_connect_to_database",
-                database = model.name(),
-                host = database.host,
-                port = database.port,
-                user = database.user,
-                error = format!("{chain:#}"),
+                database = name,
+                host,
+                port,
+                user,
+                error = chain
             );
         } else {
             tracing::error!(
                 event = "database_migration_exception_occurred",
-                database = model.name(),
-                info = format!("{chain:#}"),
+                database = name,
+                info = chain
             );
         }
-        if !transient {
-            return Err(chain).with_context(|| format!("the {} cannot be migrated", model.name()));
+        if !is_transient {
+            return Err(failure).with_context(|| format!("the {name} cannot be migrated"));
         }
-        tokio::time::sleep(pauses.next().unwrap_or(database.retry_wait)).await;
+        sleep(pauses.next().unwrap_or(database.retry_wait)).await;
     }
 }
 
 /// One attempt; returns the number of applied migrations. The lock ends with its connection, even if this process is killed.
 async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
     let mut session = database::session(database).await.map_err(Failure::Connect)?;
+    let Database { host, port, user, .. } = database;
     tracing::info!(
         event = "connected_to_database",
         database = model.name(),
-        host = database.host,
-        port = database.port,
-        user = database.user,
+        host,
+        port,
+        user
     );
     let has_history = find_history(&mut session).await?;
     let (mut session, runner) = (Session::new(session), model.runner());
