@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use crate::endpoints::Database;
 use crate::retry;
 use connector::Connector;
-pub use outage::is_away;
+pub use outage::is_transient;
 pub use pool::{MAX_CONNECTIONS, Pool};
 pub use session::SESSION_SETTINGS;
 
@@ -103,10 +103,10 @@ pub async fn read<T, W>(pool: &Pool, work: impl Fn() -> W) -> sqlx::Result<T>
 where
     W: AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 {
-    let mut tries = outage::Tries::default();
+    let mut retries = outage::Retries::default();
     loop {
         match with_connection(pool, work()).await {
-            Err(error) if tries.once_more(&error) => {}
+            Err(error) if retries.allow(&error) => {}
             outcome => return outcome,
         }
     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::database::outage::{Tries, is_fault_of_a_row};
+use common::database::outage::{Retries, is_invalid_value};
 use common::database::with_connection;
 use common::{database, trace};
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
@@ -135,7 +135,7 @@ impl Writer {
         let written = match self.write_all(&mut batch).await {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
             // One of them is to blame: let it fail alone.
-            Err(error) if batch.drafts.len() > 1 && is_fault_of_a_row(&error) => {
+            Err(error) if batch.drafts.len() > 1 && is_invalid_value(&error) => {
                 self.write_in_parts(&batch.drafts).await
             }
             Err(error) => failures(error, batch.drafts.len()),
@@ -157,7 +157,7 @@ impl Writer {
     }
 
     async fn write_all(&mut self, batch: &mut Batch) -> sqlx::Result<Vec<Verdict>> {
-        let mut tries = Tries::default();
+        let mut retries = Retries::default();
         loop {
             let mut has_connection = false;
             let accepted = with_connection(&self.pool, async |connection| {
@@ -167,7 +167,7 @@ impl Writer {
             });
             match accepted.await {
                 // Also where it is not known what became of the first try: the same drafts have the same verdicts.
-                Err(error) if tries.once_more(&error) => {}
+                Err(error) if retries.allow(&error) => {}
                 accepted => {
                     if !has_connection {
                         // Those who came meanwhile would wait for nothing in the same way, one after the other.
@@ -190,7 +190,7 @@ impl Writer {
             });
             match accepted.await {
                 Ok(verdicts) => written.extend(verdicts.into_iter().map(Ok)),
-                Err(error) if part.len() > 1 && is_fault_of_a_row(&error) => {
+                Err(error) if part.len() > 1 && is_invalid_value(&error) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }

@@ -76,8 +76,8 @@ impl IntoResponse for ApiError {
         METRICS.refused(self.reason());
         let detail = self.to_string();
         let is_ours = match &self {
-            Self::NotRead(error) => !database::is_away(error),
-            Self::NotWritten(WriteError::Database(error)) => !database::is_away(error),
+            Self::NotRead(error) => !database::is_transient(error),
+            Self::NotWritten(WriteError::Database(error)) => !database::is_transient(error),
             _ => false,
         };
         match self {

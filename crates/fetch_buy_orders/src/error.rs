@@ -27,7 +27,7 @@ impl IntoResponse for ApiError {
         match self {
             Self::Invalid(problem) => problem,
             Self::UnknownReference => Problem::client(StatusCode::NOT_FOUND, detail),
-            Self::ReadModel(error) if database::is_away(&error) => Problem::unavailable(detail, error),
+            Self::ReadModel(error) if database::is_transient(&error) => Problem::unavailable(detail, error),
             Self::ReadModel(error) => Problem::internal(error),
         }
         .into_response()

@@ -97,7 +97,7 @@ impl Failure {
                 .source()
                 .and_then(|source| source.downcast_ref::<sqlx::Error>()),
         };
-        error.is_some_and(outage::is_away)
+        error.is_some_and(outage::is_transient)
     }
 }
 

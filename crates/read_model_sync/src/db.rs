@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use common::buy_order_event::BuyOrderCreated;
-use common::database::outage::is_fault_of_a_row;
+use common::database::outage::is_invalid_value;
 use common::database::{Pool, with_connection};
 use common::range_checksum::{self, RangeChecksum};
 use futures_util::FutureExt as _;
@@ -54,7 +54,7 @@ async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>,
         Ok(Ok(outcomes)) => Ok(outcomes),
         Ok(Err(error)) => {
             let reason = format!("the read model failed: {error}");
-            Err(if is_fault_of_a_row(&error) {
+            Err(if is_invalid_value(&error) {
                 Outcome::Permanent(reason)
             } else {
                 Outcome::Transient(reason)

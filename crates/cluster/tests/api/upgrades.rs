@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::{Cluster, Options, Raw, Service, wait_until};
-use common::database::{SESSION_SETTINGS, is_away};
+use common::database::{SESSION_SETTINGS, is_transient};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
@@ -251,7 +251,7 @@ async fn across_version_3_an_older_create_buy_order_is_refused_until_it_is_upgra
                 .await
                 .err()
                 .context("it was answered")?;
-            assert!(is_away(&refused), "no 503: {refused:?}");
+            assert!(is_transient(&refused), "no 503: {refused:?}");
             let sentence = "this write model was upgraded to version 3, and releases that know versions 1 and 2 cannot write to it";
             assert!(refused.to_string().contains(sentence), "{refused}");
             // Whose look-up was answered before the upgrade.

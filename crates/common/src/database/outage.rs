@@ -49,7 +49,7 @@ fn is_transient_state(sqlstate: &str, ends_session: bool) -> bool {
 /// Whether the same statement can succeed later: the server cannot be reached, or its error is transient. Every other error, for example a
 /// missing column, is a bug of ours.
 #[must_use]
-pub fn is_away(error: &sqlx::Error) -> bool {
+pub fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => refusal(error).is_some_and(|refusal| {
             let ends_session = matches!(refusal.severity(), PgSeverity::Fatal | PgSeverity::Panic);
@@ -67,12 +67,12 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 
 /// Whether PostgreSQL refused a value, so that a retry cannot help. Of rows that are written together, one is to blame.
 #[must_use]
-pub fn is_fault_of_a_row(error: &sqlx::Error) -> bool {
+pub fn is_invalid_value(error: &sqlx::Error) -> bool {
     const DATA_EXCEPTION: &str = "22";
     const INTEGRITY_VIOLATION: &str = "23";
     let code = refusal(error).map(PgDatabaseError::code).unwrap_or_default();
     let is_of_values = code.starts_with(DATA_EXCEPTION) || code.starts_with(INTEGRITY_VIOLATION);
-    matches!(error, sqlx::Error::Encode(_)) || is_of_values && !is_away(error)
+    matches!(error, sqlx::Error::Encode(_)) || is_of_values && !is_transient(error)
 }
 
 fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
@@ -81,16 +81,16 @@ fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 
 /// Decides on retries of work that is idempotent, or leaves nothing behind when it fails.
 #[derive(Debug, Default)]
-pub struct Tries {
+pub struct Retries {
     lost: u32,
     outdated: u32,
 }
 
-impl Tries {
+impl Retries {
     /// Whether the session failed and not the server, so that a retry on another session makes sense. A lost session is retried once. An
     /// outdated plan is retried as often as there may be connections, because each may have an outdated plan. The caller must close the
     /// connection that failed, as [`super::with_connection`] does.
-    pub fn once_more(&mut self, error: &sqlx::Error) -> bool {
+    pub fn allow(&mut self, error: &sqlx::Error) -> bool {
         let code = refusal(error).map(PgDatabaseError::code).unwrap_or_default();
         let is_lost = match error {
             // Our own timeout: no time is left for a retry.
@@ -116,11 +116,11 @@ mod tests {
 
     #[test]
     fn a_server_that_is_away_differs_from_a_bug_of_ours() {
-        assert!(is_away(&sqlx::Error::PoolTimedOut));
-        assert!(is_away(&sqlx::Error::Io(
+        assert!(is_transient(&sqlx::Error::PoolTimedOut));
+        assert!(is_transient(&sqlx::Error::Io(
             std::io::ErrorKind::ConnectionReset.into()
         )));
-        assert!(!is_away(&sqlx::Error::ColumnNotFound("id".to_owned())));
+        assert!(!is_transient(&sqlx::Error::ColumnNotFound("id".to_owned())));
     }
 
     #[test]
@@ -149,10 +149,10 @@ mod tests {
     #[test]
     fn a_lost_session_is_retried_once_and_our_own_timeout_never() {
         let broken = |kind: std::io::ErrorKind| sqlx::Error::Io(kind.into());
-        let mut tries = Tries::default();
-        assert!(!tries.once_more(&broken(std::io::ErrorKind::TimedOut)));
-        assert!(!tries.once_more(&sqlx::Error::PoolTimedOut));
-        assert!(tries.once_more(&broken(std::io::ErrorKind::ConnectionReset)));
-        assert!(!tries.once_more(&broken(std::io::ErrorKind::ConnectionReset)));
+        let mut retries = Retries::default();
+        assert!(!retries.allow(&broken(std::io::ErrorKind::TimedOut)));
+        assert!(!retries.allow(&sqlx::Error::PoolTimedOut));
+        assert!(retries.allow(&broken(std::io::ErrorKind::ConnectionReset)));
+        assert!(!retries.allow(&broken(std::io::ErrorKind::ConnectionReset)));
     }
 }
