@@ -126,7 +126,7 @@ groups=$(sed -nE \
     -e 's/.*Queue::from_env\(env\).*/Queue Q/p' "crates/$model/src/config.rs" | awk '!seen[$0]++')
 
 # A service that consumes waits for the broker; one that publishes from an outbox accepts work while it is away.
-waits_for_queue() { grep -rq 'broker::listen' "crates/$model/src" || grep -q 'broker::' "crates/$model/src/app.rs"; }
+waits_for_queue() { grep -q 'broker::' "crates/$model/src/app.rs"; }
 
 declare -A part # by name, what a {{name}} of the templates stands for
 part[name]=$name part[model]=$model part[variant]=$model_variant
@@ -175,12 +175,12 @@ while read -r kind group; do
         shared queue Queue "The broker." "queue: config.queue"
         required Q HOST PORT USER PWD
         waits_for_queue || continue
-        add imports "use common::broker::{self, Backoff};"
+        add imports "use common::broker::{Connector, Role, Supervisor, topology::BUY_ORDER_QUEUE};"
         part[waits]+='// This connection only proves that the broker is there: a task that consumes or publishes opens another.
-            let (mut backoff, stopping) = (Backoff::starting_at(config.queue.connect_retry), lifecycle.stopping());
-            let publishing = broker::connect_publisher(&config.queue, "'$name'", &mut backoff, &stopping).await;
-            let Some(publishing) = publishing else { return Ok(()); };
-            publishing.session.close().await;
+            let connector = Connector { endpoint: config.queue.clone(), queue: BUY_ORDER_QUEUE, name: "'$name'" };
+            let session = Supervisor::new(connector, Role::Publisher, lifecycle.stopping()).connect().await;
+            let Some(session) = session else { return Ok(()); };
+            session.close().await;
         '
         ;;
     Peer)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Service};
 use common::broker::topology::BUY_ORDER_QUEUE;
-use common::broker::{Consumer, Event, Outgoing, Publisher, Session, Verdict, WINDOW};
+use common::broker::{Connector, Consumer, Event, Outgoing, Publisher, Session, WINDOW};
 use common::buy_order_event::{BuyOrderCreated, MESSAGE_TYPE};
 use common::endpoints::Queue;
 use common::env::Env;
@@ -42,26 +42,29 @@ pub async fn messages_per_second(cluster: &Cluster, duration: Duration) -> anyho
 
 async fn through(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<f64> {
     let mut env = Env::from_pairs(cluster.environment(Service::ReadModelSync)?);
-    let address = Queue::from_env(&mut env);
-    let address = env.finish(address)?;
+    let endpoint = Queue::from_env(&mut env);
+    let connector = Connector {
+        endpoint: env.finish(endpoint)?,
+        queue: BUY_ORDER_QUEUE,
+        name: "bench",
+    };
     let window = window(name)?;
 
-    let consuming = Session::open(&address, "bench, consumer").await?;
+    let consuming = Session::open(&connector).await?;
     let consumer = Consumer::on(&consuming, name, PREFETCH).await?;
-    let publishing = Session::open(&address, "bench, publisher").await?;
-    let publisher = Publisher::on(&publishing).await?;
+    let publisher = Publisher::open(&connector).await?;
     let began = Instant::now();
     let (published, wanted) = oneshot::channel();
     // In tasks of their own, as they are in processes of their own in earnest.
     let publish = tokio::spawn(publish(publisher, window, duration));
     let consume = tokio::spawn(consume(consumer, wanted));
-    let count = publish.await??;
+    let (publisher, count) = publish.await??;
     let _ = published.send(count);
     tokio::time::timeout(DRAINED_WITHIN, consume)
         .await
         .context("messages that were confirmed did not arrive")???;
     let elapsed = began.elapsed();
-    publishing.close().await;
+    publisher.session.close().await;
     consuming.close().await;
     Ok(figure(count) / elapsed.as_secs_f64())
 }
@@ -92,19 +95,23 @@ fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
     (0..WINDOW).map(message).collect()
 }
 
-/// How many were published.
-async fn publish(mut publisher: Publisher, window: Vec<Outgoing>, duration: Duration) -> anyhow::Result<u64> {
+/// Returns how many were published.
+async fn publish(
+    mut publisher: Publisher,
+    window: Vec<Outgoing>,
+    duration: Duration,
+) -> anyhow::Result<(Publisher, u64)> {
     let (began, mut count) = (Instant::now(), 0);
     while began.elapsed() < duration {
-        let verdicts = publisher.publish_all(&window).await?;
-        let refused = verdicts.iter().find(|verdict| **verdict != Verdict::Confirmed);
+        let results = publisher.publish_all(&window).await?;
+        let refused = results.iter().find(|result| result.is_err());
         ensure!(
             refused.is_none(),
             "the broker did not take a message: {refused:?}"
         );
-        count += verdicts.len() as u64;
+        count += results.len() as u64;
     }
-    Ok(count)
+    Ok((publisher, count))
 }
 
 /// Until as many have come as were published.

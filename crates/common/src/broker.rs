@@ -1,33 +1,35 @@
-//! RabbitMQ: what is declared there ([`topology`]), and how events are published and consumed.
+//! RabbitMQ: what is declared there, how messages are published and consumed, and how connections are kept up.
 //!
-//! lapin's own recovery stays off: it gives up silently after a number of attempts. Instead the caller is a supervisor: it
-//! opens a [`Session`], works until anything fails, drops all of it, pauses ([`Backoff`]), and starts again from the connection.
+//! In reading order: [`topology`] (exchanges and queues), `session` (one connection), `message` and `publisher` (publishing with
+//! confirms), `consumer` and `intake` (batches of deliveries, bounded in bytes), `listener` (a consumer that notices a lost queue and
+//! large messages), `supervisor` (connects again after any failure), `metrics`, `spans`.
+//!
+//! lapin's own recovery stays off, because it gives up silently after a number of attempts.
 
 pub mod topology;
 
-mod backoff;
 mod consumer;
 mod intake;
-mod link;
-mod listening;
-mod measure;
-mod outgoing;
+mod listener;
+mod message;
+mod metrics;
 mod publisher;
 mod session;
 mod spans;
+mod supervisor;
 
-pub use backoff::Backoff;
 pub use consumer::Consumer;
-pub use link::state;
-pub use listening::{Listening, listen};
-pub use outgoing::{Event, Outgoing};
-pub use publisher::{Publisher, Publishing, Verdict, WINDOW, connect_publisher};
-pub use session::{Depth, Session};
+pub use listener::Listener;
+pub use message::{Event, Outgoing};
+pub use metrics::state;
+pub use publisher::{Publisher, Unconfirmed, WINDOW};
+pub use session::{Connector, Depth, Session};
 pub use spans::{process_span, publish_span};
+pub use supervisor::{Role, Supervisor, Worker};
 
 use std::time::Duration;
 
-/// Why a session with the broker is of no use any more: drop it and open another.
+/// Why a session with the broker cannot be used any more: drop it and open another.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The broker cannot be reached.
@@ -41,13 +43,13 @@ pub enum Error {
     TimedOut {
         /// What was tried.
         doing: &'static str,
-        /// How long it was waited for.
+        /// The timeout.
         limit: Duration,
     },
     /// The stream of deliveries ended: the queue was deleted or the consumer cancelled.
     #[error("the broker ended the stream of deliveries")]
     ConsumerCancelled,
-    /// An exchange or a queue of our name is there, with other options. No other attempt will succeed: somebody has to remove it.
+    /// An exchange or a queue of our name exists with other options. Retrying does not help: an operator has to remove it.
     #[error(
         "an exchange or a queue of this name is declared otherwise, and has to be removed first; the broker says: {reply}"
     )]
@@ -58,17 +60,17 @@ pub enum Error {
     /// The connection was found closed.
     #[error("the connection to the broker is closed")]
     Closed,
-    /// The broker took part of a window only.
+    /// The broker did not confirm some of the messages.
     #[error("{count} messages were not confirmed, the first because: {reason}")]
     NotConfirmed {
         /// How many.
         count: usize,
-        /// The broker's reason for the first of them.
-        reason: String,
+        /// The reason for the first of them.
+        reason: Unconfirmed,
     },
 }
 
-/// Waits for the broker, but not for ever.
+/// Waits for the broker's answer, up to `limit`.
 async fn within<T, E: Into<Error>>(
     limit: Duration,
     doing: &'static str,

@@ -1,16 +1,17 @@
-//! An admin process: tells of the orders of the write model once more, so that a read model that was emptied or lost becomes equal to it
-//! again. It reads history and publishes; the outbox has no part in it. Running services go on meanwhile; what the read model has already,
-//! it keeps.
+//! An admin process: publishes the orders of the write model again, so that a read model that was emptied or lost becomes equal to it. It
+//! does not use the outbox. Services may run meanwhile; the read model keeps the rows that it has.
 
 mod progress;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use common::broker::{self, Backoff, Outgoing, Publishing, Verdict};
-use common::database::{self, with_connection};
+use common::broker::topology::BUY_ORDER_QUEUE;
+use common::broker::{self, Connector, Outgoing, Publisher, Role, Session, Supervisor, Worker};
+use common::database::{self, Pool, with_connection};
 use common::endpoints::{Database, Queue};
 use common::env::Env;
+use common::retry::Backoff;
 use common::service::{Outcome, print};
 use opentelemetry::Context;
 use time::format_description::well_known::Rfc3339;
@@ -18,7 +19,7 @@ use time::{OffsetDateTime, UtcOffset};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::db::history::{self, PastEvent};
+use crate::db::history;
 use progress::Progress;
 
 /// Which orders, and how fast.
@@ -39,10 +40,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether the range has room for an order.
+    /// Checks that the range can contain an order.
     ///
     /// # Errors
-    /// A sentence that says why not.
+    /// A sentence that says why it cannot.
     pub fn check(&self) -> Result<(), String> {
         match (self.from_id, self.to_id) {
             (Some(from), Some(to)) if from > to => {
@@ -56,7 +57,7 @@ impl Options {
 fn read_time(text: &str) -> Result<OffsetDateTime, String> {
     let time =
         OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("no time in RFC 3339: {error}"))?;
-    // The driver of the database converts it, and panics where that leads beyond the year 9999.
+    // The database driver converts it to UTC, and panics beyond the year 9999.
     time.checked_to_offset(UtcOffset::UTC)
         .ok_or_else(|| "beyond the year 9999 in UTC".to_owned())
 }
@@ -64,9 +65,9 @@ fn read_time(text: &str) -> Result<OffsetDateTime, String> {
 /// What this process reads from the environment.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the orders are.
+    /// The database of the orders.
     pub write_model: Database,
-    /// The broker that carries them.
+    /// The broker.
     pub queue: Queue,
 }
 
@@ -80,145 +81,146 @@ impl Config {
     }
 }
 
-/// Publishes every order of the range that is there when it begins, and ends when the broker has confirmed the last one. Outages of the
-/// broker only delay it. One that was cut short says where to go on.
+/// Publishes every order of the range that exists when it begins, and ends when the broker has confirmed the last one. Outages of the
+/// broker only delay it. When it is interrupted, it prints how to go on.
 ///
 /// # Errors
-/// When the write model fails. Beginning anew is safe.
+/// When the write model fails. Starting again is safe.
 pub async fn run(config: Config, options: Options, stopping: CancellationToken) -> anyhow::Result<Outcome> {
-    let connecting = database::connect_once(&config.write_model, "write_model");
-    let Some(pool) = stopping.run_until_cancelled(connecting).await else {
+    let opening = History::open(&config, options, stopping.clone());
+    let Some(history) = stopping.run_until_cancelled(opening).await else {
+        print("interrupted: nothing was sent\n").await?;
         return Ok(Outcome::NotDone);
     };
-    let mut history = History {
-        pool: pool?,
-        options,
-        publisher: Publisher {
-            backoff: Backoff::starting_at(config.queue.connect_retry),
-            queue: config.queue,
-            publishing: None,
-        },
-        next_id: None,
+    let Some(mut history) = history? else {
+        print("no order is in this range: there is nothing to send\n").await?;
+        return Ok(Outcome::Done);
     };
-    let outcome = match stopping.run_until_cancelled(history.send()).await {
-        Some(Ok(())) => Ok(Outcome::Done),
-        Some(Err(error)) => Err(error),
-        None => Ok(Outcome::NotDone),
+    let connector = Connector {
+        endpoint: config.queue,
+        queue: BUY_ORDER_QUEUE,
+        name: "create_buy_order republish",
     };
-    if let Some(publishing) = history.publisher.publishing.take() {
-        publishing.session.close().await;
-    }
-    if !matches!(outcome, Ok(Outcome::Done)) {
-        print(&history.how_to_go_on()).await?;
-    }
-    outcome
+    let supervisor = Supervisor::new(connector, Role::Publisher, stopping);
+    supervisor.run(None, &mut history).await;
+    history.progress.finish();
+    print(&history.summary()).await?;
+    history.outcome
 }
 
-/// Orders on their way.
+/// Why sending was interrupted.
+enum Interrupted {
+    Broker(broker::Error),
+    Database(sqlx::Error),
+}
+
+/// The orders to send, and how far sending has come.
 struct History {
-    pool: database::Pool,
+    pool: Pool,
+    exchange: String,
     options: Options,
-    publisher: Publisher,
-    /// The first id that the broker has not confirmed, once it is known.
-    next_id: Option<i64>,
+    first_id: i64,
+    last_id: i64,
+    /// The first id that the broker has not confirmed.
+    next_id: i64,
+    /// How many orders were sent.
+    sent: usize,
+    progress: Progress,
+    outcome: anyhow::Result<Outcome>,
+    stopping: CancellationToken,
+}
+
+impl Worker for History {
+    async fn work(&mut self, session: Session, backoff: &mut Backoff) -> Result<(), broker::Error> {
+        let mut publisher = Publisher::on(session).await?;
+        let stopping = self.stopping.clone();
+        let sending = self.send(&mut publisher, backoff);
+        match stopping.run_until_cancelled(sending).await {
+            Some(Ok(())) => self.outcome = Ok(Outcome::Done),
+            Some(Err(Interrupted::Broker(error))) => return Err(error),
+            Some(Err(Interrupted::Database(error))) => {
+                self.outcome = Err(error).context("the orders cannot be read");
+            }
+            None => {}
+        }
+        publisher.session.close().await;
+        Ok(())
+    }
 }
 
 impl History {
-    async fn send(&mut self) -> anyhow::Result<()> {
-        let (from_id, to_id) = (
-            self.options.from_id.unwrap_or(1),
-            self.options.to_id.unwrap_or(i64::MAX),
-        );
-        let since = self.options.since;
-        let ids = with_connection(&self.pool, async |connection| {
-            history::ids(connection, from_id, to_id, since).await
+    /// Connects and looks up the range; nothing if it contains no order.
+    async fn open(
+        config: &Config,
+        options: Options,
+        stopping: CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
+        let pool = database::connect_once(&config.write_model, "write_model").await?;
+        let (from_id, to_id) = (options.from_id.unwrap_or(1), options.to_id.unwrap_or(i64::MAX));
+        let ids = with_connection(&pool, async |connection| {
+            history::ids(connection, from_id, to_id, options.since).await
         });
-        let Some((first_id, last_id)) = ids.await.context("the orders cannot be read")? else {
-            print("no order is in this range: there is nothing to send\n").await?;
-            return Ok(());
-        };
-        self.next_id = Some(first_id);
+        let ids = ids.await.context("the orders cannot be read")?;
+        Ok(ids.map(|(first_id, last_id)| Self {
+            pool,
+            exchange: config.queue.exchange.clone(),
+            options,
+            first_id,
+            last_id,
+            next_id: first_id,
+            sent: 0,
+            progress: Progress::over(first_id, last_id),
+            outcome: Ok(Outcome::NotDone),
+            stopping,
+        }))
+    }
+
+    /// Sends the rest of the orders. If the broker fails, the last batch has to be sent again. Consumers are idempotent.
+    async fn send(&mut self, publisher: &mut Publisher, backoff: &mut Backoff) -> Result<(), Interrupted> {
         let (batch, pause) = pace(self.options.rate);
         let mut ticks = interval(pause);
-        // After an outage of the broker history does not come faster than it may.
+        // After a delay it does not catch up, which would exceed the rate.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut progress = Progress::over(first_id, last_id);
-        let (mut after, mut sent) = (first_id - 1, 0);
         loop {
             ticks.tick().await;
             let events = with_connection(&self.pool, async |connection| {
-                history::events(connection, after, last_id, batch).await
+                history::events(connection, self.next_id - 1, self.last_id, batch).await
             });
-            let events = events.await.context("the orders cannot be read")?;
+            let events = events.await.map_err(Interrupted::Database)?;
             let Some(last) = events.last() else {
-                break;
+                return Ok(());
             };
-            self.publisher.publish(&events).await;
-            after = last.id;
-            self.next_id = Some(after + 1);
-            sent += events.len();
-            progress.reached(after, sent);
-        }
-        progress.finish();
-        print(&format!(
-            "{sent} orders, ids {first_id} to {last_id}, are in the queue again\n"
-        ))
-        .await?;
-        Ok(())
-    }
-
-    fn how_to_go_on(&self) -> String {
-        let to_id = self
-            .options
-            .to_id
-            .map(|id| format!(" --to-id {id}"))
-            .unwrap_or_default();
-        match self.next_id {
-            Some(next_id) => format!("interrupted: go on with republish --from-id {next_id}{to_id}\n"),
-            None => "interrupted: nothing was sent\n".to_owned(),
+            let outgoing: Vec<Outgoing> = events
+                .iter()
+                .map(|past| Outgoing::event(&self.exchange, &past.event, &Context::new()))
+                .collect();
+            publisher
+                .publish_confirmed(&outgoing)
+                .await
+                .map_err(Interrupted::Broker)?;
+            backoff.reset();
+            self.next_id = last.id + 1;
+            self.sent += events.len();
+            self.progress.reached(last.id, self.sent);
         }
     }
-}
 
-/// The broker, through its outages.
-struct Publisher {
-    queue: Queue,
-    backoff: Backoff,
-    publishing: Option<Publishing>,
-}
-
-impl Publisher {
-    /// Until the broker has confirmed every one. Where it fails, all of them are sent once more, which consumers bear.
-    async fn publish(&mut self, events: &[PastEvent]) {
-        let messages: Vec<Outgoing> = events
-            .iter()
-            .map(|past| Outgoing::event(&self.queue.exchange, &past.event, &Context::new()))
-            .collect();
-        while let Err(error) = self.try_to_publish(&messages).await {
-            Publishing::report_failure(&self.queue, &error);
-            self.publishing = None;
-            self.backoff.pause(&CancellationToken::new()).await;
+    fn summary(&self) -> String {
+        let Self {
+            sent,
+            first_id,
+            last_id,
+            next_id,
+            options,
+            outcome,
+            ..
+        } = self;
+        if matches!(outcome, Ok(Outcome::Done)) {
+            return format!("{sent} orders, ids {first_id} to {last_id}, are in the queue again\n");
         }
-        self.backoff.reset();
-    }
-
-    async fn try_to_publish(&mut self, messages: &[Outgoing]) -> Result<(), broker::Error> {
-        let publishing = match &mut self.publishing {
-            Some(publishing) => publishing,
-            none => none.insert(Publishing::open(&self.queue, "create_buy_order republish").await?),
-        };
-        let verdicts = publishing.publisher.publish_all(messages).await?;
-        let mut reasons = verdicts.into_iter().filter_map(|verdict| match verdict {
-            Verdict::Confirmed => None,
-            Verdict::NotConfirmed(reason) => Some(reason),
-        });
-        match reasons.next() {
-            None => Ok(()),
-            Some(reason) => Err(broker::Error::NotConfirmed {
-                count: 1 + reasons.count(),
-                reason,
-            }),
-        }
+        let to_id = options.to_id.map(|id| format!(" --to-id {id}"));
+        let to_id = to_id.unwrap_or_default();
+        format!("interrupted: go on with republish --from-id {next_id}{to_id}\n")
     }
 }
 

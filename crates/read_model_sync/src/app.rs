@@ -1,8 +1,9 @@
-//! What the service is made of.
+//! Puts the service together.
 
 use std::sync::LazyLock;
 
 use axum::Router;
+use common::broker::{Role, Supervisor};
 use common::http::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
@@ -10,12 +11,12 @@ use utoipa::OpenApi;
 
 use crate::config::Config;
 use crate::metrics::METRICS;
-use crate::projector::{CONNECTION, Projector};
+use crate::projector::{self, CONNECTION, Projector};
 
-/// Waits for the read model, its schema and the queue, then projects, and answers `/healthcheck`: healthy means that it has begun.
+/// Waits for the read model, its schema and the queue, then projects, and answers `/healthcheck`: healthy means that it projects.
 ///
 /// # Errors
-/// When the port is taken, or no HTTP client can be made.
+/// When the port cannot be bound or the HTTP client cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let pool = database::connect(&config.read_model, "read_model").await?;
@@ -23,11 +24,13 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         .needs_writable_database("read_model", &pool)
         .needs_broker(CONNECTION);
     migrations::wait(&config.migration).await?;
-    let mut projector = Projector::new(pool, config.queue, lifecycle.stopping());
-    let Some(listening) = projector.listen().await else {
+    let connector = projector::connector(config.queue);
+    let mut supervisor = Supervisor::new(connector.clone(), Role::Listener, lifecycle.stopping());
+    let Some(session) = supervisor.connect().await else {
         return Ok(());
     };
-    lifecycle.spawn("projector", projector.run(listening));
+    let projector = Projector::new(pool, connector, lifecycle.stopping());
+    lifecycle.spawn("projector", projector.run(supervisor, session));
 
     let listener = http::bind(&config.listen).await?;
     let routes = http::routes(Router::new(), ApiDoc::openapi(), readiness);

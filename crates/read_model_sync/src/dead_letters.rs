@@ -1,24 +1,26 @@
-//! An admin process: what an operator does with messages that could never be applied. The service may go on meanwhile.
+//! An admin process: lists, shows, redrives and drops dead letters. The service may run meanwhile.
 
 mod letter;
 mod reader;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::io::{Write as _, stderr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use common::broker::{Publishing, Verdict};
+use common::broker::topology::BUY_ORDER_QUEUE;
+use common::broker::{Connector, Publisher};
 use common::endpoints::Queue;
 use common::service::{Outcome, print};
+use lapin::message::Delivery;
 use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
 use tokio_util::sync::CancellationToken;
 
 use letter::Summary;
-use reader::{Held, Reader};
+use reader::Reader;
 
 /// Longer than a broker that works ever needs; one that is short of memory or disk takes no messages at all.
-const PUBLISH_LIMIT: Duration = Duration::from_secs(30);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What to do with the dead letters.
 #[derive(Debug, clap::Subcommand)]
@@ -60,27 +62,32 @@ pub struct Selection {
     all: bool,
 }
 
-/// Does it.
+/// Does the task.
 ///
 /// # Errors
-/// When the broker is away, or does not take what is sent back. Letters that were not dealt with stay where they are.
+/// When the broker is away, or fails while letters are redriven. Letters that were not removed stay in the queue.
 pub async fn run(queue: Queue, task: Task, stopping: CancellationToken) -> anyhow::Result<Outcome> {
+    let connector = Connector {
+        endpoint: queue,
+        queue: BUY_ORDER_QUEUE,
+        name: "read_model_sync dead-letters",
+    };
     let work = async {
         match task {
-            Task::List { json } => list(&queue, json).await,
-            Task::Show { id } => show(&queue, Wanted::these(id)).await,
-            Task::Redrive(selection) => redrive(&queue, selection.into()).await,
-            Task::Drop { selection, yes } => drop_letters(&queue, selection.into(), yes).await,
+            Task::List { json } => list(&connector, json).await,
+            Task::Show { id } => show(&connector, Wanted::these(id)).await,
+            Task::Redrive(selection) => redrive(&connector, selection.into()).await,
+            Task::Drop { selection, yes } => drop_letters(&connector, selection.into(), yes).await,
         }
     };
-    // What is not removed goes back to its place when the connection ends.
+    // If it is interrupted, letters that were not removed are requeued when the connection ends.
     stopping
         .run_until_cancelled(work)
         .await
         .unwrap_or(Ok(Outcome::NotDone))
 }
 
-/// Letters that were asked for, and how many of each were found.
+/// The letters that were asked for, and how many of each were found.
 enum Wanted {
     All { found: u64 },
     These(BTreeMap<String, u64>),
@@ -101,7 +108,7 @@ impl Wanted {
         Self::These(ids.into_iter().map(|id| (id, 0)).collect())
     }
 
-    /// Whether this is one of them; counts it.
+    /// Whether this is one of them. Counts it.
     fn has(&mut self, id: &str) -> bool {
         let found = match self {
             Self::All { found } => Some(found),
@@ -110,7 +117,7 @@ impl Wanted {
         found.map(|found| *found += 1).is_some()
     }
 
-    /// Sentences on ids that no letter has, or several; and whether every id was found.
+    /// Sentences about ids that no letter has or several share; and whether every id was found.
     fn report(&self) -> (String, Outcome) {
         let Self::These(ids) = self else {
             return (String::new(), Outcome::Done);
@@ -125,40 +132,34 @@ impl Wanted {
             }
         }
         let all_found = ids.values().all(|found| *found > 0);
-        (
-            sentences,
-            if all_found {
-                Outcome::Done
-            } else {
-                Outcome::NotDone
-            },
-        )
+        let outcome = if all_found {
+            Outcome::Done
+        } else {
+            Outcome::NotDone
+        };
+        (sentences, outcome)
     }
 }
 
-async fn list(queue: &Queue, json: bool) -> anyhow::Result<Outcome> {
-    let mut reader = Reader::open(queue).await?;
+async fn list(connector: &Connector, json: bool) -> anyhow::Result<Outcome> {
+    let mut reader = Reader::open(connector).await?;
     let mut summaries = Vec::new();
-    loop {
-        let letters = reader.next().await?;
-        if letters.is_empty() {
-            break;
-        }
-        summaries.extend(letters.iter().map(|held| Summary::of(&held.delivery)));
+    while let Some(letter) = reader.next().await? {
+        summaries.push(Summary::of(&letter));
     }
-    // Before anything is printed: a pager may take its time, and others want the letters.
+    // Before it prints: a pager may wait for its reader, and others need the letters.
     reader.close().await?;
-    // Not the order of the queue: what arrives while somebody reads may end behind what came after it.
+    // Not in the order of the queue: letters that arrive while somebody reads may end up before older ones.
     summaries.sort_by(|one, other| one.first_failed_at.cmp(&other.first_failed_at));
-    if json {
-        let mut lines = String::new();
-        for summary in &summaries {
-            lines += &(serde_json::to_string(summary)? + "\n");
-        }
-        print(&lines).await?;
-    } else {
+    if !json {
         print(&table(&summaries)).await?;
+        return Ok(Outcome::Done);
     }
+    let mut lines = String::new();
+    for summary in &summaries {
+        lines += &(serde_json::to_string(summary)? + "\n");
+    }
+    print(&lines).await?;
     Ok(Outcome::Done)
 }
 
@@ -166,23 +167,15 @@ fn table(summaries: &[Summary]) -> String {
     if summaries.is_empty() {
         return "no dead letters\n".to_owned();
     }
-    let row = |columns: [&str; 7]| {
-        let [id, first, last, attempts, kind, bytes, reason] = columns;
+    let row = |id: &str, first: &str, last: &str, attempts: &str, kind: &str, bytes: &str, reason: &str| {
         format!("{id:<36}  {first:<27}  {last:<27}  {attempts:>8}  {kind:<17}  {bytes:>9}  {reason}\n")
     };
-    let mut table = row([
-        "ID",
-        "FIRST FAILURE",
-        "LAST FAILURE",
-        "ATTEMPTS",
-        "TYPE",
-        "BYTES",
-        "REASON",
-    ]);
+    let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), letter::printable);
+    let (first, last) = ("FIRST FAILURE", "LAST FAILURE");
+    let mut table = row("ID", first, last, "ATTEMPTS", "TYPE", "BYTES", "REASON");
+    let (mut ids, mut shared) = (HashSet::new(), HashSet::new());
     for summary in summaries {
-        let shown =
-            |value: &Option<String>| value.as_deref().map_or_else(|| "-".to_owned(), letter::printable);
-        table += &row([
+        table += &row(
             &letter::printable(&summary.id),
             &shown(&summary.first_failed_at),
             &shown(&summary.last_failed_at),
@@ -190,32 +183,24 @@ fn table(summaries: &[Summary]) -> String {
             &shown(&summary.kind),
             &summary.bytes.to_string(),
             &shown(&summary.reason),
-        ]);
+        );
+        if !ids.insert(&summary.id) {
+            shared.insert(&summary.id);
+        }
     }
-    let mut by_id: HashMap<&str, u64> = HashMap::new();
-    for summary in summaries {
-        *by_id.entry(&summary.id).or_default() += 1;
-    }
-    let shared = by_id.values().filter(|letters| **letters > 1).count();
     table += &format!("letters: {}", summaries.len());
-    if shared > 0 {
-        table += &format!("; {shared} ids are shared by several");
+    if !shared.is_empty() {
+        table += &format!("; {} ids are shared by several", shared.len());
     }
     table + "\n"
 }
 
-async fn show(queue: &Queue, mut wanted: Wanted) -> anyhow::Result<Outcome> {
-    let mut reader = Reader::open(queue).await?;
+async fn show(connector: &Connector, mut wanted: Wanted) -> anyhow::Result<Outcome> {
+    let mut reader = Reader::open(connector).await?;
     let mut shown = Vec::new();
-    loop {
-        let letters = reader.next().await?;
-        if letters.is_empty() {
-            break;
-        }
-        for held in letters {
-            if wanted.has(&letter::id(&held.delivery)) {
-                shown.push(letter::described(&held.delivery));
-            }
+    while let Some(letter) = reader.next().await? {
+        if wanted.has(&letter::id(&letter)) {
+            shown.push(letter::describe(&letter));
         }
     }
     reader.close().await?;
@@ -224,81 +209,77 @@ async fn show(queue: &Queue, mut wanted: Wanted) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-async fn redrive(queue: &Queue, mut wanted: Wanted) -> anyhow::Result<Outcome> {
-    let mut reader = Reader::open(queue).await?;
-    let mut publishing = Publishing::open(queue, "read_model_sync dead-letters redrive")
+async fn redrive(connector: &Connector, mut wanted: Wanted) -> anyhow::Result<Outcome> {
+    let mut reader = Reader::open(connector).await?;
+    let publisher = Connector {
+        name: "read_model_sync dead-letters redrive",
+        ..connector.clone()
+    };
+    let mut publisher = Publisher::open(&publisher)
         .await
         .context("nothing can be sent back")?;
     let (mut sent, mut kept) = (0_u64, 0_u64);
-    loop {
-        let letters = reader.next().await?;
-        if letters.is_empty() {
-            break;
+    while let Some(letter) = reader.next().await? {
+        let id = letter::id(&letter);
+        if !wanted.has(&id) {
+            continue;
         }
-        for held in letters {
-            if !wanted.has(&letter::id(&held.delivery)) {
-                continue;
+        let sent_back = send_back(connector, &reader, &mut publisher, &letter)
+            .await
+            .with_context(|| format!("{sent} dead letters were sent back, then one could not be"))?;
+        match sent_back {
+            // Only after the confirm: a crash before this leaves two copies, never none.
+            Ok(()) => {
+                reader.remove(&letter).await?;
+                sent += 1;
             }
-            let told = send_back(queue, &reader, &mut publishing, &held)
-                .await
-                .with_context(|| format!("{sent} dead letters were sent back, then one could not be"))?;
-            match told {
-                // Only now: a crash before this leaves two copies, never none.
-                Verdict::Confirmed => {
-                    reader.remove(&held).await?;
-                    sent += 1;
-                }
-                Verdict::NotConfirmed(why) => {
-                    let id = letter::printable(&letter::id(&held.delivery));
-                    print(&format!("{id} stays: {why}\n")).await?;
-                    kept += 1;
-                }
+            Err(reason) => {
+                print(&format!("{} stays: {reason}\n", letter::printable(&id))).await?;
+                kept += 1;
             }
         }
     }
     reader.close().await?;
-    publishing.session.close().await;
+    publisher.session.close().await;
     let (sentences, outcome) = wanted.report();
     print(&format!("{sentences}sent back: {sent}\n")).await?;
     Ok(if kept == 0 { outcome } else { Outcome::NotDone })
 }
 
-/// One at a time: then what the broker says can be about no other letter, whatever ids they have.
+/// Sends back one letter; the inner error says why it stays. One at a time, because several letters may have the same id, and the broker's
+/// answer has to be about this one.
 async fn send_back(
-    queue: &Queue,
+    connector: &Connector,
     reader: &Reader,
-    publishing: &mut Publishing,
-    held: &Held,
-) -> anyhow::Result<Verdict> {
-    let message = letter::returned(&held.delivery, queue);
-    if message.exchange != queue.exchange && !reader.session().has_exchange(&message.exchange).await? {
+    publisher: &mut Publisher,
+    letter: &Delivery,
+) -> anyhow::Result<Result<(), String>> {
+    let message = letter::redriven(letter, connector);
+    if message.exchange != connector.endpoint.exchange
+        && !reader.session().has_exchange(&message.exchange).await?
+    {
         let exchange = letter::printable(&message.exchange);
-        return Ok(Verdict::NotConfirmed(format!(
+        return Ok(Err(format!(
             "it came from the exchange {exchange}, which is no more"
         )));
     }
-    let publish = publishing.publisher.publish_all(std::slice::from_ref(&message));
-    let verdicts = tokio::time::timeout(PUBLISH_LIMIT, publish)
+    let publish = publisher.publish_all(std::slice::from_ref(&message));
+    let results = tokio::time::timeout(PUBLISH_TIMEOUT, publish)
         .await
         .context("the broker takes no messages for now")??;
-    verdicts
-        .into_iter()
-        .next()
-        .context("the broker said nothing about a message")
+    let result = results.into_iter().next();
+    let result = result.context("the broker said nothing about a message")?;
+    Ok(result.map_err(|reason| reason.to_string()))
 }
 
-async fn drop_letters(queue: &Queue, mut wanted: Wanted, yes: bool) -> anyhow::Result<Outcome> {
-    let mut reader = Reader::open(queue).await?;
+async fn drop_letters(connector: &Connector, mut wanted: Wanted, yes: bool) -> anyhow::Result<Outcome> {
+    let mut reader = Reader::open(connector).await?;
     let mut chosen = Vec::new();
-    loop {
-        let letters = reader.next().await?;
-        if letters.is_empty() {
-            break;
-        }
-        for held in letters {
-            if wanted.has(&letter::id(&held.delivery)) {
-                chosen.push(held.without_body());
-            }
+    while let Some(mut letter) = reader.next().await? {
+        if wanted.has(&letter::id(&letter)) {
+            // The body may be large, and is not needed any more.
+            letter.data = Vec::new();
+            chosen.push(letter);
         }
     }
     let (sentences, outcome) = wanted.report();
@@ -308,8 +289,8 @@ async fn drop_letters(queue: &Queue, mut wanted: Wanted, yes: bool) -> anyhow::R
         print("nothing was dropped\n").await?;
         return Ok(Outcome::NotDone);
     }
-    for held in &chosen {
-        reader.remove(held).await?;
+    for letter in &chosen {
+        reader.remove(letter).await?;
     }
     reader.close().await?;
     print(&format!("dropped: {}\n", chosen.len())).await?;

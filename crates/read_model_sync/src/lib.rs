@@ -1,8 +1,9 @@
 //! Projects the write model into the read model: consumes the events of new orders and inserts each order once. Events may be repeated and
 //! in any order.
 //!
-//! In reading order: [`config`], [`app`], [`projector`] (the supervisor and its batches), [`delivery`] (the message and its outcome), [`db`]
-//! (every SQL statement), `letters` (dead letters in flight), [`metrics`]. Admin commands: [`dead_letters`], [`verify`].
+//! In reading order: [`config`], [`app`], [`projector`] (consumes and acknowledges), `batch` (applies deliveries), [`delivery`] (what a message
+//! says), [`db`] (every SQL statement), [`dead_letter_format`] and `dead_letter_sender` (what can never be applied), [`metrics`]. For an
+//! operator: [`dead_letters`], [`verify`].
 
 pub mod arguments;
 pub mod config;
@@ -11,11 +12,13 @@ pub mod app;
 
 pub mod projector;
 
+mod batch;
 pub mod delivery;
 
 pub mod db;
 
-mod letters;
+pub mod dead_letter_format;
+mod dead_letter_sender;
 
 pub mod dead_letters;
 pub mod metrics;

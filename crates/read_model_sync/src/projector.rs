@@ -1,19 +1,19 @@
-//! The projector: takes deliveries in batches, writes them to the read model, and acknowledges after the commit.
+//! The projector: takes deliveries in batches, writes them to the read model, and acknowledges them after the commit.
 
 use std::time::Duration;
 
-use common::broker::{self, Backoff, Listening};
+use common::broker::topology::BUY_ORDER_QUEUE;
+use common::broker::{self, Connector, Listener, Session, Supervisor, Worker};
 use common::database::Pool;
-use common::{endpoints, trace};
+use common::endpoints;
+use common::retry::Backoff;
 use lapin::message::Delivery;
-use opentelemetry::Context;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::db;
-use crate::delivery::{self, Message, Outcome};
-use crate::letters::Letters;
-use crate::metrics::METRICS;
+use crate::batch::{Batch, Rejected};
+use crate::dead_letter_format::dead_letter;
+use crate::dead_letter_sender::{DeadLetterSender, SendResult};
 
 /// The name of the connection that consumes.
 pub const CONNECTION: &str = "read_model_sync";
@@ -24,264 +24,187 @@ const BATCH: usize = 500;
 /// The next batch arrives while this one is written.
 const PREFETCH: u16 = 1000;
 
-/// Dead letters that the broker does not take are held up to this number; with more, nothing else is taken until the next try.
-const MOST_HELD: usize = 50_000;
+/// How many dead letters are held that the broker does not take. With more, nothing is consumed until the next retry.
+const MAX_HELD: usize = 50_000;
 
-/// How soon a letter is acknowledged that was taken while no deliveries come.
-const LETTER_PATIENCE: Duration = Duration::from_millis(20);
+/// How soon a delivery is acknowledged after its dead letter was confirmed, while no other deliveries come.
+const PATIENCE_IN_FLIGHT: Duration = Duration::from_millis(20);
 
-/// Nothing but deliveries is waited for.
-const NO_HURRY: Duration = Duration::from_secs(60);
+/// Waits for deliveries while there is nothing else to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long it is waited for room for one more letter.
-const ROOM_LIMIT: Duration = Duration::from_secs(1);
+/// How long to wait for room for one more dead letter.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long letters are waited for before all deliveries are given back.
-const LETTERS_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait for dead letters in flight before all deliveries are requeued.
+const REQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A broker that takes messages confirms within milliseconds; shorter than the drain deadline.
-const CONFIRMED_AFTER_STOP: Duration = Duration::from_secs(2);
+/// How long to wait for dead letters in flight after a stop. A broker that works confirms within milliseconds; shorter than the drain deadline.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Projects until it is told to stop; outages of broker or database only delay it.
+/// How the projector connects.
+#[must_use]
+pub fn connector(queue: endpoints::Queue) -> Connector {
+    Connector {
+        endpoint: queue,
+        queue: BUY_ORDER_QUEUE,
+        name: CONNECTION,
+    }
+}
+
+/// Projects until it is told to stop. Outages of broker or database only delay it.
 pub struct Projector {
     pool: Pool,
-    queue: endpoints::Queue,
-    backoff: Backoff,
-    letters: Letters,
+    connector: Connector,
+    dead_letters: DeadLetterSender,
     stopping: CancellationToken,
+}
+
+impl Worker for Projector {
+    async fn work(&mut self, session: Session, backoff: &mut Backoff) -> Result<(), broker::Error> {
+        let mut listener = Listener::on(session, self.connector.queue, PREFETCH).await?;
+        self.consume(&mut listener, backoff).await?;
+        listener.close().await;
+        Ok(())
+    }
 }
 
 impl Projector {
     /// A projector into the database of `pool`.
     #[must_use]
-    pub fn new(pool: Pool, queue: endpoints::Queue, stopping: CancellationToken) -> Self {
-        let backoff = Backoff::starting_at(queue.connect_retry);
+    pub fn new(pool: Pool, connector: Connector, stopping: CancellationToken) -> Self {
         Self {
             pool,
-            letters: Letters::start(queue.clone()),
-            queue,
-            backoff,
+            dead_letters: DeadLetterSender::start(&connector),
+            connector,
             stopping,
         }
     }
 
-    /// Connects to the queue, however long it takes; nothing when the process was asked to stop.
-    pub async fn listen(&mut self) -> Option<Listening> {
-        broker::listen(
-            &self.queue,
-            CONNECTION,
-            PREFETCH,
-            &mut self.backoff,
-            &self.stopping,
-        )
-        .await
-    }
-
-    /// Projects until the process is asked to stop: finishes the batch in hand, and what is not acknowledged goes back to the queue.
+    /// Projects until the process is asked to stop, and finishes the batch that it has begun. What is not acknowledged goes back to the queue.
     ///
     /// # Errors
     /// None so far; the signature is that of a service's task.
-    pub async fn run(mut self, first: Listening) -> anyhow::Result<()> {
-        let mut next = Some(first);
-        while let Some(mut listening) = next {
-            match self.consume(&mut listening).await {
-                Ok(()) => {
-                    listening.close().await;
-                    return Ok(());
-                }
-                Err(error) => Listening::report_failure(&self.queue, &error),
-            }
-            drop(listening);
-            if !self.backoff.pause(&self.stopping).await {
-                return Ok(());
-            }
-            next = self.listen().await;
-        }
+    pub async fn run(mut self, supervisor: Supervisor, first: Session) -> anyhow::Result<()> {
+        supervisor.run(Some(first), &mut self).await;
         Ok(())
     }
 
-    async fn consume(&mut self, listening: &mut Listening) -> Result<(), broker::Error> {
-        self.letters.begin();
+    async fn consume(&mut self, listener: &mut Listener, backoff: &mut Backoff) -> Result<(), broker::Error> {
+        self.dead_letters.begin_consumer();
         let stopping = self.stopping.clone();
         loop {
-            if listening.consumer.overflowed() {
-                // Their deliveries are given back with the others: each would become a second letter.
-                let _ = timeout(LETTERS_LIMIT, self.wait_for_letters(listening)).await;
-                listening.begin_asking().await?;
-                self.letters.begin();
+            if listener.consumer.overflowed() {
+                // All deliveries are requeued, and each whose dead letter is in flight would cause a second one.
+                let _ = timeout(REQUEUE_TIMEOUT, self.finish_in_flight(listener)).await;
+                listener.begin_pulling().await?;
+                self.dead_letters.begin_consumer();
             }
-            self.tend_letters(listening).await?;
-            let next = listening.next_batch(BATCH, self.patience());
-            let Some(batch) = stopping.run_until_cancelled(next).await else {
+            self.handle_dead_letters(listener).await?;
+            let next = listener.next_batch(BATCH, self.patience());
+            let Some(deliveries) = stopping.run_until_cancelled(next).await else {
                 break;
             };
-            self.settle(batch?, listening).await?;
+            self.process_batch(deliveries?, listener, backoff).await?;
         }
-        let _ = timeout(CONFIRMED_AFTER_STOP, self.wait_for_letters(listening)).await;
+        let _ = timeout(STOP_TIMEOUT, self.finish_in_flight(listener)).await;
         Ok(())
     }
 
     fn patience(&self) -> Duration {
-        if self.letters.any_in_flight() {
-            LETTER_PATIENCE
+        if self.dead_letters.any_in_flight() {
+            PATIENCE_IN_FLIGHT
         } else {
-            self.letters.until_next_try().unwrap_or(NO_HURRY)
+            self.dead_letters.until_retry().unwrap_or(PATIENCE)
         }
     }
 
-    /// Brings a batch to its end: every delivery applied, already applied, or on its way to the dead letters; then, and only then,
-    /// acknowledges. Leaves it unacknowledged when the process is asked to stop while the database is away.
-    async fn settle(&mut self, batch: Vec<Delivery>, listening: &mut Listening) -> Result<(), broker::Error> {
-        if batch.is_empty() {
+    /// Applies every delivery or sends it to the dead letters, and acknowledges what is applied. Leaves the batch unacknowledged if the process
+    /// is asked to stop while the database is away.
+    async fn process_batch(
+        &mut self,
+        deliveries: Vec<Delivery>,
+        listener: &Listener,
+        backoff: &mut Backoff,
+    ) -> Result<(), broker::Error> {
+        if deliveries.is_empty() {
             return Ok(());
         }
-        METRICS.took(batch.len());
-        let mut tags: Vec<u64> = batch.iter().map(|delivery| delivery.delivery_tag).collect();
-        let mut waiting: Vec<Message> = Vec::with_capacity(batch.len());
-        let mut hopeless = Vec::new();
-        for delivery in batch {
-            let trace = broker::process_span(delivery.exchange.as_str(), &delivery.properties);
-            match Message::read(delivery, trace.clone()) {
-                Ok(message) => waiting.push(message),
-                Err((delivery, reason)) => hopeless.push(Hopeless::new(delivery, &trace, None, reason)),
-            }
-        }
-        while !waiting.is_empty() {
-            waiting = self.project(waiting, &mut hopeless).await;
-            if waiting.is_empty() {
-                break;
-            }
-            if !self.backoff.pause(&self.stopping).await {
+        let mut batch = Batch::read(deliveries, self.connector.queue);
+        while !batch.apply(&self.pool).await {
+            if !backoff.pause(&self.stopping).await {
                 return Ok(());
             }
-            if !listening.consumer.connected() {
+            if !listener.consumer.connected() {
                 return Err(broker::Error::Closed);
             }
         }
-        tags.retain(|tag| {
-            !hopeless
-                .iter()
-                .any(|message| message.delivery.delivery_tag == *tag)
-        });
-        match tags.last() {
-            Some(last) if hopeless.is_empty() && !self.letters.any_open() => {
-                listening.consumer.acknowledge_through(*last).await?;
+        match batch.applied.iter().max() {
+            Some(last) if batch.rejected.is_empty() && !self.dead_letters.any_unacknowledged() => {
+                listener.consumer.acknowledge_through(*last).await?;
             }
             _ => {
-                for tag in tags {
-                    listening.consumer.acknowledge(tag).await?;
+                for tag in batch.applied {
+                    listener.consumer.acknowledge(tag).await?;
                 }
             }
         }
-        for message in hopeless {
-            self.lay_aside(message, listening).await?;
+        for rejected in batch.rejected {
+            self.dead_letter(rejected, listener).await?;
         }
-        self.backoff.reset();
+        backoff.reset();
         Ok(())
     }
 
-    /// Tries once to write these messages; returns those that have to be tried again.
-    async fn project(&self, messages: Vec<Message>, hopeless: &mut Vec<Hopeless>) -> Vec<Message> {
-        let outcomes = db::apply(&self.pool, &messages).await;
-        let mut again = Vec::new();
-        let mut why = None;
-        for (message, outcome) in messages.into_iter().zip(outcomes) {
-            match outcome {
-                Outcome::Applied => {
-                    METRICS.applied(message.order.created_at);
-                    message.report_applied();
-                }
-                Outcome::AlreadyApplied => METRICS.repeated.inc(),
-                Outcome::Permanent(reason) => {
-                    let Message {
-                        delivery,
-                        order,
-                        trace,
-                    } = message;
-                    hopeless.push(Hopeless::new(delivery, &trace, Some(order.id), reason));
-                }
-                Outcome::Transient(reason) => {
-                    METRICS.postponed.inc();
-                    why.get_or_insert(reason);
-                    again.push(message);
-                }
-            }
-        }
-        if let Some(info) = why {
-            let waiting = again.len();
-            tracing::warn!(
-                event = "model_update_failed",
-                model = "buy_order_read_model",
-                waiting,
-                info
-            );
-        }
-        again
-    }
-
-    /// Sends a message to the dead letters. It is acknowledged when its copy there is confirmed: a crash in between leaves two copies, never
-    /// none.
-    async fn lay_aside(&mut self, message: Hopeless, listening: &Listening) -> Result<(), broker::Error> {
-        let Hopeless { delivery, reason } = message;
+    /// Sends a delivery to the dead letters. It is acknowledged when the broker has confirmed its dead letter: a crash in between leaves two
+    /// copies, never none.
+    async fn dead_letter(&mut self, rejected: Rejected, listener: &Listener) -> Result<(), broker::Error> {
+        let Rejected { delivery, reason } = rejected;
         let tag = delivery.delivery_tag;
-        while !self.letters.has_room(delivery.data.len()) {
-            match timeout(ROOM_LIMIT, self.letters.next_fate()).await {
-                Ok(Some(fate)) => self.note(fate, listening).await?,
+        while !self.dead_letters.has_room(delivery.data.len()) {
+            match timeout(ROOM_TIMEOUT, self.dead_letters.next_result()).await {
+                Ok(Some(result)) => self.record(result, listener).await?,
                 Ok(None) | Err(_) => {
-                    self.letters
+                    self.dead_letters
                         .hold(tag, "the broker has not confirmed the letters before it");
                     return Ok(());
                 }
             }
         }
-        let frame_max = listening.session.frame_max();
-        let letter = delivery::dead_letter(delivery, &self.queue.exchange, &reason, frame_max);
-        self.letters.publish(tag, letter);
+        let Connector { endpoint, queue, .. } = &self.connector;
+        let frame_max = listener.session.frame_max();
+        let letter = dead_letter(delivery, &endpoint.exchange, queue, &reason, frame_max);
+        self.dead_letters.send(tag, letter);
         Ok(())
     }
 
-    /// Acknowledges what is among the dead letters now, and gives back what is to be tried again.
-    async fn tend_letters(&mut self, listening: &mut Listening) -> Result<(), broker::Error> {
-        while let Some(fate) = self.letters.known_fate() {
-            self.note(fate, listening).await?;
+    /// Acknowledges the deliveries whose dead letters are confirmed, and requeues those whose dead letters are to be retried.
+    async fn handle_dead_letters(&mut self, listener: &mut Listener) -> Result<(), broker::Error> {
+        while let Some(result) = self.dead_letters.try_next_result() {
+            self.record(result, listener).await?;
         }
-        if self.letters.held() >= MOST_HELD {
-            let wait = self.letters.until_next_try().unwrap_or_default();
-            let _ = self.stopping.run_until_cancelled(tokio::time::sleep(wait)).await;
+        if self.dead_letters.held() >= MAX_HELD {
+            let wait = tokio::time::sleep(self.dead_letters.until_retry().unwrap_or_default());
+            let _ = self.stopping.run_until_cancelled(wait).await;
         }
-        let due = self.letters.take_due();
-        listening.consumer.give_back(&due).await?;
-        listening.make_room_beside(self.letters.held()).await
+        let due = self.dead_letters.take_due();
+        listener.consumer.requeue(&due).await?;
+        listener.make_room_beside(self.dead_letters.held()).await
     }
 
-    async fn wait_for_letters(&mut self, listening: &Listening) -> Result<(), broker::Error> {
-        while self.letters.any_in_flight()
-            && let Some(fate) = self.letters.next_fate().await
+    async fn finish_in_flight(&mut self, listener: &Listener) -> Result<(), broker::Error> {
+        while self.dead_letters.any_in_flight()
+            && let Some(result) = self.dead_letters.next_result().await
         {
-            self.note(fate, listening).await?;
+            self.record(result, listener).await?;
         }
         Ok(())
     }
 
-    async fn note(&mut self, fate: crate::letters::Fate, listening: &Listening) -> Result<(), broker::Error> {
-        match self.letters.note(fate) {
-            Some(tag) => listening.consumer.acknowledge(tag).await,
+    async fn record(&mut self, result: SendResult, listener: &Listener) -> Result<(), broker::Error> {
+        match self.dead_letters.record(result) {
+            Some(tag) => listener.consumer.acknowledge(tag).await,
             None => Ok(()),
         }
-    }
-}
-
-/// A message that can never be applied.
-struct Hopeless {
-    delivery: Delivery,
-    reason: String,
-}
-
-impl Hopeless {
-    fn new(delivery: Delivery, trace: &Context, id: Option<i64>, reason: String) -> Self {
-        trace::fail(trace, reason.clone());
-        let _in_its_trace = trace.clone().attach();
-        tracing::error!(event = "failed_to_sync_buy_order_read_model", id, info = reason);
-        Self { delivery, reason }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use cluster::{BrokerAddress, Cluster, DatabaseAddress, Options, Service};
-use common::broker::Session;
+use common::broker::{Connector, Session, topology};
 use common::database::connect_once;
 use common::endpoints::{Database, Queue};
 use common::env::Env;
@@ -207,7 +207,12 @@ async fn a_service_logs_in_to_rabbitmq_with_any_name_and_password() -> anyhow::R
         let (_file, environments) = environments("Q", &pairs, &password)?;
         for mut env in environments {
             let queue = Queue::from_env(&mut env);
-            let session = Session::open(&env.finish(queue)?, "test").await;
+            let connector = Connector {
+                endpoint: env.finish(queue)?,
+                queue: topology::BUY_ORDER_QUEUE,
+                name: "test",
+            };
+            let session = Session::open(&connector).await;
             let session = session.map_err(|error| anyhow::anyhow!("{name:?} {password:?}: {error}"))?;
             session.close().await;
         }

@@ -18,31 +18,31 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
 use super::intake::{Delegate, Intake, is_large, weight};
-use super::{Error, Session, session, topology, within};
+use super::session::{self, ANSWER_TIMEOUT};
+use super::{Error, Session, topology, within};
 
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a delivery waits for others, to be taken with them: one alone costs its consumer a transaction as many do together.
+/// How long a delivery waits for others: a transaction for one alone costs as much as for many.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 
-/// A batch that is asked for ends when it holds so much.
-const ASKED_BYTES: usize = 1024 * 1024;
+/// A pulled batch ends when it holds so much.
+const MAX_PULLED_BYTES: usize = 1024 * 1024;
 
-/// So many messages are asked for at once, where the last were small. Whatever their sizes, they are in hand together.
-const ASKED_TOGETHER: usize = 4;
+/// How many messages are requested together while they are small. All of them are in memory together, whatever their sizes.
+const PULLED_TOGETHER: usize = 4;
 
-/// Messages are given back in groups of so many, not one after the other.
-const GIVEN_BACK_TOGETHER: usize = 100;
+/// How many messages are requeued together.
+const REQUEUED_TOGETHER: usize = 100;
 
-/// Deliveries of a queue, acknowledged by hand: either pushed by the broker as long as there are any, or asked for.
+/// Deliveries of a queue, acknowledged by hand: either pushed by the broker, or pulled.
 ///
-/// The broker pushes by number, whatever that makes in bytes; where large messages are about, they are asked for one by one.
+/// The broker pushes by number, whatever that makes in bytes; so large messages are pulled.
 #[derive(Debug)]
 pub struct Consumer {
     channel: Channel,
     queue_name: ShortString,
     pushed: Option<Pushed>,
-    /// Of the next batch. Not in the future that gathers it: what that held when it is dropped would be acknowledged with later ones.
+    /// Part of the next batch. It is kept here and not in the future that gathers it: if that future is dropped, deliveries in it would be
+    /// lost, and acknowledged with later ones.
     gathered: Vec<Delivery>,
 }
 
@@ -51,16 +51,16 @@ struct Pushed {
     consumers: Vec<lapin::Consumer>,
     intake: Arc<Intake>,
     deliveries: UnboundedReceiver<DeliveryResult>,
-    /// How many deliveries may wait for their acknowledgement.
+    /// The sum of the prefetches.
     slots: usize,
     /// Bytes of the last batch.
-    handed_out: usize,
+    batch_bytes: usize,
 }
 
 impl Pushed {
     async fn first(&mut self) -> Option<DeliveryResult> {
         loop {
-            // A delivery that arrived in the very moment in which lapin was told whom to give them to, it keeps.
+            // lapin keeps a delivery that arrived just before the delegate was set.
             let kept = select_all(&mut self.consumers);
             tokio::pin!(kept);
             tokio::select! {
@@ -73,22 +73,22 @@ impl Pushed {
 }
 
 impl Consumer {
-    /// Begins to consume a queue with at most `prefetch` deliveries not acknowledged. Those that were not dealt with are bounded in bytes as
-    /// well: see [`Consumer::overflowed`].
+    /// Lets the broker push, with at most `prefetch` deliveries not acknowledged. Those that are not processed are bounded in bytes as well:
+    /// see [`Consumer::overflowed`].
     ///
     /// # Errors
-    /// When the connection fails, the queue is away, or the broker hangs.
+    /// When the connection fails, the queue is missing, or the broker hangs.
     pub async fn on(session: &Session, queue_name: &str, prefetch: u16) -> Result<Self, Error> {
-        let mut consumer = Self::asking(session, queue_name).await?;
-        consumer.be_pushed(prefetch).await?;
+        let mut consumer = Self::pulling(session, queue_name).await?;
+        consumer.subscribe(prefetch).await?;
         Ok(consumer)
     }
 
-    /// Takes of a queue only what it asks for.
+    /// Only pulls.
     ///
     /// # Errors
     /// As [`Consumer::on`].
-    pub async fn asking(session: &Session, queue_name: &str) -> Result<Self, Error> {
+    pub async fn pulling(session: &Session, queue_name: &str) -> Result<Self, Error> {
         Ok(Self {
             channel: session.channel().await?,
             queue_name: topology::short(queue_name),
@@ -97,26 +97,26 @@ impl Consumer {
         })
     }
 
-    /// Whether it has to be asked: [`Consumer::ask`], not [`Consumer::next_batch`].
+    /// Whether batches come from [`Consumer::pull`], not from [`Consumer::next_batch`].
     #[must_use]
-    pub fn is_asking(&self) -> bool {
+    pub fn is_pulling(&self) -> bool {
         self.pushed.is_none()
     }
 
-    /// From now on, deliveries are pushed, `prefetch` more than before at once.
+    /// From now on the broker pushes, up to `prefetch` unacknowledged deliveries more than before.
     ///
     /// # Errors
     /// As [`Consumer::on`].
-    pub async fn be_pushed(&mut self, prefetch: u16) -> Result<(), Error> {
+    pub async fn subscribe(&mut self, prefetch: u16) -> Result<(), Error> {
         let qos = self.channel.basic_qos(prefetch, BasicQosOptions::default());
-        within(LIMIT, "set the prefetch", qos).await?;
+        within(ANSWER_TIMEOUT, "set the prefetch", qos).await?;
         let consume = self.channel.basic_consume(
             self.queue_name.clone(),
             topology::short(""), // the broker chooses a tag
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let consumer = within(LIMIT, "consume", consume).await?;
+        let consumer = within(ANSWER_TIMEOUT, "consume", consume).await?;
         let pushed = self.pushed.get_or_insert_with(|| {
             let (intake, deliveries) = Intake::new();
             Pushed {
@@ -124,7 +124,7 @@ impl Consumer {
                 intake,
                 deliveries,
                 slots: 0,
-                handed_out: 0,
+                batch_bytes: 0,
             }
         });
         consumer.set_delegate(Delegate(Arc::clone(&pushed.intake)));
@@ -133,20 +133,20 @@ impl Consumer {
         Ok(())
     }
 
-    /// Makes sure that `prefetch` deliveries are pushed besides those that are held for long.
+    /// Lets the broker push about `prefetch` deliveries besides the `held` ones that stay unacknowledged for long.
     ///
     /// # Errors
     /// As [`Consumer::on`].
     pub async fn make_room(&mut self, held: usize, prefetch: u16) -> Result<(), Error> {
-        // The first half of the room that is short is no harm; and each consumer costs the broker something.
+        // Half a prefetch is enough, and each consumer costs the broker something.
         let wanted = held + usize::from(prefetch) / 2;
         while self.pushed.as_ref().is_some_and(|pushed| pushed.slots < wanted) {
-            self.be_pushed(prefetch).await?;
+            self.subscribe(prefetch).await?;
         }
         Ok(())
     }
 
-    /// Whether more was pushed than may be in hand. What there was no room for was forgotten, and comes again when this is closed.
+    /// Whether more bytes were pushed than the limit allows. The rest was dropped, and is delivered again when this consumer is closed.
     #[must_use]
     pub fn overflowed(&self) -> bool {
         self.pushed
@@ -154,28 +154,28 @@ impl Consumer {
             .is_some_and(|pushed| pushed.intake.overflowed())
     }
 
-    /// Waits for a delivery, and takes with it what arrives in the next 5 ms, up to `most`. The batch before it counts as dealt with. Dropping
+    /// Waits for a delivery, and takes with it what arrives in the next 5 ms, up to `max`. The batch before it counts as processed. Dropping
     /// the future loses nothing.
     ///
     /// # Errors
-    /// When the stream fails or ends: what is not acknowledged will come again, on another session.
-    pub async fn next_batch(&mut self, most: usize) -> Result<Vec<Delivery>, Error> {
+    /// When the stream fails or ends: unacknowledged deliveries will come again, on another session.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
         let Some(pushed) = &mut self.pushed else {
-            return self.ask(most).await;
+            return self.pull(max).await;
         };
-        pushed.intake.release(mem::take(&mut pushed.handed_out));
+        pushed.intake.release(mem::take(&mut pushed.batch_bytes));
         if self.gathered.is_empty() {
             let first = pushed.first().await.transpose()?.flatten();
             self.gathered.push(first.ok_or(Error::ConsumerCancelled)?);
         }
         let rest = sleep(GATHERED_FOR);
         tokio::pin!(rest);
-        while self.gathered.len() < most {
+        while self.gathered.len() < max {
             tokio::select! {
                 biased;
                 delivery = pushed.deliveries.recv() => match delivery {
                     Some(Ok(Some(delivery))) => self.gathered.push(delivery),
-                    // What has arrived is still worth the work; that the connection or the consumer has ended, shows at its end.
+                    // The batch so far is still returned; the next call reports that the connection or the consumer has ended.
                     Some(Ok(None) | Err(_)) | None => {
                         pushed.deliveries.close();
                         break;
@@ -184,31 +184,31 @@ impl Consumer {
                 () = &mut rest => break,
             }
         }
-        pushed.handed_out = self.gathered.iter().map(weight).sum();
+        pushed.batch_bytes = self.gathered.iter().map(weight).sum();
         Ok(mem::take(&mut self.gathered))
     }
 
-    /// Asks for what is ready, up to `most` messages or about a megabyte; none at the end of the queue. Where the future is dropped, messages
-    /// may be out of reach until the connection ends.
+    /// Pulls what is ready, up to `max` messages or about a megabyte; none at the end of the queue. If the future is dropped, some messages
+    /// stay unacknowledged until the connection ends.
     ///
     /// # Errors
-    /// When the connection fails, the queue is away, or the broker hangs.
-    pub async fn ask(&mut self, most: usize) -> Result<Vec<Delivery>, Error> {
+    /// As [`Consumer::on`].
+    pub async fn pull(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut together = 1;
-        while batch.len() < most && bytes < ASKED_BYTES {
-            let gets = (0..together.min(most - batch.len())).map(|_| self.get());
-            let answers = within(LIMIT, "get a message", try_join_all(gets)).await?;
-            let asked = answers.len();
+        while batch.len() < max && bytes < MAX_PULLED_BYTES {
+            let gets = (0..together.min(max - batch.len())).map(|_| self.get());
+            let answers = within(ANSWER_TIMEOUT, "get a message", try_join_all(gets)).await?;
+            let requested = answers.len();
             let got: Vec<Delivery> = answers.into_iter().flatten().collect();
             bytes += got.iter().map(weight).sum::<usize>();
             together = if got.iter().any(is_large) {
                 1
             } else {
-                ASKED_TOGETHER
+                PULLED_TOGETHER
             };
-            let is_end = got.len() < asked;
+            let is_end = got.len() < requested;
             batch.extend(got);
             if is_end {
                 break;
@@ -225,7 +225,7 @@ impl Consumer {
         Ok(got.map(|message| message.delivery))
     }
 
-    /// Whether the deliveries in hand can still be acknowledged, as far as is known.
+    /// Whether deliveries can still be acknowledged, as far as is known.
     #[must_use]
     pub fn connected(&self) -> bool {
         self.channel.status().connected()
@@ -247,35 +247,35 @@ impl Consumer {
         self.ack(last, BasicAckOptions { multiple: true }).await
     }
 
-    /// Gives deliveries back to their queue, which delivers them again at once.
+    /// Requeues deliveries. The queue delivers them again at once.
     ///
     /// # Errors
     /// When the connection fails: then they come again anyway.
-    pub async fn give_back(&self, delivery_tags: &[u64]) -> Result<(), Error> {
+    pub async fn requeue(&self, delivery_tags: &[u64]) -> Result<(), Error> {
         let options = BasicNackOptions {
             multiple: false,
             requeue: true,
         };
-        for together in delivery_tags.chunks(GIVEN_BACK_TOGETHER) {
-            let given_back = together.iter().map(|tag| self.channel.basic_nack(*tag, options));
-            within(LIMIT, "give messages back", try_join_all(given_back)).await?;
+        for together in delivery_tags.chunks(REQUEUED_TOGETHER) {
+            let requeued = together.iter().map(|tag| self.channel.basic_nack(*tag, options));
+            within(ANSWER_TIMEOUT, "requeue messages", try_join_all(requeued)).await?;
         }
         Ok(())
     }
 
-    /// Ends the channel. On return the broker has processed every acknowledgement, and gives back what was not acknowledged.
+    /// Ends the channel. On return the broker has processed every acknowledgement, and requeues what was not acknowledged.
     ///
     /// # Errors
-    /// When the connection fails or the broker hangs: then some of it may come again.
+    /// When the connection fails or the broker hangs: then acknowledged deliveries may come again.
     pub async fn close(self) -> Result<(), Error> {
-        // RabbitMQ holds acknowledgements of a channel back while more than 32 are not yet applied by a quorum queue, and forgets those
-        // when the channel ends (`rabbit_fifo_client`: `unsent_commands`). Both of these are answered by the queue after what it was
-        // sent before: after the first it has applied that, after the second the channel knows, and has sent the rest.
+        // RabbitMQ holds acknowledgements of a channel back while a quorum queue has more than 32 to apply, and loses them when the channel
+        // ends (`rabbit_fifo_client`: `unsent_commands`). The queue answers both requests below in order: when it answers the first it has
+        // applied what it was sent, and when it answers the second the channel has sent the rest.
         for consumer in self.pushed.iter().flat_map(|pushed| &pushed.consumers) {
             let cancel = self
                 .channel
                 .basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            within(LIMIT, "end a consumer", cancel).await?;
+            within(ANSWER_TIMEOUT, "end a consumer", cancel).await?;
         }
         session::depth(&self.channel, self.queue_name.clone()).await?;
         session::close(&self.channel).await
@@ -283,6 +283,6 @@ impl Consumer {
 
     async fn ack(&self, delivery_tag: u64, options: BasicAckOptions) -> Result<(), Error> {
         let acknowledge = self.channel.basic_ack(delivery_tag, options);
-        within(LIMIT, "acknowledge", acknowledge).await
+        within(ANSWER_TIMEOUT, "acknowledge", acknowledge).await
     }
 }

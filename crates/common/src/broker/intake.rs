@@ -1,4 +1,4 @@
-//! What the broker pushes, counted in bytes: lapin takes whatever comes off the socket, and a prefetch counts messages of any size.
+//! Bounds in bytes what the broker pushes: lapin takes whatever comes off the socket, and a prefetch counts messages of any size.
 
 use std::future::ready;
 use std::mem;
@@ -11,34 +11,34 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ConsumerDelegate};
 use tokio::sync::mpsc;
 
-/// Deliveries that were not dealt with yet may hold so much together. A thousand orders, the prefetch of the projector, hold a megabyte.
-pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// For all deliveries that are not processed yet. A thousand orders, the prefetch of the projector, take a megabyte.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Takes deliveries off lapin's hands, on its own thread: what it does not pass on is freed before the next one is read.
+/// Receives deliveries on lapin's own thread: what it does not pass on is freed before lapin reads the next one.
 #[derive(Debug)]
 pub(super) struct Intake {
-    to: mpsc::UnboundedSender<DeliveryResult>,
+    sender: mpsc::UnboundedSender<DeliveryResult>,
     bytes: AtomicUsize,
     overflowed: AtomicBool,
 }
 
 impl Intake {
     pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<DeliveryResult>) {
-        let (to, deliveries) = mpsc::unbounded_channel();
+        let (sender, deliveries) = mpsc::unbounded_channel();
         let intake = Self {
-            to,
+            sender,
             bytes: AtomicUsize::new(0),
             overflowed: AtomicBool::new(false),
         };
         (Arc::new(intake), deliveries)
     }
 
-    /// Whether more came than may be in hand: what there was no room for was forgotten.
+    /// Whether more came than the limit allows. The rest was dropped, unacknowledged.
     pub(super) fn overflowed(&self) -> bool {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    /// So much was dealt with.
+    /// So many bytes were processed.
     pub(super) fn release(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -47,9 +47,9 @@ impl Intake {
         if let Ok(Some(delivery)) = &pushed {
             let weight = weight(delivery);
             let before = self.bytes.load(Ordering::Relaxed);
-            // One alone is taken whatever its size. From the first that is not, none is: they come again together. The broker cannot be told
-            // to wait: it knows no limit by bytes, and what it has begun to push it pushes to the end.
-            if before > 0 && before.saturating_add(weight) > MOST_BYTES {
+            // A single delivery is taken whatever its size. After the first that is dropped all are, and the broker delivers them again
+            // together. The broker cannot be told to wait: it has no limit in bytes, and finishes what it has begun to push.
+            if before > 0 && before.saturating_add(weight) > MAX_BYTES {
                 self.overflowed.store(true, Ordering::Relaxed);
             }
             if self.overflowed() {
@@ -57,12 +57,12 @@ impl Intake {
             }
             self.bytes.fetch_add(weight, Ordering::Relaxed);
         }
-        // Nobody receives any more: the session is being dropped.
-        let _ = self.to.send(pushed);
+        // Fails if the receiver is gone, because the session is being dropped.
+        let _ = self.sender.send(pushed);
     }
 }
 
-/// For lapin.
+/// The adapter for lapin.
 pub(super) struct Delegate(pub(super) Arc<Intake>);
 
 impl ConsumerDelegate for Delegate {
@@ -72,13 +72,13 @@ impl ConsumerDelegate for Delegate {
     }
 }
 
-/// Whether it is larger than any message of ours.
+/// Whether a delivery is larger than any message of ours.
 pub(super) fn is_large(delivery: &Delivery) -> bool {
     const LARGE: usize = 64 * 1024;
     weight(delivery) > LARGE
 }
 
-/// What a delivery holds in memory, or a little more.
+/// The bytes that a delivery takes in memory, or a little more.
 pub(super) fn weight(delivery: &Delivery) -> usize {
     mem::size_of::<Delivery>() + delivery.data.len() + weight_of_headers(&delivery.properties)
 }
@@ -95,7 +95,7 @@ fn weight_of_table(table: &FieldTable) -> usize {
 }
 
 fn weight_of_value(value: &AMQPValue) -> usize {
-    // A header of one byte is a node of a map and two values of a library.
+    // A header of one byte takes a map node and two values of a library.
     const ENTRY: usize = 128;
     ENTRY
         + match value {
@@ -122,23 +122,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_hand_is_bounded_and_the_rest_is_forgotten() {
+    fn deliveries_beyond_the_limit_are_dropped() {
         let (intake, mut deliveries) = Intake::new();
         for _ in 0..10 {
-            intake.take(delivery(MOST_BYTES / 4 - 1_000));
+            intake.take(delivery(MAX_BYTES / 4 - 1_000));
         }
         intake.take(delivery(1));
         assert!(intake.overflowed());
-        assert_eq!(received(&mut deliveries), 4, "those within the bound");
+        assert_eq!(received(&mut deliveries), 4, "those within the limit");
         intake.take(Ok(None));
         assert_eq!(received(&mut deliveries), 1, "the end is told");
     }
 
     #[test]
-    fn one_of_any_size_and_any_number_that_is_dealt_with_are_taken() {
+    fn a_delivery_of_any_size_is_taken_alone_and_any_number_if_they_are_processed() {
         let (intake, mut deliveries) = Intake::new();
         for _ in 0..10 {
-            intake.take(delivery(2 * MOST_BYTES));
+            intake.take(delivery(2 * MAX_BYTES));
             assert_eq!(received(&mut deliveries), 1);
             intake.release(intake.bytes.load(Ordering::Relaxed));
         }

@@ -1,4 +1,4 @@
-//! One connection to the broker, with the topology declared.
+//! One connection to the broker.
 
 use std::io;
 use std::net::Shutdown;
@@ -16,85 +16,95 @@ use tokio::net::TcpStream;
 use super::{Error, topology, within};
 use crate::{endpoints, net};
 
-/// Each address of the broker's name gets so long: a packet that was lost is sent again within the first second.
-const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
-/// A broker that is reachable answers within milliseconds; more than this is a broker that hangs.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// A peer that is silent for two of these is gone; without it a cut cable would go unnoticed for ever. With pauses and a new connection it
-/// leaves room below the 30 s within which everything works again.
+/// For each address of the broker's name: TCP sends a lost packet again within the first second.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// A broker that works answers within milliseconds; one that needs longer hangs.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A peer that is silent for two heartbeats is gone; without heartbeats a cut cable would never be noticed. With pauses and a new connection
+/// this stays below the 30 s within which everything works again.
 const HEARTBEAT_S: u16 = 6;
-/// RabbitMQ's own default. Asked for from the start, because lapin sizes its buffers (8 MiB a connection) by it: when it learns the
-/// size from the broker it grows them instead, which writes to every page, and memory that nobody needs becomes resident (measured).
+/// RabbitMQ's own default. We ask for it from the start, because lapin sizes its buffers (8 MiB a connection) by it. When lapin learns the
+/// size from the broker it grows the buffers instead, which touches every page and makes unused memory resident (measured).
 const FRAME_MAX_BYTES: u32 = 128 * 1024;
 
-/// AMQP's reply code for what does not exist.
+/// AMQP's reply code when something does not exist.
 const NOT_FOUND: u16 = 404;
-/// AMQP's reply code for a declaration that differs from what is there.
+/// AMQP's reply code when a declaration differs from what exists.
 const PRECONDITION_FAILED: u16 = 406;
 
-/// What a queue holds, and who takes it.
+/// How a process connects, and what it declares.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    /// Address, credentials, and the exchange of the events.
+    pub endpoint: endpoints::Queue,
+    /// The queue that is declared and bound, with its dead-letter queue. Its name is also its routing key.
+    pub queue: &'static str,
+    /// The name of the connection in the management UI, in `/metrics` and in `/readyz`.
+    pub name: &'static str,
+}
+
+/// The size of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages that no consumer holds.
+    /// Messages that are not delivered to a consumer.
     pub ready: u32,
-    /// Consumers.
+    /// How many consumers there are.
     pub consumers: u32,
 }
 
-/// One connection to the broker; it is never repaired, only replaced.
+/// One connection to the broker. It is never repaired, only replaced.
 #[derive(Debug)]
 pub struct Session {
+    connector: Connector,
     connection: Connection,
     _hang_up: HangUp,
 }
 
-/// Ends the TCP connection when it is dropped. Without it lapin's thread and socket live on, when a session or an attempt at one is given
-/// up, for as long as the broker neither speaks nor closes: a broker that hangs would collect one of each per attempt.
+/// Ends the TCP connection when it is dropped. Without it, lapin's thread and socket would outlive a dropped session, or a cancelled attempt
+/// to connect, for as long as the broker neither speaks nor closes: each attempt at a broker that hangs would leave one of each.
 #[derive(Debug)]
 struct HangUp(Socket);
 
 impl Drop for HangUp {
     fn drop(&mut self) {
-        // It fails where the connection has ended already.
+        // Fails if the connection has already ended.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
 impl Session {
-    /// Connects, naming the connection `name` in the management UI, and declares the topology.
+    /// Connects once, and declares exchanges, queues and bindings.
     ///
     /// # Errors
-    /// When the broker is away, refuses the login, hangs, or has other ideas about the topology.
-    pub async fn open(queue: &endpoints::Queue, name: &str) -> Result<Self, Error> {
-        let stream = net::connect(&queue.host, queue.port, ADDRESS_LIMIT).await?;
+    /// When the broker is away, refuses the login, hangs, or holds something of the same name with other options.
+    pub async fn open(connector: &Connector) -> Result<Self, Error> {
+        let Connector { endpoint, name, .. } = connector;
+        let stream = net::connect(&endpoint.host, endpoint.port, ADDRESS_TIMEOUT).await?;
         let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
-        let log_in = log_in(stream, uri(queue), name);
         let session = Self {
-            connection: within(CONNECT_LIMIT, "log in", log_in).await?,
+            connector: connector.clone(),
+            connection: within(ANSWER_TIMEOUT, "log in", log_in(stream, uri(endpoint), name)).await?,
             _hang_up: hang_up,
         };
-        session.declare(queue).await?;
+        let channel = session.channel().await?;
+        declared(topology::declare(&channel, &endpoint.exchange, connector.queue)).await?;
+        close(&channel).await?;
         Ok(session)
     }
 
-    async fn declare(&self, queue: &endpoints::Queue) -> Result<(), Error> {
-        let channel = self.channel().await?;
-        declared(topology::declare(&channel, queue)).await?;
-        close(&channel).await
-    }
-
-    /// Makes sure that exchanges and queues are still those that were declared.
+    /// Checks that exchanges and queues are still those that were declared.
     ///
     /// # Errors
     /// [`Error::DeclaredOtherwise`]; or when the connection fails or the broker hangs.
-    pub async fn check_declarations(&self, queue: &endpoints::Queue) -> Result<(), Error> {
+    pub async fn check_declarations(&self) -> Result<(), Error> {
+        let Connector { endpoint, queue, .. } = &self.connector;
         let channel = self.channel().await?;
-        declared(topology::declare_unbound(&channel, queue)).await?;
+        declared(topology::declare_unbound(&channel, &endpoint.exchange, queue)).await?;
         close(&channel).await
     }
 
-    /// The most bytes that a frame may have, and so the headers of a message.
+    /// The maximum size of a frame in bytes. The headers of a message have to fit into one.
     #[must_use]
     pub fn frame_max(&self) -> usize {
         usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
@@ -117,12 +127,12 @@ impl Session {
         Ok(depth)
     }
 
-    /// Whether there is an exchange of this name: publishing to none would end the channel.
+    /// Whether an exchange of this name exists: publishing to a missing one would end the channel.
     ///
     /// # Errors
     /// When the connection fails or the broker hangs.
     pub async fn has_exchange(&self, name: &str) -> Result<bool, Error> {
-        // The default exchange cannot be asked for, and is always there.
+        // The default exchange always exists, and a passive declaration of it is refused.
         if name.is_empty() {
             return Ok(true);
         }
@@ -137,23 +147,23 @@ impl Session {
             options,
             FieldTable::default(),
         );
-        match within(CONNECT_LIMIT, "ask for an exchange", declare).await {
+        match within(ANSWER_TIMEOUT, "ask for an exchange", declare).await {
             Ok(()) => close(&channel).await.map(|()| true),
             Err(Error::Amqp(error)) if refusal(&error, NOT_FOUND).is_some() => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// The state of the connection, as it changes.
+    /// The state of the connection. lapin keeps it up to date.
     pub(super) fn status(&self) -> ConnectionStatus {
         self.connection.status().clone()
     }
 
-    /// Says goodbye, so that the broker requeues what is not acknowledged at once; does not wait for a broker that hangs.
+    /// Closes the connection, so that the broker requeues unacknowledged deliveries at once. Waits for up to a second.
     pub async fn close(self) {
-        // A failed goodbye has no consequence: dropping the connection says the same less politely.
+        // A failure has no consequence: dropping the connection ends it too.
         let _ = within(
-            CLOSE_LIMIT,
+            CLOSE_TIMEOUT,
             "close",
             self.connection.close(200, "stopping".into()),
         )
@@ -161,7 +171,7 @@ impl Session {
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
-        within(CONNECT_LIMIT, "open a channel", self.connection.create_channel()).await
+        within(ANSWER_TIMEOUT, "open a channel", self.connection.create_channel()).await
     }
 }
 
@@ -169,7 +179,7 @@ async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Co
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let stream = Mutex::new(Some(stream));
     let connect = async move |_uri, _runtime| {
-        // lapin asks once: it neither recovers a connection nor tries one again, unless it is told to.
+        // lapin calls this once: its own recovery is off.
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         Ok(AsyncTcpStream::Plain(stream.compat()))
@@ -177,24 +187,23 @@ async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Co
     Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
 }
 
-/// The depth of a queue, asked for on this channel.
 pub(super) async fn depth(channel: &Channel, queue_name: ShortString) -> Result<Depth, Error> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::durable()
     };
     let declare = channel.queue_declare(queue_name, options, FieldTable::default());
-    let queue = within(CONNECT_LIMIT, "ask for the depth of a queue", declare).await?;
+    let queue = within(ANSWER_TIMEOUT, "ask for the depth of a queue", declare).await?;
     Ok(Depth {
         ready: queue.message_count(),
         consumers: queue.consumer_count(),
     })
 }
 
-/// A channel that is dropped is closed as well, but in its own time, and a goodbye of the connection meanwhile is reported as an error.
+/// Dropping a channel closes it too, but later, and lapin reports an error if the connection is closed before that.
 pub(super) async fn close(channel: &Channel) -> Result<(), Error> {
     within(
-        CONNECT_LIMIT,
+        ANSWER_TIMEOUT,
         "close a channel",
         channel.close(200, "done".into()),
     )
@@ -202,7 +211,7 @@ pub(super) async fn close(channel: &Channel) -> Result<(), Error> {
 }
 
 async fn declared(declare: impl Future<Output = lapin::Result<()>>) -> Result<(), Error> {
-    match within(CONNECT_LIMIT, "declare the topology", declare).await {
+    match within(ANSWER_TIMEOUT, "declare the topology", declare).await {
         Err(Error::Amqp(error)) => Err(match refusal(&error, PRECONDITION_FAILED) {
             Some(reply) => Error::DeclaredOtherwise { reply },
             None => Error::Amqp(error),
@@ -211,7 +220,7 @@ async fn declared(declare: impl Future<Output = lapin::Result<()>>) -> Result<()
     }
 }
 
-/// What the broker said, where it refused with this code.
+/// The broker's words, if it refused with this code.
 fn refusal(error: &lapin::Error, code: u16) -> Option<String> {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(refusal) if refusal.get_id() == code => {
@@ -221,7 +230,7 @@ fn refusal(error: &lapin::Error, code: u16) -> Option<String> {
     }
 }
 
-/// Built from its parts, not from a text: no character in a password or vhost needs escaping.
+/// Built from parts and not parsed from text: no character in a password or vhost needs escaping.
 fn uri(queue: &endpoints::Queue) -> AMQPUri {
     AMQPUri {
         scheme: AMQPScheme::AMQP,

@@ -1,15 +1,16 @@
-//! The spans of a message's way through the broker: names and attributes are those of OpenTelemetry's semantic conventions for RabbitMQ.
+//! The spans of publishing and processing. Names and attributes follow OpenTelemetry's semantic conventions for RabbitMQ.
 
 use lapin::BasicProperties;
+use lapin::message::Delivery;
 use lapin::types::AMQPValue;
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::{Event, topology};
+use super::Event;
 use crate::trace;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, context_of};
 
-/// Begins the span of publishing an event, as a part of `cause`.
+/// Begins the span of publishing an event, a child of `cause`.
 #[must_use]
 pub fn publish_span(exchange: &str, event: &Event, cause: &Context) -> Context {
     trace::start(cause, || {
@@ -18,21 +19,15 @@ pub fn publish_span(exchange: &str, event: &Event, cause: &Context) -> Context {
     })
 }
 
-/// Begins the span of processing a delivery, as a part of the trace that its headers name.
+/// Begins the span of processing a delivery of this queue, in the trace that its headers name.
 #[must_use]
-pub fn process_span(exchange: &str, properties: &BasicProperties) -> Context {
+pub fn process_span(delivery: &Delivery, queue: &str) -> Context {
+    let properties = &delivery.properties;
     let cause = context_of(text(properties, TRACEPARENT), text(properties, TRACESTATE));
     trace::start(&cause, || {
         let message_id = properties.message_id().as_ref().map(ToString::to_string);
-        let routing_key = topology::BUY_ORDER_QUEUE;
-        describe(
-            "process",
-            "process",
-            exchange,
-            routing_key,
-            message_id.unwrap_or_default(),
-        )
-        .with_kind(SpanKind::Consumer)
+        let (exchange, message_id) = (delivery.exchange.as_str(), message_id.unwrap_or_default());
+        describe("process", "process", exchange, queue, message_id).with_kind(SpanKind::Consumer)
     })
 }
 
@@ -50,7 +45,7 @@ fn describe(
     routing_key: &str,
     message_id: String,
 ) -> SpanBuilder {
-    // Of three parts, the last of which, the name of the queue, is left out where it is that of the routing key.
+    // The conventions add the queue's name only where it differs from the routing key.
     let destination = format!("{exchange}:{routing_key}");
     SpanBuilder::from_name(format!("{operation} {destination}")).with_attributes([
         KeyValue::new("messaging.system", "rabbitmq"),

@@ -1,82 +1,87 @@
-//! Everything that exists on the broker, and why it is declared the way it is. Publisher and consumer declare all of it whenever
-//! they connect, so it does not matter who comes first, and what was deleted by mistake comes back.
+//! Everything that exists on the broker, and why it is declared the way it is. Publishers and consumers declare all of it whenever they
+//! connect: either can come first, and what was deleted by mistake comes back.
 //!
-//! RabbitMQ 3.10 and 4.x give some of these options different defaults; every one that matters is therefore set.
+//! RabbitMQ 3.10 and 4.x give some of these options different defaults; every option that matters is therefore set.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
-use crate::endpoints;
-
 /// The queue that carries orders to the read model; also the routing key that reaches it.
 pub const BUY_ORDER_QUEUE: &str = "buy_order";
 
-/// Where messages wait that can never be applied, until an operator looks at them.
-pub const DEAD_LETTER_QUEUE: &str = "buy_order.dead_letter";
+/// The queue for messages of `queue` that can never be applied. They wait there for an operator.
+#[must_use]
+pub fn dead_letter_queue(queue: &str) -> String {
+    format!("{queue}.dead_letter")
+}
 
-/// The exchange in front of [`DEAD_LETTER_QUEUE`], next to the exchange of the events.
+/// The exchange that leads to dead-letter queues, beside the exchange of the events.
 #[must_use]
 pub fn dead_letter_exchange(exchange: &str) -> String {
     format!("{exchange}.dead_letter")
 }
 
-/// More deliveries than a message can ever have: at ten a second it lasts almost seven years.
+/// More deliveries than a message can ever have: at ten a second this lasts almost seven years.
 ///
-/// RabbitMQ 4 sets the limit to 20 unless told otherwise, and an outage of the read model redelivers more often than that; messages
-/// beyond the limit are dropped or dead-lettered, and an outage must do neither. `-1` would mean "no limit" to 4.x, but 3.10
-/// takes it for a number below every count. Which message is poison is decided by the consumer, with a reason, not by counting.
+/// RabbitMQ 4 sets the limit to 20 unless told otherwise, and drops or dead-letters messages beyond it. An outage of the read model
+/// redelivers more often, and must do neither. `-1` means "no limit" to 4.x, but 3.10 takes it for a number below every count. The consumer
+/// decides which message is poison, with a reason and not by counting.
 const DELIVERY_LIMIT: i32 = i32::MAX;
 
-/// Declares exchanges, queues and bindings. Declaring what is there already changes nothing.
+/// Declares a queue, its dead-letter queue, their exchanges and bindings. Declaring what exists already changes nothing.
 ///
 /// # Errors
 /// When the connection fails, or something of the same name exists with other options.
-pub async fn declare(channel: &Channel, queue: &endpoints::Queue) -> lapin::Result<()> {
-    declare_unbound(channel, queue).await?;
-    bind(channel, DEAD_LETTER_QUEUE, &dead_letter_exchange(&queue.exchange)).await?;
-    bind(channel, BUY_ORDER_QUEUE, &queue.exchange).await
+pub(super) async fn declare(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
+    declare_unbound(channel, exchange, queue).await?;
+    bind(
+        channel,
+        &dead_letter_queue(queue),
+        &dead_letter_exchange(exchange),
+    )
+    .await?;
+    bind(channel, queue, exchange).await
 }
 
-/// The same without the bindings: enough to find out that one of them was replaced by something else.
+/// As [`declare`], but without the bindings: enough to find out that something was replaced.
 ///
 /// # Errors
 /// As [`declare`].
-pub async fn declare_unbound(channel: &Channel, queue: &endpoints::Queue) -> lapin::Result<()> {
-    let dead_letter_exchange = dead_letter_exchange(&queue.exchange);
-    declare_exchange(channel, &queue.exchange).await?;
-    declare_exchange(channel, &dead_letter_exchange).await?;
+pub(super) async fn declare_unbound(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
+    declare_exchange(channel, exchange).await?;
+    declare_exchange(channel, &dead_letter_exchange(exchange)).await?;
 
-    // The orders' queue first: RabbitMQ 3.10.8 forgets the quorum queue that was declared last when its node is killed within seconds of
-    // that (measured; it then answers nobody until it is deleted). So the busy queue is not the last one.
-    let arguments = dead_lettered_to(quorum(), &dead_letter_exchange);
-    declare_queue(channel, BUY_ORDER_QUEUE, arguments).await?;
-    declare_queue(channel, DEAD_LETTER_QUEUE, quorum()).await
+    // The dead-letter queue last, because it is the quiet one: RabbitMQ 3.10.8 forgets the quorum queue that was declared last when its node
+    // is killed within seconds of that, and the queue then answers nobody until it is deleted (measured).
+    declare_queue(channel, queue, dead_lettered(quorum(), exchange, queue)).await?;
+    declare_queue(channel, &dead_letter_queue(queue), quorum()).await
 }
 
 /// Options of a queue that survives the loss of a node and of power: replicated, and on disk before it confirms.
 fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();
-    arguments.insert(literal("x-queue-type"), text("quorum"));
-    arguments.insert(literal("x-delivery-limit"), AMQPValue::LongInt(DELIVERY_LIMIT));
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
     // A full queue refuses the publish, and the outbox keeps the event; the default would drop the oldest message.
-    arguments.insert(literal("x-overflow"), text("reject-publish"));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
     arguments
 }
 
-/// The consumer publishes dead letters itself, with confirms and a reason. This is the net for a message that someone rejects by hand.
+/// The consumer publishes dead letters itself, with confirms and a reason. These options are for messages that an operator rejects by hand.
 ///
-/// `x-dead-letter-strategy: at-least-once` is left out on purpose. It gives each queue a worker in the broker, and on RabbitMQ 3.10.8 one
-/// worker that fails, as it does when its queue or virtual host is deleted, takes the workers of all queues of the node with it: then no
-/// such queue can be declared or used until the node is restarted (measured).
-fn dead_lettered_to(mut arguments: FieldTable, exchange: &str) -> FieldTable {
-    arguments.insert(literal("x-dead-letter-exchange"), text(exchange));
-    arguments.insert(literal("x-dead-letter-routing-key"), text(DEAD_LETTER_QUEUE));
+/// `x-dead-letter-strategy: at-least-once` is left out on purpose. It gives each queue a worker in the broker. On RabbitMQ 3.10.8 a worker
+/// fails when its queue or virtual host is deleted, and takes the workers of all queues of the node with it: then no such queue can be
+/// declared or used until the node is restarted (measured).
+fn dead_lettered(mut arguments: FieldTable, exchange: &str, queue: &str) -> FieldTable {
+    let (exchange, routing_key) = (dead_letter_exchange(exchange), dead_letter_queue(queue));
+    arguments.insert("x-dead-letter-exchange".into(), text(&exchange));
+    arguments.insert("x-dead-letter-routing-key".into(), text(&routing_key));
     arguments
 }
 
 async fn declare_exchange(channel: &Channel, name: &str) -> lapin::Result<()> {
-    // Direct: a routing key names one queue. Durable: it is there again after a restart of the broker.
+    // Direct: a routing key names one queue. Durable: it survives a restart of the broker.
     let options = ExchangeDeclareOptions {
         durable: true,
         ..ExchangeDeclareOptions::default()
@@ -107,20 +112,13 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str) -> lapin::Result<(
         .await
 }
 
-fn literal(name: &'static str) -> ShortString {
-    name.into()
-}
-
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// AMQP's short string, cut to the 255 bytes that it can hold: a longer name is refused by the broker, not by a panic here.
+/// AMQP's short string, cut to the 255 bytes that it can hold: so the broker refuses a name that is too long, and nothing panics here.
 pub(super) fn short(text: &str) -> ShortString {
-    let mut end = text.len().min(lapin::types::MAX_SHORT_STRING_LENGTH);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = text.floor_char_boundary(lapin::types::MAX_SHORT_STRING_LENGTH);
     ShortString::try_new(&text[..end]).unwrap_or_default()
 }
 
@@ -136,7 +134,8 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_letter_exchange_stands_next_to_the_exchange() {
+    fn dead_letters_have_an_exchange_and_a_queue_beside_those_of_the_events() {
         assert_eq!(dead_letter_exchange("pydist"), "pydist.dead_letter");
+        assert_eq!(dead_letter_queue("buy_order"), "buy_order.dead_letter");
     }
 }

@@ -1,14 +1,14 @@
-//! The lease of the relay: one row that says which relay works, and until when. Its times are drawn and compared by the database alone, so
-//! that no clock of ours matters.
+//! The lease of the relay: one row that says which relay works, and until when. Only the database sets and compares its times, so that the
+//! clocks of services do not matter.
 
 use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Takes or renews the lease: `term` from now on. Answers whether it is `holder`'s.
+/// Takes or renews the lease for `term` from now on. Returns whether it is `holder`'s.
 ///
-/// A lease that goes on for more than two terms is free: the clock of the database was set back since.
+/// A lease that would last longer than two terms counts as free: the clock of the database was set back.
 ///
 /// # Errors
 /// When the database is away.
@@ -27,11 +27,11 @@ pub async fn hold(connection: &mut PgConnection, holder: Uuid, term: Duration) -
     Ok(held.rows_affected() == 1)
 }
 
-/// Gives the lease back, if it is `holder`'s.
+/// Frees the lease, if it is `holder`'s.
 ///
 /// # Errors
 /// When the database is away: the lease ends by itself.
-pub async fn give_back(connection: &mut PgConnection, holder: Uuid) -> sqlx::Result<()> {
+pub async fn release(connection: &mut PgConnection, holder: Uuid) -> sqlx::Result<()> {
     sqlx::query("UPDATE relay_lease SET holder = NULL, held_until = 'epoch' WHERE holder = $1")
         .bind(holder)
         .execute(connection)

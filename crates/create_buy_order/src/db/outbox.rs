@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use crate::metrics::Standing;
 
-/// A message with its place in the outbox.
+/// A row of the outbox.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Message {
     /// `outbox.id`.
@@ -15,7 +15,7 @@ pub struct Message {
     pub event: Event,
     /// The trace context of the request that made the message.
     pub traceparent: Option<String>,
-    /// What other tracers keep of it.
+    /// The state of other tracers in that context.
     pub tracestate: Option<String>,
 }
 
@@ -35,7 +35,7 @@ pub async fn oldest(connection: &mut PgConnection, max: i64) -> sqlx::Result<Vec
 /// Deletes messages that the broker has confirmed.
 ///
 /// # Errors
-/// When the database is away: the messages will be sent once more, which consumers bear.
+/// When the database is away: the messages will be sent once more. Consumers are idempotent.
 pub async fn delete(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
         .bind(ids)
@@ -49,7 +49,7 @@ pub async fn delete(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<
 /// # Errors
 /// When the database is away.
 pub async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
-    // The oldest by id: the first entry of an index, where the smallest time would be one pass more over the table.
+    // The oldest by id, which is the first entry of an index: the smallest time would need a second scan of the table.
     sqlx::query_as(
         "SELECT (SELECT count(*) FROM outbox) AS messages, oldest.id AS oldest_id, oldest.age_s AS oldest_age_s, btc_amount AS total
            FROM buy_order_running_total

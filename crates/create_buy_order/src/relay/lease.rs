@@ -1,4 +1,4 @@
-//! This relay's hold on the lease.
+//! The lease that one relay holds at a time.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,22 @@ use uuid::Uuid;
 
 use crate::db;
 
-/// After the death of a relay its messages wait so long for another one. A relay that outlives its term only repeats messages.
+/// How long messages wait for another relay after the death of the one that held the lease. A relay that works on after its term only
+/// repeats messages.
 const TERM: Duration = Duration::from_secs(5);
 
-/// Several times within a term, so that one renewal may fail.
-const RENEWED_EVERY: Duration = Duration::from_secs(1);
+/// Several renewals fit into a term, so that one may fail.
+const RENEWAL: Duration = Duration::from_secs(1);
 
-pub(super) struct Lease<'a> {
-    pool: &'a Pool,
+pub(super) struct Lease {
+    pool: Pool,
     holder: Uuid,
+    /// Nothing while another relay holds the lease.
     renewed_at: Option<Instant>,
 }
 
-impl<'a> Lease<'a> {
-    pub(super) fn new(pool: &'a Pool) -> Self {
+impl Lease {
+    pub(super) fn new(pool: Pool) -> Self {
         Self {
             pool,
             holder: Uuid::new_v4(),
@@ -28,17 +30,17 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Whether the lease is ours; takes or renews it where it is time to.
+    /// Takes the lease, or renews it when it is time to. Returns whether it is ours.
     ///
     /// # Errors
     /// When the write model is away.
     pub(super) async fn hold(&mut self) -> sqlx::Result<bool> {
-        if self.renewed_at.is_some_and(|at| at.elapsed() < RENEWED_EVERY) {
+        if self.renewed_at.is_some_and(|at| at.elapsed() < RENEWAL) {
             return Ok(true);
         }
         let asked_at = Instant::now();
         let was_ours = self.renewed_at.take().is_some();
-        let is_ours = with_connection(self.pool, async |connection| {
+        let is_ours = with_connection(&self.pool, async |connection| {
             db::lease::hold(connection, self.holder, TERM).await
         })
         .await?;
@@ -52,11 +54,11 @@ impl<'a> Lease<'a> {
     }
 
     /// Lets another relay work at once, instead of at the end of the term.
-    pub(super) async fn give_back(&mut self) {
+    pub(super) async fn release(&mut self) {
         if self.renewed_at.take().is_some() {
-            // Where this fails the term ends by itself.
-            let _ = with_connection(self.pool, async |connection| {
-                db::lease::give_back(connection, self.holder).await
+            // If this fails, the term ends by itself.
+            let _ = with_connection(&self.pool, async |connection| {
+                db::lease::release(connection, self.holder).await
             })
             .await;
         }

@@ -1,11 +1,11 @@
-//! How far it has come: a bar on a terminal, else plain lines. On standard error, as results have standard output to themselves.
+//! Progress: a bar on a terminal, else plain lines. On standard error, because standard output is for results.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-const LINE_EVERY: Duration = Duration::from_secs(2);
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Measured by ids, because counting the orders first would take as long as reading them.
 pub(super) enum Progress {
@@ -28,7 +28,7 @@ impl Progress {
         Self::Bar { bar, first_id }
     }
 
-    /// So many orders were sent, the last with this id.
+    /// `sent` orders were sent, the last one with this id.
     pub(super) fn reached(&mut self, id: i64, sent: usize) {
         match self {
             Self::Bar { bar, first_id } => {
@@ -36,8 +36,8 @@ impl Progress {
                 bar.set_message(format!("{sent} orders, through id {id}"));
             }
             Self::Lines { last_id, next_line } if Instant::now() >= *next_line => {
-                *next_line = Instant::now() + LINE_EVERY;
-                // Progress that nobody can read is no reason to stop.
+                *next_line = Instant::now() + LINE_INTERVAL;
+                // A closed standard error is no reason to stop.
                 let _ = writeln!(stderr(), "{sent} orders sent, through id {id} of {last_id}");
             }
             Self::Lines { .. } => {}

@@ -1,4 +1,5 @@
-//! The lease of the relay: of several replicas one works, another takes over within seconds, and a relay that comes back late only repeats.
+//! The lease of the relay: one of several replicas works, another takes over within seconds, and a relay that outlives its lease only repeats
+//! messages.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -14,13 +15,13 @@ use super::{buy, count, new_key, order_desk, two_processes};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// That of the relay.
+/// The term of the relay's lease.
 const TERM: Duration = Duration::from_secs(5);
 
-/// A term, a look of one that stands by every half second; the rest is for a busy machine.
+/// A term and a standby poll of half a second; the rest is for a busy machine.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(8);
 
-/// Well before a term is over.
+/// Well within a term.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 async fn holder(pool: &PgPool) -> anyhow::Result<Option<Uuid>> {
@@ -51,7 +52,7 @@ async fn two_relays() -> anyhow::Result<(Cluster, Uuid, String)> {
     Ok((cluster, first, second))
 }
 
-/// What the process at this URL has published, by how it went.
+/// How many messages the process at this URL has published, by outcome.
 async fn published(cluster: &Cluster, url: &str) -> anyhow::Result<BTreeMap<String, u64>> {
     let shown = cluster.http().get(format!("{url}/metrics")).send().await?;
     let shown = shown.text().await?;
@@ -127,7 +128,7 @@ async fn what_a_killed_relay_left_is_published_within_seconds_of_its_restart() -
     Ok(())
 }
 
-/// Has the lease go on for so long from now.
+/// Makes the lease end after this time from now.
 async fn leased_for(pool: &PgPool, holder: Uuid, duration: Duration) -> anyhow::Result<()> {
     sqlx::query(
         "UPDATE relay_lease SET holder = $1, held_until = clock_timestamp() + make_interval(secs => $2)",
@@ -152,15 +153,15 @@ async fn a_lease_is_its_holders_for_two_terms_at_most_and_only_the_holder_gives_
     assert!(!hold(own).await?);
     leased_for(pool, other, 2 * TERM - Duration::from_secs(1)).await?;
     assert!(!hold(own).await?);
-    // The clock was set back since it was taken.
+    // As if the clock was set back after the lease was taken.
     leased_for(pool, other, 2 * TERM + Duration::from_secs(1)).await?;
     assert!(hold(own).await?);
     assert!(!hold(other).await?);
 
     let mut connection = pool.acquire().await?;
-    lease::give_back(&mut connection, other).await?;
+    lease::release(&mut connection, other).await?;
     assert_eq!(holder(pool).await?, Some(own));
-    lease::give_back(&mut connection, own).await?;
+    lease::release(&mut connection, own).await?;
     assert_eq!(holder(pool).await?, None);
     assert!(lease::hold(&mut connection, other, TERM).await?);
     Ok(())
@@ -172,7 +173,7 @@ async fn after_the_databases_clock_was_set_back_messages_are_published_within_se
     let cluster = order_desk().await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     outbox_empties(&cluster).await?;
-    // What is left of a relay that died before the clock went back by ten minutes.
+    // The lease of a relay that died before the clock was set back by ten minutes.
     cluster.kill(Service::CreateBuyOrder).await?;
     send_everything_again(&cluster).await?;
     let pool = cluster.write_model();
@@ -235,7 +236,7 @@ async fn a_relay_that_was_frozen_while_another_took_over_repeats_what_it_had_in_
         Ok(waiting == 1)
     })
     .await?;
-    // The answer waits in the socket of a process that stands still.
+    // The answer waits in the socket of a frozen process.
     cluster.pause(Service::CreateBuyOrder)?;
     lock.commit().await?;
     let frozen = Instant::now();
@@ -277,7 +278,7 @@ async fn a_relay_that_loses_the_broker_lets_another_work_at_once_and_gets_no_lea
     let cluster = Cluster::start(options).await?;
     let pool = cluster.write_model();
     let first = taken_over(pool, None).await?;
-    // Past the proxy.
+    // Not through the proxy.
     cluster.set_env(
         Service::CreateBuyOrder,
         "Q_PORT",
@@ -293,7 +294,7 @@ async fn a_relay_that_loses_the_broker_lets_another_work_at_once_and_gets_no_lea
     place(&cluster, &urls, 40).await?;
     outbox_empties(&cluster).await?;
 
-    // Nobody else is there, and still it does not take what it could not use.
+    // No other relay exists, and still it does not take a lease that it could not use.
     cluster.stop_extra(&second).await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     let since = Instant::now();
@@ -323,7 +324,7 @@ async fn while_the_broker_is_short_of_memory_orders_are_accepted_and_all_are_del
     cluster.broker_memory_alarm(true).await?;
     place(&cluster, &urls, 40).await?;
 
-    // Longer than a lease, and than any publish may take while the broker does take messages.
+    // Longer than a lease, and longer than the publish timeout of a broker that is not blocked.
     let blocked = Instant::now();
     while blocked.elapsed() < Duration::from_secs(12) {
         assert!(
@@ -339,7 +340,7 @@ async fn while_the_broker_is_short_of_memory_orders_are_accepted_and_all_are_del
     let lifted = Instant::now();
     outbox_empties(&cluster).await?;
     assert!(lifted.elapsed() < TAKEN_OVER_WITHIN, "{:?}", lifted.elapsed());
-    // Each relay had them in hand when it was blocked.
+    // Each relay had read them when it was blocked.
     let mut ids = Vec::new();
     let channel = channel(&cluster).await?;
     wait_until("all are delivered", LIMIT, async || {
@@ -357,7 +358,7 @@ async fn the_age_of_a_message_from_the_future_is_how_long_it_was_seen_to_wait() 
     cluster.stop(Service::CreateBuyOrder).await?;
     cluster.start_service(Service::CreateBuyOrder).await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    // As it looks once the clock of the database went back.
+    // As after the clock of the database was set back.
     sqlx::query("UPDATE outbox SET created_at = now() + interval '10 minutes'")
         .execute(cluster.write_model())
         .await?;

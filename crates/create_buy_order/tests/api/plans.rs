@@ -58,7 +58,7 @@ async fn everything_prepared(cluster: &Cluster) -> anyhow::Result<PgConnection> 
     history::events(session_ref, 0, 1, 1).await?;
     outbox::delete(session_ref, &[1]).await?;
     lease::hold(session_ref, Uuid::nil(), TERM).await?;
-    lease::give_back(session_ref, Uuid::nil()).await?;
+    lease::release(session_ref, Uuid::nil()).await?;
     let too_many = Draft {
         btc_amount: "60".parse()?,
         ..self::draft()?

@@ -1,23 +1,22 @@
-//! One dead letter: by what name it is called, what it tells, and how it goes back.
+//! One dead letter: its id, its summary and description, and how it is redriven.
 
 use std::fmt::Write as _;
 
-use common::broker::{Outgoing, topology};
-use common::endpoints::Queue;
+use common::broker::{Connector, Outgoing};
 use lapin::message::Delivery;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::delivery::{
+use crate::dead_letter_format::{
     self, FIRST_FAILED_AT, LAST_FAILED_AT, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, REASON,
 };
 
-/// RabbitMQ's own, on a message that someone rejected by hand.
+/// RabbitMQ's own headers, on a message that an operator rejected by hand.
 const FIRST_DEATH_REASON: &str = "x-first-death-reason";
 const FIRST_DEATH_EXCHANGE: &str = "x-first-death-exchange";
 
-/// What the list shows.
+/// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Summary {
     pub(super) id: String,
@@ -38,14 +37,14 @@ impl Summary {
             reason: text(&headers, REASON).or_else(|| text(&headers, FIRST_DEATH_REASON)),
             first_failed_at: text(&headers, FIRST_FAILED_AT),
             last_failed_at: text(&headers, LAST_FAILED_AT),
-            attempts: delivery::attempts(&headers),
+            attempts: dead_letter_format::attempts(&headers),
             kind: letter.properties.kind().as_ref().map(ToString::to_string),
             bytes: letter.data.len(),
         }
     }
 }
 
-/// The message id; of a message without one the digest of its body, which stays the same as long as the letter does.
+/// The message id, or a digest of the body if there is none.
 pub(super) fn id(letter: &Delivery) -> String {
     const DIGEST_BYTES: usize = 8;
     if let Some(id) = letter
@@ -61,35 +60,34 @@ pub(super) fn id(letter: &Delivery) -> String {
         .iter()
         .take(DIGEST_BYTES)
         .fold("sha256:".to_owned(), |mut id, byte| {
-            let _ = write!(id, "{byte:02x}"); // writing to a text cannot fail
+            let _ = write!(id, "{byte:02x}"); // writing to a String cannot fail
             id
         })
 }
 
 /// The message that goes back to where the letter came from: same id, properties, headers and body.
-pub(super) fn returned(letter: &Delivery, queue: &Queue) -> Outgoing {
-    let headers = delivery::kept_headers(&letter.properties, usize::MAX);
+pub(super) fn redriven(letter: &Delivery, connector: &Connector) -> Outgoing {
+    let headers = dead_letter_format::kept_headers(&letter.properties, usize::MAX);
     let exchange = text(&headers, ORIGINAL_EXCHANGE)
         .or_else(|| text(&headers, FIRST_DEATH_EXCHANGE))
-        .unwrap_or_else(|| queue.exchange.clone());
-    let routing_key =
-        text(&headers, ORIGINAL_ROUTING_KEY).unwrap_or_else(|| topology::BUY_ORDER_QUEUE.to_owned());
+        .unwrap_or_else(|| connector.endpoint.exchange.clone());
+    let routing_key = text(&headers, ORIGINAL_ROUTING_KEY).unwrap_or_else(|| connector.queue.to_owned());
     Outgoing {
         exchange,
         routing_key,
-        properties: delivery::kept_properties(&letter.properties).with_headers(headers),
+        properties: dead_letter_format::kept_properties(&letter.properties).with_headers(headers),
         body: letter.data.clone(),
     }
 }
 
-/// Everything that the letter holds, for people.
-pub(super) fn described(letter: &Delivery) -> String {
+/// Everything that a letter contains, as text.
+pub(super) fn describe(letter: &Delivery) -> String {
     let properties = &letter.properties;
     let mut lines = vec![format!("id: {}", printable(&id(letter)))];
     let mut add = |name: &str, value: Option<String>| {
         lines.extend(value.map(|value| format!("{name}: {}", printable(&value))));
     };
-    let shown = |text: &Option<lapin::types::ShortString>| text.as_ref().map(ToString::to_string);
+    let shown = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
     add("message_id", shown(properties.message_id()));
     add("type", shown(properties.kind()));
     add("content_type", shown(properties.content_type()));
@@ -113,7 +111,7 @@ pub(super) fn described(letter: &Delivery) -> String {
     lines.join("\n") + "\n"
 }
 
-/// As it is where that is plain text, else with every other byte escaped: a terminal must not obey it.
+/// Plain text as it is, else with all bytes escaped that are not printable: a terminal must not execute control sequences.
 fn payload(body: &[u8]) -> String {
     let plain = |character: char| !character.is_control() || matches!(character, '\n' | '\t' | '\r');
     match std::str::from_utf8(body) {
@@ -122,7 +120,7 @@ fn payload(body: &[u8]) -> String {
     }
 }
 
-/// In one line, with nothing in it that a terminal would obey.
+/// The text in one line, without control characters.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|character| {
@@ -152,38 +150,36 @@ fn shown_value(value: &AMQPValue) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use common::endpoints::Queue;
     use common::env::Env;
     use lapin::BasicProperties;
 
     use super::*;
+    use crate::delivery::tests::delivery;
 
-    fn delivery_of(properties: BasicProperties, body: &[u8]) -> Delivery {
-        let mut delivery = Delivery::mock(1, "pydist".into(), "buy_order".into(), false, body.to_vec());
-        delivery.properties = properties;
-        delivery
-    }
-
-    fn laid_aside(properties: BasicProperties, body: &[u8]) -> Delivery {
-        let letter = delivery::dead_letter(delivery_of(properties, body), "pydist", "why", 128 * 1024);
-        delivery_of(letter.properties, &letter.body)
+    /// A delivery from the dead-letter queue.
+    fn dead_letter(properties: BasicProperties, body: &str) -> Delivery {
+        let original = delivery(properties, body);
+        let letter = dead_letter_format::dead_letter(original, "pydist", "buy_order", "why", 128 * 1024);
+        delivery(letter.properties, body)
     }
 
     #[test]
-    fn a_letter_is_called_by_its_message_id_else_by_the_digest_of_its_body() {
+    fn the_id_of_a_letter_is_its_message_id_or_a_digest_of_its_body() {
         let with_id = BasicProperties::default().with_message_id("m1".into());
-        assert_eq!(id(&delivery_of(with_id, b"abc")), "m1");
+        assert_eq!(id(&delivery(with_id, "abc")), "m1");
         for none in [
             BasicProperties::default(),
             BasicProperties::default().with_message_id("".into()),
         ] {
-            assert_eq!(id(&delivery_of(none, b"abc")), "sha256:ba7816bf8f01cfea");
+            assert_eq!(id(&delivery(none, "abc")), "sha256:ba7816bf8f01cfea");
         }
     }
 
     #[test]
-    fn the_summary_tells_what_was_written_when_the_letter_was_laid_aside() {
+    fn the_summary_tells_what_the_headers_say() {
         let properties = BasicProperties::default().with_type("buy_order_created".into());
-        let summary = Summary::of(&laid_aside(properties, b"abc"));
+        let summary = Summary::of(&dead_letter(properties, "abc"));
         assert_eq!(summary.reason.as_deref(), Some("why"));
         assert_eq!(summary.attempts, 1);
         assert!(summary.first_failed_at.is_some() && summary.first_failed_at == summary.last_failed_at);
@@ -194,10 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_back_is_the_message_and_remembers_its_failures() {
-        let queue = Queue::from_env(&mut Env::from_pairs([("Q_EXCHANGE", "configured")]));
-        let letter = laid_aside(BasicProperties::default().with_message_id("m1".into()), b"abc");
-        let back = returned(&letter, &queue);
+    fn a_redriven_letter_is_the_message_and_counts_its_failures() {
+        let connector = Connector {
+            endpoint: Queue::from_env(&mut Env::from_pairs([("Q_EXCHANGE", "configured")])),
+            queue: "buy_order",
+            name: "test",
+        };
+        let letter = dead_letter(BasicProperties::default().with_message_id("m1".into()), "abc");
+        let back = redriven(&letter, &connector);
         assert_eq!(
             (
                 back.exchange.as_str(),
@@ -207,9 +207,12 @@ mod tests {
             ("pydist", "buy_order", b"abc".as_slice())
         );
         assert_eq!(back.properties.message_id(), &Some("m1".into()));
-        assert_eq!(delivery::attempts(back.properties.headers().as_ref().unwrap()), 1);
+        assert_eq!(
+            dead_letter_format::attempts(back.properties.headers().as_ref().unwrap()),
+            1
+        );
 
-        let rejected_by_hand = returned(&delivery_of(BasicProperties::default(), b"abc"), &queue);
+        let rejected_by_hand = redriven(&delivery(BasicProperties::default(), "abc"), &connector);
         assert_eq!(
             (
                 rejected_by_hand.exchange.as_str(),
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_terminal_would_obey_is_shown() {
+    fn no_control_character_is_shown() {
         assert_eq!(printable("a\u{1b}[2J\nb"), "a\\u{1b}[2J\\nb");
         assert_eq!(payload(b"{\n \"a\": 1}"), "{\n \"a\": 1}");
         assert_eq!(payload(b"\x1b[2J"), "\\x1b[2J");

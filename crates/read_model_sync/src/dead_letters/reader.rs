@@ -1,67 +1,62 @@
-//! Reads the dead-letter queue from its head without changing it: what is taken and not acknowledged goes back to its place when the
-//! connection ends.
+//! Reads the dead-letter queue from its head without changing it: letters that are not removed return to their place when the connection
+//! ends.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use common::broker::{Consumer, Session, topology};
+use common::broker::{Connector, Consumer, Session, topology};
 use common::endpoints::Queue;
 use lapin::message::Delivery;
 
-/// Letters are of any size: few are in hand at once.
+/// Letters may be of any size, so few are in memory together.
 const BATCH: usize = 16;
 
-const RETURN_POLL: Duration = Duration::from_millis(20);
-const RETURN_LIMIT: Duration = Duration::from_secs(5);
+const REQUEUE_POLL: Duration = Duration::from_millis(20);
+const REQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A letter in hand. Nobody else sees it until it is removed or the reader is closed.
-pub(super) struct Held {
-    pub(super) delivery: Delivery,
-}
-
-impl Held {
-    /// Keeps the letter but not its body, which may be large.
-    pub(super) fn without_body(mut self) -> Self {
-        self.delivery.data = Vec::new();
-        self
-    }
-}
-
-/// The letters that were there when it was opened. They are asked for, not pushed: a prefetch counts letters of any size, and this may run in
-/// the container of the service.
+/// Reads the letters that were there when it was opened. Nobody else sees a letter from when it is read until it is removed or the reader is
+/// closed.
+///
+/// It pulls, because a prefetch counts letters of any size, and this may run in the container of the service.
 pub(super) struct Reader {
     session: Session,
+    queue_name: String,
     consumer: Consumer,
+    /// Letters that are not pulled yet.
     left: u32,
-    /// Letters in hand.
-    in_hand: u32,
+    pulled: VecDeque<Delivery>,
+    /// Letters that were pulled and not removed.
+    unacknowledged: u32,
 }
 
 impl Reader {
     /// Connects.
-    pub(super) async fn open(queue: &Queue) -> anyhow::Result<Self> {
-        let away = || format!("the queue at {}:{} is away", queue.host, queue.port);
-        let session = Session::open(queue, "read_model_sync dead-letters")
+    pub(super) async fn open(connector: &Connector) -> anyhow::Result<Self> {
+        let Queue { host, port, .. } = &connector.endpoint;
+        let queue_name = topology::dead_letter_queue(connector.queue);
+        let open = async {
+            let session = Session::open(connector).await?;
+            let depth = session.depth(&queue_name).await?;
+            let consumer = Consumer::pulling(&session, &queue_name).await?;
+            Ok::<_, common::broker::Error>((session, depth, consumer))
+        };
+        let (session, depth, consumer) = open
             .await
-            .with_context(away)?;
-        let depth = session
-            .depth(topology::DEAD_LETTER_QUEUE)
-            .await
-            .with_context(away)?;
+            .with_context(|| format!("the queue at {host}:{port} is away"))?;
         if depth.consumers > 0 {
             tracing::warn!(
                 consumers = depth.consumers,
                 "others read the dead letters as well: what they hold is not seen here"
             );
         }
-        let consumer = Consumer::asking(&session, topology::DEAD_LETTER_QUEUE)
-            .await
-            .with_context(away)?;
         Ok(Self {
             session,
+            queue_name,
             consumer,
             left: depth.ready,
-            in_hand: 0,
+            pulled: VecDeque::new(),
+            unacknowledged: 0,
         })
     }
 
@@ -69,39 +64,41 @@ impl Reader {
         &self.session
     }
 
-    /// The next letters, in their order; none at the end.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Vec<Held>> {
-        let most = BATCH.min(usize::try_from(self.left)?);
-        let batch = self.consumer.ask(most).await;
-        let batch = batch.context("the dead letters cannot be read")?;
-        let letters = u32::try_from(batch.len())?;
-        self.left -= letters;
-        self.in_hand += letters;
-        Ok(batch.into_iter().map(|delivery| Held { delivery }).collect())
+    /// The next letter; nothing at the end.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Delivery>> {
+        if self.pulled.is_empty() {
+            let max = BATCH.min(usize::try_from(self.left)?);
+            let batch = self.consumer.pull(max).await;
+            self.pulled = batch.context("the dead letters cannot be read")?.into();
+            let letters = u32::try_from(self.pulled.len())?;
+            self.left -= letters;
+            self.unacknowledged += letters;
+        }
+        Ok(self.pulled.pop_front())
     }
 
     /// Removes a letter from the queue.
-    pub(super) async fn remove(&mut self, letter: &Held) -> anyhow::Result<()> {
+    pub(super) async fn remove(&mut self, letter: &Delivery) -> anyhow::Result<()> {
         self.consumer
-            .acknowledge(letter.delivery.delivery_tag)
+            .acknowledge(letter.delivery_tag)
             .await
             .context("a dead letter could not be taken off the queue")?;
-        self.in_hand -= 1;
+        self.unacknowledged -= 1;
         Ok(())
     }
 
-    /// Gives back what was not removed. On return the broker has removed what was, and the next reader finds the rest.
+    /// Requeues what was not removed. On return the broker has processed all removals, and the next reader finds the rest.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         self.consumer
             .close()
             .await
             .context("the broker may not have removed the last letters")?;
-        // A quorum queue takes them back in its own time, and says until then that it has none. Others may have taken some already.
-        let returning_since = Instant::now();
-        while self.session.depth(topology::DEAD_LETTER_QUEUE).await?.ready < self.in_hand
-            && returning_since.elapsed() < RETURN_LIMIT
+        // A quorum queue takes a while to requeue them. Others may have taken some already, so this has a timeout.
+        let closed_at = Instant::now();
+        while self.session.depth(&self.queue_name).await?.ready < self.unacknowledged
+            && closed_at.elapsed() < REQUEUE_TIMEOUT
         {
-            tokio::time::sleep(RETURN_POLL).await;
+            tokio::time::sleep(REQUEUE_POLL).await;
         }
         self.session.close().await;
         Ok(())

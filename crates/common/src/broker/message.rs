@@ -1,4 +1,4 @@
-//! What is published.
+//! The messages that are published.
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
@@ -18,36 +18,30 @@ pub struct Outgoing {
     pub exchange: String,
     /// The routing key.
     pub routing_key: String,
-    /// Properties and headers; the delivery mode is set to persistent when it is published.
+    /// Properties and headers; the publisher sets the delivery mode to persistent.
     pub properties: BasicProperties,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// Something that happened, as the outbox has it: ready to be published.
+/// An event as the outbox stores it, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Event {
-    /// What happened: the property `type`.
+    /// The kind of the event: the property `type`.
     #[sqlx(rename = "type")]
     pub kind: String,
-    /// Leads the message to its queue.
+    /// The routing key, which is the name of the queue.
     pub routing_key: String,
-    /// The property `message_id`, the same whenever the event is sent.
+    /// The property `message_id`, the same each time the event is sent.
     pub message_id: Uuid,
     /// The body, JSON.
     pub payload: String,
 }
 
 impl Outgoing {
-    /// The message of an event, sent by the span of `trace`.
+    /// The message of an event. Its headers carry the trace context of `trace`.
     #[must_use]
     pub fn event(exchange: &str, event: &Event, trace: &Context) -> Self {
-        let Event {
-            kind,
-            routing_key,
-            message_id,
-            payload,
-        } = event;
         let mut headers = FieldTable::default();
         for (name, text) in [(TRACEPARENT, traceparent(trace)), (TRACESTATE, tracestate(trace))] {
             if let Some(text) = text {
@@ -56,13 +50,13 @@ impl Outgoing {
         }
         Self {
             exchange: exchange.to_owned(),
-            routing_key: routing_key.clone(),
+            routing_key: event.routing_key.clone(),
             properties: BasicProperties::default()
                 .with_content_type(CONTENT_TYPE.into())
-                .with_type(short(kind))
-                .with_message_id(message_id.to_string().into())
+                .with_type(short(&event.kind))
+                .with_message_id(event.message_id.to_string().into())
                 .with_headers(headers),
-            body: payload.clone().into_bytes(),
+            body: event.payload.clone().into_bytes(),
         }
     }
 }
