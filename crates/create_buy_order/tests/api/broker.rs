@@ -1,4 +1,4 @@
-//! What the tests ask of the broker.
+//! Requests of the tests to the broker.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const LISTED_WITHIN: Duration = Duration::from_secs(60);
 /// A channel in the cluster's virtual host.
 pub(crate) async fn channel(cluster: &Cluster) -> anyhow::Result<Channel> {
     let connection = Connection::connect(&cluster.queue().uri(), ConnectionProperties::default()).await?;
-    // The channel keeps its connection.
+    // The channel keeps its connection open.
     Ok(connection.create_channel().await?)
 }
 
@@ -29,7 +29,7 @@ pub(crate) async fn ready(channel: &Channel, queue: &str) -> anyhow::Result<u32>
         .message_count())
 }
 
-/// Takes all messages from a queue, and answers their ids.
+/// Removes all messages from a queue, and returns their ids.
 pub(crate) async fn taken(channel: &Channel, queue: &str) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     let no_ack = BasicGetOptions { no_ack: true };
@@ -40,12 +40,12 @@ pub(crate) async fn taken(channel: &Channel, queue: &str) -> anyhow::Result<Vec<
     Ok(ids)
 }
 
-/// Has the broker close every connection of the cluster's virtual host, as an administrator may; waits until there is one.
+/// Makes the broker close every connection of the cluster's virtual host; waits until there is one.
 pub(crate) async fn close_connections(cluster: &Cluster) -> anyhow::Result<()> {
     let broker = cluster.queue();
     let http = cluster.http();
     let mut names: Vec<String> = Vec::new();
-    // The list is some seconds old.
+    // The list may be some seconds old.
     wait_until("the broker lists its connections", LISTED_WITHIN, async || {
         let request = http.get(broker.api("vhosts/{vhost}/connections"));
         let list = request

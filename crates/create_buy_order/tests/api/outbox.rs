@@ -1,4 +1,4 @@
-//! The outbox and its relay: every accepted order reaches the read model, once, whatever dies meanwhile.
+//! The outbox and its relay: every accepted order reaches the read model once, whatever process dies meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use super::broker::{channel, ready, taken};
 use super::{buy, count, new_key, order_desk, put_json, two_processes};
 
-/// Generous: a lease of a relay that was killed lasts 5 s, and a supervisor pauses for some.
+/// Generous: the lease of a killed relay lasts 5 s, and a supervisor pauses for some more.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// A durable queue that its own name leads to, beside the exchange of the services.
+/// Declares a durable queue and binds it by its own name to the exchange of the services.
 async fn declare_and_bind(
     cluster: &Cluster,
     channel: &Channel,
@@ -64,7 +64,7 @@ pub(crate) async fn projected(cluster: &Cluster) -> anyhow::Result<Vec<Row>> {
     .await?)
 }
 
-/// Waits until the outbox is empty and the read model equals the write model; nothing may have been laid aside.
+/// Waits until the outbox is empty and the read model equals the write model; there may be no dead letter.
 pub(crate) async fn everything_is_projected(cluster: &Cluster) -> anyhow::Result<()> {
     outbox_empties(cluster).await?;
     let expected = orders(cluster).await?;
@@ -77,7 +77,7 @@ pub(crate) async fn everything_is_projected(cluster: &Cluster) -> anyhow::Result
     Ok(())
 }
 
-/// Places orders, many at once, each by its own key; all must be accepted.
+/// Places orders concurrently, each with its own key; all must be accepted.
 pub(crate) async fn place(cluster: &Cluster, urls: &[String], orders: usize) -> anyhow::Result<()> {
     const CLIENTS: usize = 32;
     let left = Arc::new(AtomicUsize::new(orders));
@@ -113,7 +113,7 @@ pub(crate) async fn outbox_empties(cluster: &Cluster) -> anyhow::Result<()> {
     .await
 }
 
-/// Writes a message of every order once more.
+/// Writes another message for every order.
 pub(crate) async fn send_everything_again(cluster: &Cluster) -> anyhow::Result<()> {
     sqlx::query(
         "INSERT INTO outbox (type, routing_key, message_id, payload)
@@ -125,7 +125,7 @@ pub(crate) async fn send_everything_again(cluster: &Cluster) -> anyhow::Result<(
     Ok(())
 }
 
-/// Writes a message with this routing key, and answers its id.
+/// Writes a message with this routing key, and returns its id.
 async fn write_message(cluster: &Cluster, routing_key: &str) -> anyhow::Result<String> {
     Ok(sqlx::query_scalar(
         "INSERT INTO outbox (type, routing_key, message_id, payload) VALUES ('something', $1, gen_random_uuid(), '{}')
@@ -184,13 +184,13 @@ async fn an_order_reaches_the_read_model_within_a_second() -> anyhow::Result<()>
     everything_is_projected(&cluster).await
 }
 
-/// Removals from the outbox wait for a lock that the test holds.
+/// Makes deletions from the outbox wait for a lock that the test holds.
 const REMOVALS_WAIT: &str = "
     CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
         'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN OLD; END';
     CREATE TRIGGER removals_wait BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION wait_for_the_test()";
 
-/// The sessions of our database whose removal waits.
+/// The sessions of our database whose deletion waits.
 const WAITING_REMOVALS: &str = "
     SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
     WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
@@ -220,7 +220,7 @@ async fn a_relay_killed_between_confirm_and_removal_publishes_again_and_the_read
     assert_eq!(ready(&channel, "buy_order").await?, 1, "the broker has the event");
 
     cluster.kill(Service::CreateBuyOrder).await?;
-    // The server does not notice yet that its client is gone, and would go on when it gets the lock.
+    // The server has not noticed yet that its client is gone, and would go on when it gets the lock.
     for session in waiting_removals(&cluster).await? {
         sqlx::query("SELECT pg_terminate_backend($1)")
             .bind(session)
@@ -241,7 +241,7 @@ async fn a_relay_killed_between_confirm_and_removal_publishes_again_and_the_read
     outbox_empties(&cluster).await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2, "it was published again");
 
-    // When this order, which comes last in the queue, is projected, both events of the first have been taken.
+    // This order is the last in the queue: when it is projected, both events of the first order have been consumed.
     assert_eq!(buy(&cluster, "EUR", "1", &new_key()).await?.status, 200);
     cluster.start_service(Service::ReadModelSync).await?;
     everything_is_projected(&cluster).await?;
@@ -257,7 +257,7 @@ async fn a_relay_killed_again_and_again_under_load_loses_and_doubles_nothing() -
         let mut clients = JoinSet::new();
         for _ in 0..16 {
             let (http, url) = (cluster.http(), cluster.url(Service::CreateBuyOrder));
-            // Orders until the service is gone; what it answered no more is written or not, either is right.
+            // Orders until the service is gone. An order without an answer may be written or not; both are correct.
             clients.spawn(async move { while put_json(&http, &url, &cheap_order()).await.is_ok() {} });
         }
         wait_until("orders come in", LIMIT, async || {
@@ -306,7 +306,7 @@ async fn an_event_that_no_queue_takes_stays_in_the_outbox_until_one_does() -> an
     buy(&cluster, "USD", "2", &new_key()).await?;
     relay_reported(&cluster, "312 NO_ROUTE").await?;
 
-    // Connecting anew the relay binds the queue again; had it removed the event on the broker's acknowledgement, one message would be missing.
+    // When the relay reconnects it binds the queue again. If it had deleted the returned event, one message would be missing.
     outbox_empties(&cluster).await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2);
     Ok(())
@@ -329,7 +329,7 @@ async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_m
 
     let confirmed_before = ready(&channel, queue).await?;
     buy(&cluster, "USD", "2", &new_key()).await?;
-    // Several looks at the outbox later.
+    // Long enough for several polls of the outbox.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(count(&cluster, "outbox").await?, 1, "it stays in the outbox");
     assert_eq!(ready(&channel, queue).await?, confirmed_before);
@@ -367,10 +367,10 @@ async fn a_message_that_no_queue_takes_holds_up_no_other() -> anyhow::Result<()>
 async fn a_message_that_the_broker_refuses_stays_until_it_takes_it_and_the_others_go() -> anyhow::Result<()> {
     let cluster = order_desk().await?;
     let channel = channel(&cluster).await?;
-    // Once the relay works, the exchange is there.
+    // The relay has declared the exchange when it holds the lease.
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     outbox_empties(&cluster).await?;
-    // Room for one message; the next one is refused.
+    // The queue has room for one message and refuses the next one.
     let queue = "small";
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));

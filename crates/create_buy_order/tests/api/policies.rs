@@ -1,4 +1,4 @@
-//! What an operator of the broker can do to us, and how it is mended: the steps of docs/operations.md.
+//! Changes that an operator of the broker can make, and how to repair them: the steps of docs/operations.md.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -
     cluster.stop(Service::ReadModelSync).await?;
     let policy = json!({"pattern": ".*", "definition": {"message-ttl": 1}, "apply-to": "queues"});
     manage(&cluster, Method::PUT, "policies/{vhost}/expire", Some(policy)).await?;
-    // What a queue holds when the policy comes is expired, too.
+    // Messages that are in the queue when the policy is set expire, too.
     place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 5).await?;
     let channel = channel(&cluster).await?;
     wait_until("the policy has emptied both queues", LIMIT, async || {
@@ -45,7 +45,7 @@ async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -
     })
     .await?;
 
-    // It is to be seen where the manual says.
+    // It is visible where docs/operations.md says.
     wait_until("the queue names its policy", LIMIT, async || {
         let queues = manage(
             &cluster,
@@ -73,7 +73,7 @@ async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -
 async fn a_broker_that_refuses_to_declare_is_told_by_an_event_and_used_again_once_it_permits()
 -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
-    // A user of its own: the one of the tests is an administrator whom all share.
+    // A separate user: the tests share an administrator.
     let user = cluster::BrokerAddress {
         user: format!("limited_{}", uuid::Uuid::new_v4().simple()),
         ..cluster.queue().clone()

@@ -117,7 +117,7 @@ async fn one_that_is_stopped_midway_says_where_to_go_on_and_the_rest_makes_the_r
         .fetch_all(cluster.write_model())
         .await?;
     let last = ids[59].to_string();
-    // So slow that it cannot be done before the signal.
+    // Slow enough not to be done before the signal.
     let mut process = cluster
         .admin_command(
             Service::CreateBuyOrder,
@@ -136,7 +136,7 @@ async fn one_that_is_stopped_midway_says_where_to_go_on_and_the_rest_makes_the_r
         .strip_prefix("interrupted: go on with republish --from-id ")
         .and_then(|said| said.strip_suffix(&to))
         .with_context(|| said.clone())?;
-    // All before it are in the queue, so that the rest is enough.
+    // All orders before it are in the queue, so the rest is enough.
     let next_order = ids.iter().position(|id| id.to_string() == next);
     let sent = next_order.with_context(|| said.clone())?;
     assert!(sent >= 2, "{said}");
@@ -154,7 +154,7 @@ async fn one_that_is_stopped_midway_says_where_to_go_on_and_the_rest_makes_the_r
     Ok(())
 }
 
-/// Stops a process by SIGTERM, and answers what it says: it must say that its work is not done.
+/// Stops a process by SIGTERM and returns its output. Its exit code must say that the work is not done.
 fn stopped(process: &mut Child) -> anyhow::Result<String> {
     Command::new("kill").arg(process.id().to_string()).status()?;
     let mut said = String::new();
@@ -214,7 +214,7 @@ async fn history_is_sent_no_faster_than_the_rate() -> anyhow::Result<()> {
     let begun = Instant::now();
     let ended = republish(&cluster, &["--rate", "20"]).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    // Two at once, thirty times.
+    // Two at a time, thirty times.
     let least = Duration::from_millis(100) * 29;
     assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
     everything_is_projected(&cluster).await

@@ -15,7 +15,7 @@ const QUEUE: &str = "buy_order";
 const DEAD_LETTERS: &str = "buy_order.dead_letter";
 
 pub(crate) struct Broker {
-    /// Closes with its last channel.
+    /// Keeps the connection open, which closes with its last channel.
     _connection: Connection,
     channel: Channel,
     exchange: String,
@@ -56,8 +56,8 @@ impl Broker {
         })
     }
 
-    /// Publishes events until the broker has taken each: a queue that has just been declared is not bound yet, and one whose node has
-    /// just started may have no leader yet. What was taken may be published again.
+    /// Publishes events until the broker has confirmed each: a queue that has just been declared may not be bound yet, and one whose node
+    /// has just started may have no leader yet. Confirmed events may be published again.
     pub(crate) async fn publish<'a>(
         &self,
         events: impl IntoIterator<Item = &'a Value>,
@@ -71,7 +71,7 @@ impl Broker {
             }
             let mut taken = true;
             for confirmation in pending {
-                // A queue without a leader keeps silent: an error is better than a test that hangs.
+                // A queue without a leader does not answer: an error is better than a test that hangs.
                 let confirmation = tokio::time::timeout(Duration::from_secs(20), confirmation).await;
                 taken &= confirmation.context("the queue keeps silent")?? == Confirmation::Ack(None);
             }
@@ -91,7 +91,7 @@ impl Broker {
         taken(self.send_with(event.to_string().as_bytes(), properties).await?).await
     }
 
-    /// Publishes an event with one more header, of this text.
+    /// Publishes an event with an additional text header.
     pub(crate) async fn publish_with_header(&self, event: &Value, text: &str) -> anyhow::Result<()> {
         let id = event["external_id"].as_str().unwrap_or("no id");
         taken(
@@ -121,7 +121,7 @@ impl Broker {
             .await?)
     }
 
-    /// Messages ready for delivery, those that a consumer holds not included.
+    /// Messages ready for delivery, without those that a consumer holds.
     pub(crate) async fn ready(&self) -> anyhow::Result<u32> {
         self.message_count(QUEUE).await
     }
@@ -130,7 +130,7 @@ impl Broker {
         self.message_count(DEAD_LETTERS).await
     }
 
-    /// Consumers of the dead letters: what one holds is back in its place when it is counted no more.
+    /// Consumers of the dead-letter queue. When one is no longer counted, its letters are back in the queue.
     pub(crate) async fn dead_letter_readers(&self) -> anyhow::Result<u32> {
         Ok(self.queue(DEAD_LETTERS).await?.consumer_count())
     }
@@ -150,7 +150,7 @@ impl Broker {
             .await?)
     }
 
-    /// Waits for this many dead letters and takes them off their queue, in their order.
+    /// Waits for this many dead letters and removes them from their queue, in order.
     pub(crate) async fn dead_letters(&self, expected: u32) -> anyhow::Result<Vec<Letter>> {
         wait_until(&format!("{expected} dead letters"), LIMIT, async || {
             Ok(self.dead_letter_count().await? >= expected)

@@ -15,7 +15,7 @@ async fn dead_letters(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<E
     cluster.admin(Service::ReadModelSync, &arguments, "").await
 }
 
-/// What must go well.
+/// The output of a command that must succeed.
 async fn done(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<String> {
     let ended = dead_letters(cluster, arguments).await?;
     anyhow::ensure!(ended.code == Some(0), "{ended:?}");
@@ -37,7 +37,7 @@ fn ids(letters: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-async fn laid_aside(broker: &Broker, expected: u32) -> anyhow::Result<()> {
+async fn wait_for_dead_letters(broker: &Broker, expected: u32) -> anyhow::Result<()> {
     wait_until(&format!("{expected} dead letters"), LIMIT, async || {
         let found = broker.dead_letter_count().await?;
         anyhow::ensure!(found == expected, "{found} dead letters");
@@ -46,7 +46,7 @@ async fn laid_aside(broker: &Broker, expected: u32) -> anyhow::Result<()> {
     .await
 }
 
-/// A service that has laid aside these ids, with bodies that say nothing.
+/// A service that has dead-lettered messages with these ids and unreadable bodies.
 async fn with_letters(names: &[&str]) -> anyhow::Result<(Cluster, Broker)> {
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
@@ -55,7 +55,7 @@ async fn with_letters(names: &[&str]) -> anyhow::Result<(Cluster, Broker)> {
             .publish_raw(format!("body of {name}").as_bytes(), name)
             .await?;
     }
-    laid_aside(&broker, u32::try_from(names.len())?).await?;
+    wait_for_dead_letters(&broker, u32::try_from(names.len())?).await?;
     Ok((cluster, broker))
 }
 
@@ -83,7 +83,7 @@ async fn the_list_shows_every_letter_and_changes_nothing() -> anyhow::Result<()>
         table.starts_with("ID ") && table.ends_with("letters: 3\n"),
         "{table}"
     );
-    laid_aside(&broker, 3).await?;
+    wait_for_dead_letters(&broker, 3).await?;
 
     done(&cluster, &["drop", "--all", "--yes"]).await?;
     assert_eq!(done(&cluster, &["list"]).await?, "no dead letters\n");
@@ -111,7 +111,7 @@ async fn show_tells_all_of_a_letter_and_leaves_it() -> anyhow::Result<()> {
         (ended.code, ended.stdout.as_str()),
         (Some(1), "no dead letter has the id nobody\n")
     );
-    laid_aside(&broker, 2).await
+    wait_for_dead_letters(&broker, 2).await
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_letter_that_is_sent_back_after_mending_becomes_its_row() -> anyhow::R
     rows_appear(&cluster, 1).await?;
     broker.publish([&event(1)]).await?;
     broker.publish_raw(b"nonsense", "another").await?;
-    laid_aside(&broker, 2).await?;
+    wait_for_dead_letters(&broker, 2).await?;
 
     sqlx::query("DELETE FROM buy_order_read_model")
         .execute(cluster.read_model())
@@ -155,7 +155,7 @@ async fn a_letter_that_fails_again_keeps_its_id_body_and_first_failure_and_count
         assert_eq!(before["first_failed_at"], after["first_failed_at"]);
         assert!(before["last_failed_at"].as_str() < after["last_failed_at"].as_str());
     }
-    // In either order: a letter that arrived while a reader was there may come after the next one.
+    // The order may differ: a letter that arrives while a reader is connected may end up after the next one.
     let mut letters = broker.dead_letters(2).await?;
     letters.sort_by(|one, other| one.message_id().cmp(other.message_id()));
     for (letter, name) in letters.iter().zip(["a", "b"]) {
@@ -172,7 +172,7 @@ async fn drop_removes_what_was_named_after_a_confirmation_only() -> anyhow::Resu
     let ended = dead_letters(&cluster, &["drop", "--all"]).await?;
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("--yes"), "{ended:?}");
-    laid_aside(&broker, 4).await?;
+    wait_for_dead_letters(&broker, 4).await?;
 
     let ended = dead_letters(&cluster, &["drop", "--id", "a", "nobody", "--yes"]).await?;
     assert_eq!(
@@ -201,7 +201,7 @@ async fn a_letter_without_a_message_id_is_called_by_the_digest_of_its_body() -> 
         done(&cluster, &["drop", "--id", digest, "--yes"]).await?,
         "dropped: 1\n"
     );
-    laid_aside(&broker, 1).await
+    wait_for_dead_letters(&broker, 1).await
 }
 
 #[tokio::test]
@@ -209,12 +209,12 @@ async fn ten_thousand_letters_keep_their_order_and_one_is_picked_out() -> anyhow
     const LETTERS: usize = 10_000;
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
-    // What the service cannot read; the event's own id is the message id.
+    // The service cannot read them. `external_id` becomes the message id.
     let events: Vec<Value> = (0..LETTERS)
         .map(|number| json!({ "external_id": format!("letter {number}") }))
         .collect();
     broker.publish(&events).await?;
-    laid_aside(&broker, u32::try_from(LETTERS)?).await?;
+    wait_for_dead_letters(&broker, u32::try_from(LETTERS)?).await?;
     let before = listed(&cluster).await?;
     assert_eq!(before.len(), LETTERS);
     assert_eq!(
@@ -237,7 +237,7 @@ async fn letters_of_megabytes_are_listed_and_sent_back_whole() -> anyhow::Result
     for number in 0..20 {
         broker.publish_raw(&body, &format!("large {number}")).await?;
     }
-    laid_aside(&broker, 20).await?;
+    wait_for_dead_letters(&broker, 20).await?;
     assert!(
         listed(&cluster)
             .await?
@@ -253,7 +253,7 @@ async fn letters_of_megabytes_are_listed_and_sent_back_whole() -> anyhow::Result
     Ok(())
 }
 
-/// Where and when the process dies is left to chance; a letter that it held then may be in both queues, and never in neither.
+/// The process is killed at a random point. The letter that it was sending may then be in both queues, but never in neither.
 #[tokio::test]
 async fn a_redrive_that_is_killed_loses_no_letter() -> anyhow::Result<()> {
     const LETTERS: i64 = 2_000;
@@ -267,12 +267,12 @@ async fn a_redrive_that_is_killed_loses_no_letter() -> anyhow::Result<()> {
     broker.publish(&in_the_way).await?;
     rows_appear(&cluster, LETTERS).await?;
     broker.publish(&events).await?;
-    laid_aside(&broker, u32::try_from(LETTERS)?).await?;
+    wait_for_dead_letters(&broker, u32::try_from(LETTERS)?).await?;
     cluster.stop(Service::ReadModelSync).await?;
     assert_eq!(
         broker.ready().await?,
         0,
-        "what was laid aside does not come again"
+        "what was dead-lettered does not come again"
     );
     sqlx::query("DELETE FROM buy_order_read_model")
         .execute(cluster.read_model())
@@ -301,7 +301,7 @@ async fn a_redrive_that_is_killed_loses_no_letter() -> anyhow::Result<()> {
         assert!(i64::from(left + sent_before) >= LETTERS, "{left} + {sent_before}");
     }
     done(&cluster, &["redrive", "--all"]).await?;
-    laid_aside(&broker, 0).await?;
+    wait_for_dead_letters(&broker, 0).await?;
     cluster.start_service(Service::ReadModelSync).await?;
     rows_appear(&cluster, LETTERS).await?;
     let expected: Vec<_> = events.iter().map(row).collect();
@@ -309,7 +309,7 @@ async fn a_redrive_that_is_killed_loses_no_letter() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `script` gives the command the terminal without which it does not ask.
+/// The command asks only on a terminal, which `script` provides.
 #[tokio::test]
 async fn drop_asks_whoever_sits_at_a_terminal() -> anyhow::Result<()> {
     let (cluster, broker) = with_letters(&["a", "b"]).await?;
@@ -335,7 +335,7 @@ async fn drop_asks_whoever_sits_at_a_terminal() -> anyhow::Result<()> {
         let shown = String::from_utf8(ended.stdout)?;
         assert!(shown.contains("Drop 2 dead letters for good? [y/N]"), "{shown}");
         assert!(shown.contains(said), "{shown}");
-        laid_aside(&broker, left).await?;
+        wait_for_dead_letters(&broker, left).await?;
     }
     Ok(())
 }

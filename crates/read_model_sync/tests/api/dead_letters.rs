@@ -16,7 +16,7 @@ fn without(id: i64, field: &str) -> Value {
     event
 }
 
-/// Bodies that say nothing the service understands, each with a part of the reason that is to be given.
+/// Bodies that the service cannot read, each with a part of the expected reason.
 fn garbage() -> Vec<(Vec<u8>, &'static str)> {
     let megabyte = json!({ "padding": "x".repeat(1_000_000) });
     vec![
@@ -99,7 +99,7 @@ async fn garbage_goes_to_the_dead_letters_with_its_reason_while_its_neighbours_a
 }
 
 #[tokio::test]
-async fn a_row_that_the_database_refuses_is_laid_aside_alone() -> anyhow::Result<()> {
+async fn a_row_that_the_database_refuses_is_dead_lettered_alone() -> anyhow::Result<()> {
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     sqlx::query("ALTER TABLE buy_order_read_model ADD CONSTRAINT a_later_rule CHECK (client_id <> 13)")
@@ -137,7 +137,7 @@ async fn a_row_that_the_database_refuses_is_laid_aside_alone() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn another_order_under_a_known_id_is_laid_aside_and_the_row_stays() -> anyhow::Result<()> {
+async fn another_order_under_a_known_id_is_dead_lettered_and_the_row_stays() -> anyhow::Result<()> {
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     broker.publish([&event(1), &event(2)]).await?;
@@ -168,7 +168,7 @@ async fn another_order_under_a_known_id_is_laid_aside_and_the_row_stays() -> any
 async fn two_orders_under_one_new_id_in_one_batch_leave_one_row_and_one_dead_letter() -> anyhow::Result<()> {
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
-    // While it is frozen both arrive, so that it meets them in one batch.
+    // Both arrive while the service is frozen, so that they are in one batch.
     cluster.pause(Service::ReadModelSync)?;
     let other = with(1, "btc_amount", json!("0.99999999"));
     broker.publish([&event(1), &other, &event(1)]).await?;
@@ -182,7 +182,7 @@ async fn two_orders_under_one_new_id_in_one_batch_leave_one_row_and_one_dead_let
 }
 
 #[tokio::test]
-async fn values_that_no_order_can_have_are_laid_aside_and_the_next_ones_are_applied() -> anyhow::Result<()> {
+async fn values_that_no_order_can_have_are_dead_lettered_and_the_next_ones_are_applied() -> anyhow::Result<()> {
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     let small = event(1).to_string();

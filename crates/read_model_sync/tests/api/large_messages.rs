@@ -1,4 +1,4 @@
-//! Messages far larger than any of ours: what is in hand is bounded in bytes, so that the container's memory lasts.
+//! Messages far larger than any of ours: deliveries in memory are bounded in bytes, so that the container does not run out of memory.
 
 use anyhow::Context as _;
 use cluster::{Cluster, Service, wait_until};
@@ -9,10 +9,10 @@ use super::{LIMIT, event, last_lines, projection, row, rows, rows_appear};
 
 const MIB: usize = 1024 * 1024;
 
-/// Half of what the container of the service has.
+/// Half of the memory of the container of the service.
 const MOST_MIB: u64 = 64;
 
-/// The most memory that the service ever had resident, in MiB.
+/// The peak resident memory of the service in MiB.
 fn peak_memory_mib(cluster: &Cluster) -> anyhow::Result<u64> {
     let process = cluster.pid(Service::ReadModelSync).context("it does not run")?;
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
@@ -26,14 +26,14 @@ fn peak_memory_mib(cluster: &Cluster) -> anyhow::Result<u64> {
 }
 
 #[tokio::test]
-async fn sixty_messages_of_four_megabytes_are_laid_aside_in_little_memory_while_orders_are_projected()
+async fn sixty_messages_of_four_megabytes_are_dead_lettered_in_little_memory_while_orders_are_projected()
 -> anyhow::Result<()> {
     const LARGE: u32 = 60;
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     let large = vec![b'x'; 4 * MIB];
     let events: Vec<Value> = (1..=i64::from(LARGE)).map(event).collect();
-    // So that all of them are in the queue when it begins to consume.
+    // All of them have to be in the queue when it begins to consume.
     cluster.stop(Service::ReadModelSync).await?;
     for (event, number) in events.iter().zip(1..) {
         broker.publish_raw(&large, &format!("large {number}")).await?;
@@ -51,7 +51,7 @@ async fn sixty_messages_of_four_megabytes_are_laid_aside_in_little_memory_while_
     assert!(peak < MOST_MIB, "{peak} MiB");
     assert_eq!(rows(&cluster).await?, events.iter().map(row).collect::<Vec<_>>());
 
-    // It is pushed to again, as the queue is empty.
+    // The broker pushes again, because the queue was empty.
     broker.publish([&event(1000)]).await?;
     rows_appear(&cluster, i64::from(LARGE) + 1).await?;
     let letters = broker.dead_letters(LARGE).await?;
@@ -84,7 +84,7 @@ async fn large_headers_are_bounded_as_large_bodies_are() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The command may run in the container of the service, beside it.
+/// The command may run in the same container as the service.
 #[tokio::test]
 async fn letters_of_four_megabytes_are_listed_and_shown_in_little_memory() -> anyhow::Result<()> {
     const LARGE: u32 = 40;

@@ -1,4 +1,4 @@
-//! The projection as its neighbours see it: messages go in by the broker, rows and dead letters come out. Real binary, real servers.
+//! The projection from outside: messages go in through the broker, rows and dead letters come out. Real binary, real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod broker;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use cluster::{Cluster, Options, Service, wait_until};
 use serde_json::{Value, json};
 
-/// Generous: other tests may be using the machine, and a supervisor pauses for up to 8 s.
+/// Generous, because other tests may be using the machine, and a supervisor pauses for up to 8 s.
 const LIMIT: Duration = Duration::from_secs(90);
 
 async fn projection() -> anyhow::Result<Cluster> {
@@ -63,7 +63,7 @@ async fn rows(cluster: &Cluster) -> anyhow::Result<Vec<Row>> {
     .await?)
 }
 
-/// The row that an event is to become.
+/// The row that an event becomes.
 fn row(event: &Value) -> Row {
     let number = |name: &str| event[name].as_i64().unwrap();
     let text = |name: &str| event[name].as_str().unwrap().to_owned();

@@ -69,7 +69,7 @@ async fn a_broker_that_restarts_or_dies_is_consumed_again() -> anyhow::Result<()
     Broker::of(&cluster).await?.publish(&events[200..400]).await?;
     rows_appear(&cluster, 400).await?;
 
-    // Only now: RabbitMQ 3.10 may forget a queue that is seconds old when it is killed, see `common::broker::topology`.
+    // Not earlier: RabbitMQ 3.10 may lose a queue that is seconds old when it is killed, see `common::broker::topology`.
     cluster.kill_broker().await?;
     cluster.start_broker().await?;
     let broker = Broker::of(&cluster).await?;
@@ -94,7 +94,7 @@ async fn a_deleted_queue_is_declared_again_and_consumed() -> anyhow::Result<()> 
     logged(&cluster, "queue_listener_failed_to_connect").await?;
     let broker = Broker::of(&cluster).await?;
     wait_until("the queue is there again", LIMIT, async || {
-        // A passive declaration of a missing queue costs the channel.
+        // A passive declaration of a missing queue closes the channel.
         Broker::of(&cluster).await?.ready().await.map(|_| true)
     })
     .await?;
@@ -171,7 +171,7 @@ async fn while_the_broker_is_short_of_memory_what_is_queued_is_projected_and_a_d
     cluster
         .rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"])
         .await?;
-    // The test's own connection published too, and may have been closed for its silence.
+    // The connection of the test published too, and may have been closed because it was silent.
     let broker = Broker::of(&cluster).await?;
     let letters = broker.dead_letters(1).await?;
     assert_eq!(letters[0].body, b"nonsense");

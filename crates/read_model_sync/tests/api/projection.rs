@@ -28,7 +28,7 @@ async fn the_same_message_three_times_makes_one_row() -> anyhow::Result<()> {
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     let repeated = event(7);
-    // Two of them in one batch or not, and one that certainly comes later.
+    // The first two may or may not be in one batch; the last one certainly comes later.
     broker.publish([&repeated, &repeated]).await?;
     rows_appear(&cluster, 1).await?;
     broker.publish([&repeated, &event(8)]).await?;
@@ -46,7 +46,7 @@ async fn a_thousand_events_in_any_order_with_repeats_become_a_thousand_rows() ->
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     let in_order: Vec<Value> = (1..=1000).map(event).collect();
-    // 1009 is a prime, so that its multiples visit every event, far from each other; every third comes twice.
+    // 1009 is a prime, so its multiples visit every event in a scattered order; every third event is sent twice.
     let mut shuffled: Vec<&Value> = (0..1000).map(|place| &in_order[place * 1009 % 1000]).collect();
     shuffled.extend(in_order.iter().step_by(3));
     shuffled.rotate_left(500);

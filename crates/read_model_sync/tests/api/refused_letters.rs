@@ -1,4 +1,4 @@
-//! Dead letters that the broker does not take: they are held and tried again, and everything else is projected meanwhile.
+//! Dead letters that the broker does not take: they are held and retried, and everything else is projected meanwhile.
 
 use cluster::{Cluster, Service, wait_until};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::broker::Broker;
 use super::{LIMIT, event, last_lines, logged, projection, projection_with_own_servers, rows_appear};
 
-/// The queue of the dead letters takes this many, as an operator may decide; any number from now on where nothing is said.
+/// Limits the dead-letter queue to this many letters by a policy; `None` removes the limit.
 async fn limit_dead_letters(cluster: &Cluster, letters: Option<u32>) -> anyhow::Result<()> {
     let queue = cluster.queue();
     let policy = queue.api("policies/{vhost}/full");
@@ -42,14 +42,14 @@ async fn reconnects(cluster: &Cluster) -> usize {
 }
 
 #[tokio::test]
-async fn letters_that_a_full_queue_refuses_are_held_while_orders_are_projected_and_laid_aside_when_there_is_room()
+async fn letters_that_a_full_queue_refuses_are_held_while_orders_are_projected_and_dead_lettered_when_there_is_room()
 -> anyhow::Result<()> {
-    // More than half of what may be delivered and not acknowledged.
+    // More than half of the prefetch.
     const GARBAGE: u32 = 700;
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     limit_dead_letters(&cluster, Some(1)).await?;
-    // A policy is in force a moment later.
+    // A policy takes effect a moment later.
     wait_until("the queue is full", LIMIT, async || {
         broker.publish_raw(b"nonsense", "first").await?;
         Ok(held(&cluster).await? > 0)
@@ -71,7 +71,7 @@ async fn letters_that_a_full_queue_refuses_are_held_while_orders_are_projected_a
     assert_eq!(reconnects(&cluster).await, 0, "{}", last_lines(&cluster));
 
     limit_dead_letters(&cluster, None).await?;
-    wait_until("all letters are laid aside", LIMIT, async || {
+    wait_until("all letters are in their queue", LIMIT, async || {
         let (letters, held) = (broker.dead_letter_count().await?, held(&cluster).await?);
         anyhow::ensure!(letters > GARBAGE && held == 0, "{letters} letters, {held} held");
         Ok(true)
@@ -93,14 +93,14 @@ async fn a_letter_for_which_the_broker_ends_the_channel_is_held_alone() -> anyho
         .await?;
     broker.publish_raw(b"nonsense", "small too").await?;
     broker.publish([&event(1)]).await?;
-    // A channel keeps the limit that was in force when it was opened.
+    // A channel keeps the limit that applied when it was opened.
     cluster
         .rabbitmqctl(&["eval", "application:set_env(rabbit, max_message_size, 1000)."])
         .await?;
     cluster.start_service(Service::ReadModelSync).await?;
     rows_appear(&cluster, 1).await?;
     logged(&cluster, "dead_letter_refused").await?;
-    // What was published together is published again one by one: there may be two copies of a letter, never none.
+    // Letters of a failed window are published again one by one: there may be two copies of a letter, never none.
     let letters = broker.dead_letters(broker.dead_letter_count().await?).await?;
     let mut names: Vec<&str> = letters.iter().map(|letter| letter.message_id()).collect();
     names.sort_unstable();

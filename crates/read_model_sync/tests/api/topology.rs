@@ -12,7 +12,7 @@ use super::{LIMIT, event, projection, rows_appear};
 
 const QUEUE: &str = "buy_order";
 
-/// Its exchange is not durable, and its queue has no arguments.
+/// The exchange of the original is not durable, and its queue has no arguments.
 #[tokio::test]
 async fn what_the_original_left_is_named_with_the_brokers_words_and_nothing_else_is_needed_than_to_remove_it()
 -> anyhow::Result<()> {
@@ -63,7 +63,7 @@ async fn what_the_original_left_is_named_with_the_brokers_words_and_nothing_else
 
     let broker = Broker::of(&cluster).await?;
     wait_until("the queue is there", LIMIT, async || {
-        // A passive declaration of a missing queue costs the channel.
+        // A passive declaration of a missing queue closes the channel.
         Broker::of(&cluster).await?.ready().await.map(|_| true)
     })
     .await?;
