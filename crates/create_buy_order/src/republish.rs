@@ -206,20 +206,12 @@ impl History {
     }
 
     fn summary(&self) -> String {
-        let Self {
-            sent,
-            first_id,
-            last_id,
-            next_id,
-            options,
-            outcome,
-            ..
-        } = self;
-        if matches!(outcome, Ok(Outcome::Done)) {
+        if matches!(self.outcome, Ok(Outcome::Done)) {
+            let (sent, first_id, last_id) = (self.sent, self.first_id, self.last_id);
             return format!("{sent} orders, ids {first_id} to {last_id}, are in the queue again\n");
         }
-        let to_id = options.to_id.map(|id| format!(" --to-id {id}"));
-        let to_id = to_id.unwrap_or_default();
+        let to_id = self.options.to_id.map(|id| format!(" --to-id {id}"));
+        let (next_id, to_id) = (self.next_id, to_id.unwrap_or_default());
         format!("interrupted: go on with republish --from-id {next_id}{to_id}\n")
     }
 }

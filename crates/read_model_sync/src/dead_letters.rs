@@ -87,16 +87,16 @@ pub async fn run(queue: Queue, task: Task, stopping: CancellationToken) -> anyho
         .unwrap_or(Ok(Outcome::NotDone))
 }
 
-/// The letters that were asked for, and how many of each were found.
+/// The letters that were asked for: all, or those with these ids and how many were found of each.
 enum Wanted {
-    All { found: u64 },
+    All,
     These(BTreeMap<String, u64>),
 }
 
 impl From<Selection> for Wanted {
     fn from(selection: Selection) -> Self {
         if selection.all {
-            Self::All { found: 0 }
+            Self::All
         } else {
             Self::these(selection.id)
         }
@@ -110,11 +110,10 @@ impl Wanted {
 
     /// Whether this is one of them. Counts it.
     fn has(&mut self, id: &str) -> bool {
-        let found = match self {
-            Self::All { found } => Some(found),
-            Self::These(ids) => ids.get_mut(id),
-        };
-        found.map(|found| *found += 1).is_some()
+        match self {
+            Self::All => true,
+            Self::These(ids) => ids.get_mut(id).map(|found| *found += 1).is_some(),
+        }
     }
 
     /// Sentences about ids that no letter has or several share; and whether every id was found.

@@ -189,7 +189,8 @@ impl Projector {
         }
         let due = self.dead_letters.take_due();
         listener.consumer.requeue(&due).await?;
-        listener.make_room_beside(self.dead_letters.held()).await
+        let held = self.dead_letters.held();
+        listener.consumer.make_room(held, PREFETCH).await
     }
 
     async fn finish_in_flight(&mut self, listener: &Listener) -> Result<(), broker::Error> {

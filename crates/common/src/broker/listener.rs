@@ -104,14 +104,6 @@ impl Listener {
         mem::replace(&mut self.consumer, pulling).close().await
     }
 
-    /// Lets the broker push enough besides the `held` deliveries that stay unacknowledged for long.
-    ///
-    /// # Errors
-    /// When the connection fails.
-    pub async fn make_room_beside(&mut self, held: usize) -> Result<(), Error> {
-        self.consumer.make_room(held, self.prefetch).await
-    }
-
     /// Closes the session. What was acknowledged does not come again, unless the connection fails meanwhile.
     pub async fn close(self) {
         if let Err(error) = self.consumer.close().await {
