@@ -166,7 +166,7 @@ while read -r kind group; do
         field "$field_name" Database "\`${group}_…\`." "Database::from_env(env, \"$group\")"
         shared "$field_name" Pool "Connections to the database of \`${group}_…\`." "$field_name"
         add waits "let $field_name = database::connect(&config.$field_name, \"$field_name\").await?;"
-        part[needs]+=".needs_database(\"$field_name\", &$field_name)"
+        part[needs]+=".needs(\"$field_name\", $field_name.readable())"
         used database
         required "$group" HOST PORT NAME USER PWD
         ;;

@@ -143,7 +143,7 @@ impl Coinbase {
             .get(self.endpoint.url(currency))
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("btc_price/", env!("CARGO_PKG_VERSION")));
-        let response = client::send(request, Recipient::Stranger)
+        let response = client::send(request, Recipient::External)
             .await
             .map_err(PriceError::Unreachable)?;
         let status = response.status();

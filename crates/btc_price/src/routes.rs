@@ -6,8 +6,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use common::http::openapi::{Detail, FieldFaults};
-use common::http::{FRESH_FOR_MS, QueryFields};
+use common::http::{Detail, FRESH_FOR_MS, FieldFaults, QueryFields};
 use common::money::Currency;
 use utoipa::OpenApi;
 

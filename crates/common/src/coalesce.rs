@@ -1,5 +1,5 @@
-//! Questions that come while one is being answered are asked together next: at a low load each is asked at once and alone, at a high one
-//! many share a round trip. An answer is never older than the question.
+//! Combines questions into shared round trips. Questions that arrive during a round trip are asked together in the next one. So at low load
+//! each question is asked at once and alone, and at high load many share a round trip. An answer is never older than its question.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -10,11 +10,11 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
-/// Questions that wait to be taken; who comes then waits to wait.
-const MOST_WAITING: usize = 2_000;
+/// Capacity of the queue. When it is full, later callers wait for a slot.
+const MAX_WAITING: usize = 2_000;
 
-/// Round trips take a millisecond or so. One that takes longer than this holds up nobody: those who came after it are asked for beside it.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// A round trip takes about a millisecond. After this time the next one starts beside it, so that a slow one does not delay later questions.
+const SLOW_AFTER: Duration = Duration::from_millis(50);
 
 type Waiting<Q, A> = (Q, oneshot::Sender<A>);
 
@@ -33,18 +33,18 @@ impl<Q, A> Clone for Coalesced<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Coalesced<Q, A> {
-    /// Has questions answered by `ask`, which is given `most_together` at most, and answers each of them, in their order. Must be called
-    /// inside the async runtime; the task that asks ends with the last clone.
-    pub fn new<F>(most_together: usize, ask: impl Fn(Vec<Q>) -> F + Send + 'static) -> Self
+    /// Answers questions with `ask`, which gets at most `max_batch` of them, and returns an answer for each, in the same order. Must be called
+    /// inside the async runtime. The task that calls `ask` ends when the last clone is dropped.
+    pub fn new<F>(max_batch: usize, ask: impl Fn(Vec<Q>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Vec<A>> + Send + 'static,
     {
-        let (questions, waiting) = mpsc::channel(MOST_WAITING);
-        tokio::spawn(answer_all(waiting, most_together, ask));
+        let (questions, waiting) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(answer_all(waiting, max_batch, ask));
         Self { questions }
     }
 
-    /// The answer to a question; nothing where asking came to no end.
+    /// The answer to a question. `None` if `ask` panicked.
     pub async fn ask(&self, question: Q) -> Option<A> {
         let (answer, answered) = oneshot::channel();
         self.questions.send((question, answer)).await.ok()?;
@@ -54,36 +54,36 @@ impl<Q: Send + 'static, A: Send + 'static> Coalesced<Q, A> {
 
 async fn answer_all<Q, A, F>(
     mut waiting: mpsc::Receiver<Waiting<Q, A>>,
-    most_together: usize,
+    max_batch: usize,
     ask: impl Fn(Vec<Q>) -> F,
 ) where
     A: Send + 'static,
     F: Future<Output = Vec<A>> + Send + 'static,
 {
     let mut taken = Vec::new();
-    let mut patience = pin!(sleep(PATIENCE));
-    while waiting.recv_many(&mut taken, most_together).await > 0 {
-        // Who hung up meanwhile needs no answer.
-        taken.retain(|(_, asker)| !asker.is_closed());
+    let mut slow = pin!(sleep(SLOW_AFTER));
+    while waiting.recv_many(&mut taken, max_batch).await > 0 {
+        // Callers that have gone meanwhile need no answer.
+        taken.retain(|(_, caller)| !caller.is_closed());
         if taken.is_empty() {
             continue;
         }
-        let (questions, askers): (Vec<Q>, Vec<oneshot::Sender<A>>) = taken.drain(..).unzip();
+        let (questions, callers): (Vec<Q>, Vec<oneshot::Sender<A>>) = taken.drain(..).unzip();
         let asked = ask(questions);
         let round_trip = async move {
-            for (asker, answer) in askers.into_iter().zip(asked.await) {
-                // Who asked may have hung up.
-                let _ = asker.send(answer);
+            for (caller, answer) in callers.into_iter().zip(asked.await) {
+                // Fails if the caller has gone.
+                let _ = caller.send(answer);
             }
         };
-        // Where it panics its askers get no answer, and the next are asked for all the same.
+        // If it panics, its callers get no answer, and later questions are still asked.
         let mut round_trip = Box::pin(AssertUnwindSafe(round_trip).catch_unwind());
-        // One timer that is put off costs less than a new one each time, which wakes the thread that waits for timers.
-        patience.as_mut().reset(Instant::now() + PATIENCE);
+        // Resetting one timer costs less than a new timer each time, which wakes the thread that waits for timers.
+        slow.as_mut().reset(Instant::now() + SLOW_AFTER);
         tokio::select! {
             biased;
             _ = &mut round_trip => {}
-            () = &mut patience => drop(tokio::spawn(round_trip)),
+            () = &mut slow => drop(tokio::spawn(round_trip)),
         }
     }
 }
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// Round trips that each wait for a permit to end.
+    /// Round trips that end only when the test adds a permit.
     struct RoundTrips {
         begun: Arc<Semaphore>,
         may_end: Arc<Semaphore>,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_come_meanwhile_are_asked_for_together_and_each_gets_its_answer() {
+    async fn questions_that_arrive_during_a_round_trip_share_the_next_and_each_gets_its_answer() {
         let round_trips = RoundTrips::new();
         let asked = round_trips.numbered();
         let mut first = pin!(asked.ask(0));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_hangs_holds_up_nobody() {
+    async fn a_round_trip_that_hangs_delays_no_other_question() {
         let round_trips = RoundTrips::new();
         let asked = round_trips.numbered();
         let mut hanging = pin!(asked.ask(0));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn for_who_hung_up_nothing_is_asked() {
+    async fn nothing_is_asked_for_a_caller_that_has_gone() {
         let round_trips = RoundTrips::new();
         let asked = round_trips.numbered();
         let mut first = pin!(asked.ask(0));
@@ -178,7 +178,7 @@ mod tests {
         }
         round_trips.may_end.add_permits(1);
         assert_eq!(first.await, Some((0, 0)));
-        // Were there a round trip for the one who hung up, this would be the third.
+        // If there had been a round trip for the caller that has gone, this would be the third.
         let mut second = pin!(asked.ask(2));
         assert!(poll!(&mut second).is_pending());
         take(&round_trips.begun).await;
@@ -187,9 +187,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_panic_the_next_are_answered() {
+    async fn after_a_panic_the_next_questions_are_answered() {
         let asked = Coalesced::new(10, async |questions: Vec<u32>| {
-            assert!(!questions.contains(&0), "as it should be");
+            assert!(!questions.contains(&0), "a panic of the test");
             questions
         });
         assert_eq!(asked.ask(0).await, None);

@@ -1,16 +1,14 @@
-//! The groups of variables that several services read: where to listen, and what to talk to.
+//! Groups of variables that several services read: where to listen, and which servers to use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use stringprep::saslprep;
 use url::Host;
 
 use crate::env::{Env, Secret, without_brackets};
+use crate::tls::add_authorities;
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
@@ -36,7 +34,7 @@ impl Listen {
 /// The log server: `LOGGING_HOST`, `LOGGING_PORT`, `LOGGING_RETRY_S`.
 #[derive(Debug, Clone)]
 pub struct Logging {
-    /// The host name, or nothing: then events go to standard output only.
+    /// The host name. `None`: events go to standard output only.
     pub host: Option<String>,
     /// The port of the forward protocol.
     pub port: u16,
@@ -56,17 +54,17 @@ impl Logging {
     }
 }
 
-/// Whether a connection to a database is encrypted, and whom it trusts: libpq's words.
+/// Whether a connection to a database is encrypted, and which servers it trusts, with the names that libpq has for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SslMode {
-    /// Never.
+    /// Never encrypted.
     Disable,
-    /// Where the server offers it and both sides agree, else in plain text. Nobody's certificate is verified.
+    /// Encrypted if the server supports it, else plain text. No certificate is verified.
     #[default]
     Prefer,
-    /// Always; but nobody's certificate is verified.
+    /// Always encrypted. No certificate is verified.
     Require,
-    /// Always, with a server whose certificate is signed by an authority that we trust, and made out to its host name.
+    /// Always encrypted. The certificate must be signed by a trusted authority and made for the host name.
     VerifyFull,
 }
 
@@ -104,12 +102,12 @@ pub struct Database {
     pub retry_wait: Duration,
     /// Whether connections are encrypted.
     pub ssl_mode: SslMode,
-    /// A PEM file of authorities that are trusted besides the public ones. Read at each connection.
+    /// A PEM file with authorities to trust besides the public ones. It is read for each connection.
     pub ca_file: Option<PathBuf>,
 }
 
 impl Database {
-    /// Reads the group whose names begin with `prefix`, for example `WRITE_MODEL_DB`.
+    /// Reads the group of variables whose names begin with `prefix`, for example `WRITE_MODEL_DB`.
     pub fn from_env(env: &mut Env, prefix: &str) -> Self {
         let database = Self {
             host: without_brackets(&env.host(&format!("{prefix}_HOST"))),
@@ -125,7 +123,7 @@ impl Database {
         database
     }
 
-    /// What sqlx cannot log in with, by SCRAM (RFC 5802): it would try for ever. PostgreSQL itself, and so `psql`, is less strict.
+    /// Refuses logins that sqlx cannot send by SCRAM (RFC 5802): it would retry for ever. PostgreSQL and `psql` are less strict.
     fn check_login(&self, env: &mut Env, prefix: &str) {
         if self.user.contains(',') {
             env.fault(format!(
@@ -147,27 +145,16 @@ impl Database {
         let path = PathBuf::from(env.optional(&name)?);
         let mode = env.optional(&format!("{prefix}_SSLMODE")).unwrap_or_default();
         if mode != "verify-full" {
-            // Else someone would believe in a check that is not made.
+            // Otherwise an operator would rely on a check that does not happen.
             env.fault(format!(
                 "{name} is set, but certificates are verified with {prefix}_SSLMODE=verify-full only"
             ));
         }
-        if let Err(error) = check_authorities(&path) {
+        if let Err(error) = add_authorities(&mut RootCertStore::empty(), &path) {
             env.fault(format!("{name} names {path:?}, which {error:#}"));
         }
         Some(path)
     }
-}
-
-fn check_authorities(path: &Path) -> anyhow::Result<()> {
-    let mut authorities = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).context("cannot be read")? {
-        authorities
-            .add(certificate.context("is not PEM")?)
-            .context("holds a certificate that cannot be trusted")?;
-    }
-    ensure!(!authorities.is_empty(), "holds no certificate");
-    Ok(())
 }
 
 /// The RabbitMQ broker: `Q_HOST`, `Q_PORT`, `Q_EXCHANGE`, `Q_USER`, `Q_PWD` (or `Q_PWD_FILE`), `Q_VHOST`, `Q_CLIENT_CONNECT_RETRY_S`.
@@ -216,7 +203,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Reads the group whose names begin with `prefix`, for example `BTC_PRICE`.
+    /// Reads the group of variables whose names begin with `prefix`, for example `BTC_PRICE`.
     pub fn from_env(env: &mut Env, prefix: &str) -> Self {
         let protocol_name = format!("{prefix}_PROTOCOL");
         let protocol = env.string_or(&protocol_name, "http");

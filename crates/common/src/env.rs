@@ -1,4 +1,4 @@
-//! Configuration from the environment alone (12-factor, III), with every fault named at once.
+//! Reads the configuration from the environment alone (12-factor, III), and reports all faults at once.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -12,8 +12,8 @@ use url::Host;
 
 /// A reader of the environment that collects faults instead of stopping at the first.
 ///
-/// Each getter answers a placeholder where the variable is missing or malformed; [`Env::finish`] then refuses the whole configuration
-/// and names every faulty variable. An empty value counts as missing, as docker-compose passes unset variables on as empty.
+/// Each getter returns a placeholder if its variable is missing or malformed. [`Env::finish`] then refuses the whole configuration and names
+/// every faulty variable. An empty value counts as missing, because docker-compose passes unset variables as empty ones.
 #[derive(Debug)]
 pub struct Env {
     variables: BTreeMap<String, String>,
@@ -25,11 +25,11 @@ pub struct Env {
 #[error("the environment does not hold a valid configuration:\n  {}", .0.join("\n  "))]
 pub struct ConfigFaults(Vec<String>);
 
-/// A value that never appears in a log: its `Debug` is redacted. One that comes from a file is read there each time it is asked for, so that
-/// a file that was rotated counts from the next connection on.
+/// A value that never appears in a log: its `Debug` is redacted. A secret from a file is read again each time it is used, so that after a
+/// rotation of the file the next connection uses the new one.
 #[derive(Clone, Default)]
 pub struct Secret {
-    /// What was read last, shared by all clones.
+    /// The value that was read last, shared by all clones.
     last: Arc<Mutex<String>>,
     file: Option<SecretFile>,
 }
@@ -41,8 +41,8 @@ struct SecretFile {
 }
 
 impl Secret {
-    /// The secret itself, for the one place that needs it. Where its file cannot be read, or is empty, the value that was read last stays: a
-    /// rotation may be under way.
+    /// The secret itself, for the one place that needs it. If its file cannot be read or is empty, this is the value that was read last: the
+    /// file may be in the middle of a rotation.
     #[must_use]
     pub fn expose(&self) -> String {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,8 +58,8 @@ impl Secret {
     }
 }
 
-/// The content of a file, less one line break at its end, LF or CRLF, which editors and `echo` add. Every other character is part of the
-/// secret, spaces and further line breaks too.
+/// The content of a file without one line break at its end (LF or CRLF), which editors and `echo` add. All other characters are part of the
+/// secret, also spaces and further line breaks.
 fn read_secret(path: &Path) -> io::Result<String> {
     let mut content = std::fs::read_to_string(path)?;
     if content.ends_with('\n') {
@@ -81,7 +81,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Env {
-    /// The environment of this process. Names and values that are not Unicode are left out.
+    /// The environment of this process. Names and values that are not Unicode are ignored.
     #[must_use]
     pub fn from_process() -> Self {
         let unicode = std::env::vars_os()
@@ -137,7 +137,7 @@ impl Env {
         }
     }
 
-    /// A duration in seconds, decimals allowed, longer than nothing and at most a day.
+    /// A duration in seconds, with decimals if needed, greater than 0 and at most a day.
     pub fn seconds_or(&mut self, name: &str, default: Duration) -> Duration {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let Some(text) = self.optional(name) else {
@@ -158,7 +158,7 @@ impl Env {
         }
     }
 
-    /// A required secret: the value of `NAME`, or the content of the file that `NAME_FILE` names, less one line break at its end.
+    /// A required secret: the value of `NAME`, or the content of the file that `NAME_FILE` names, without one line break at its end.
     pub fn secret(&mut self, name: &str) -> Secret {
         let variable = format!("{name}_FILE");
         let (secret, file) = if let Some(path) = self.optional(&variable).map(PathBuf::from) {
@@ -202,15 +202,15 @@ impl Env {
         host.ok()
     }
 
-    /// Notes a fault that a getter cannot see, for example of two values together.
+    /// Adds a fault that no getter can find, for example of two values together.
     pub fn fault(&mut self, sentence: String) {
         self.faults.push(sentence);
     }
 
-    /// The configuration, when nothing was missing or malformed.
+    /// Returns the configuration if no variable was missing or malformed.
     ///
     /// # Errors
-    /// Every fault that the getters met.
+    /// All faults that were found.
     pub fn finish<C>(self, config: C) -> Result<C, ConfigFaults> {
         if self.faults.is_empty() {
             Ok(config)
@@ -235,7 +235,7 @@ impl Env {
     }
 }
 
-/// A host as a URL has it: names in lower case and as DNS knows them, addresses in their usual form.
+/// A host in the form of URLs: names in lower case and in ASCII as in DNS, addresses in their canonical form.
 fn parse_host(text: &str) -> Result<Host, &'static str> {
     let inner = text
         .strip_prefix('[')
@@ -251,13 +251,13 @@ fn parse_host(text: &str) -> Result<Host, &'static str> {
         return Err("has a zone, which a URL cannot name: use an address that needs none");
     }
     match Host::parse(text) {
-        // A URL may write any character as %41.
+        // In a URL `%41` would stand for a character.
         Ok(host) if !text.contains('%') => Ok(host),
         _ => Err("is neither a host name nor an IP address"),
     }
 }
 
-/// The host as a socket or a driver takes it: an IPv6 address without brackets.
+/// The host in the form that sockets and drivers accept: an IPv6 address without brackets.
 #[must_use]
 pub fn without_brackets(host: &Host) -> String {
     match host {
@@ -298,10 +298,10 @@ mod tests {
 
     #[test]
     fn a_secret_comes_from_a_file_without_its_line_break_and_never_shows_in_debug() -> std::io::Result<()> {
-        let (_file, secret, outcome) = secret_in_file(b"hush\n")?;
+        let (_file, secret, finished) = secret_in_file(b"hush\n")?;
         assert_eq!(secret.expose(), "hush");
         assert_eq!(format!("{secret:?}"), "Secret(…)");
-        assert_eq!(outcome, Ok(()));
+        assert_eq!(finished, Ok(()));
         Ok(())
     }
 
@@ -316,12 +316,16 @@ mod tests {
             ("a\nb\r\n", "a\nb"),
             ("päss€😀\n", "päss€😀"),
         ] {
-            let (_file, read, outcome) = secret_in_file(content.as_bytes())?;
-            assert_eq!((read.expose().as_str(), outcome), (secret, Ok(())), "{content:?}");
+            let (_file, read, finished) = secret_in_file(content.as_bytes())?;
+            assert_eq!(
+                (read.expose().as_str(), finished),
+                (secret, Ok(())),
+                "{content:?}"
+            );
         }
         for content in [&b""[..], b"\n", b"\r\n", b"\xff\n"] {
-            let (_file, _, outcome) = secret_in_file(content)?;
-            let faults = outcome.map_err(|faults| faults.to_string());
+            let (_file, _, finished) = secret_in_file(content)?;
+            let faults = finished.map_err(|faults| faults.to_string());
             assert!(
                 faults.as_ref().is_err_and(|text| text.contains("PWD_FILE names")),
                 "{faults:?}"

@@ -1,33 +1,30 @@
-//! How a service answers over HTTP: listener, common routes, error bodies, and readers of requests that name every fault at once.
+//! HTTP: the server with its limits, routes that every service has, error answers, readers of requests, and the client.
 
 mod accept_encoding;
-mod arriving;
+mod always_answer;
 mod body;
 pub mod client;
 mod connection;
+mod connection_limit;
 mod context;
 mod docs;
+mod echo;
 pub mod field;
+mod fields;
 pub(crate) mod health;
 mod measure;
-pub mod openapi;
 mod problem;
-mod query;
-mod readiness;
 mod refusal;
-pub(crate) mod request_id;
+mod request_body;
 mod routes;
-mod seats;
 mod server;
-mod watch;
 
 use axum::http::HeaderName;
 
-pub use body::BodyFields;
+pub use crate::readiness::Readiness;
 pub use field::FieldFault;
-pub use problem::{ErrorItem, Location, Problem};
-pub use query::QueryFields;
-pub use readiness::Readiness;
+pub use fields::{BodyFields, Fields, QueryFields};
+pub use problem::{Detail, ErrorItem, FieldFaults, Location, Problem};
 pub use routes::routes;
 pub use server::{CannotListen, bind, serve};
 

@@ -1,34 +1,44 @@
 //! What every service of the cluster shares, and nothing that only one of them needs.
 //!
-//! In reading order: how a process starts and stops ([`service`]), where its configuration comes from ([`mod@env`], [`endpoints`]),
-//! what it reports ([`logging`], [`metrics`], [`trace`]), how it answers ([`http`]), how it connects ([`net`]), what it waits for ([`database`], [`migrations`]), what travels on the
-//! queue ([`broker`], [`buy_order_event`], [`trace_context`]), how requests share a round trip ([`coalesce`]), the money and time types that both models
-//! speak ([`money`], [`timestamp`]), and what they are compared by ([`range_checksum`]).
+//! The modules are listed from the highest layer to the lowest. A module uses only modules of lower layers, which a test checks.
 
+// How a process starts, waits and stops.
+pub mod migrations;
 pub mod service;
 
-pub mod endpoints;
-pub mod env;
+// How it talks to clients, the broker and the databases.
+pub mod broker;
+pub mod database;
+pub mod http;
 
+// What it reports.
 pub mod logging;
+pub mod readiness;
+
 pub mod metrics;
 pub mod trace;
 
-pub mod http;
-
+// How it connects, retries and batches.
+pub mod coalesce;
 pub mod net;
-
-pub mod database;
-pub mod migrations;
+mod request_id;
 pub mod retry;
-
-pub mod broker;
-pub mod buy_order_event;
 pub mod trace_context;
 
-pub mod coalesce;
+// Where its configuration comes from.
+pub mod endpoints;
 
+pub mod env;
+mod tls;
+
+// What travels on the queue, and what the models are compared by.
+pub mod buy_order_event;
+pub mod range_checksum;
+
+// The types of money and time that both models use.
 pub mod money;
 pub mod timestamp;
 
-pub mod range_checksum;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod layers;

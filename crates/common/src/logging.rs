@@ -1,9 +1,10 @@
-//! One stream of structured events with two outlets: JSON lines on standard output (12-factor, XI), always; and Fluentd, when configured.
+//! The log: one stream of structured events with two outlets. JSON lines are always written to standard output (12-factor, XI). Fluentd
+//! gets the events too, if it is configured.
 //!
-//! An event is a `tracing` event with an `event` field: `tracing::info!(event = "buy_order_created", id, %external_id)`. One without
-//! becomes `information{text}`. Fluentd gets it under the tag `pydist.<service>.<event>`, with the other fields as its record.
+//! An event is a `tracing` event with an `event` field: `tracing::info!(event = "buy_order_created", id, %external_id)`. An event without
+//! this field becomes `information{text}`. In Fluentd the tag is `pydist.<service>.<event>`, and the other fields are the record.
 
-mod context_fields;
+mod fields;
 mod fluent_layer;
 mod json_lines;
 
@@ -20,25 +21,25 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::endpoints::Logging;
 use crate::metrics;
 use fluent_layer::FluentLayer;
-use json_lines::{Gathering, JsonLines};
+use json_lines::{BatchingWriter, JsonLines};
 
-/// Events of this level and above, except for libraries that report at `info` what only their authors need.
+/// Logs from level `info`, but less of libraries whose `info` events help only their authors.
 const DEFAULT_FILTER: &str =
     "info,lapin=error,sqlx=warn,refinery=warn,hyper=warn,reqwest=warn,opentelemetry=warn";
 
-/// Lines that wait for a reader of standard output that is slow: a pipe that is full must not hold up a request. Beyond it lines are
-/// dropped, and counted.
-const LINES_WAITING: usize = 10_000;
+/// Capacity of the buffer of lines that are not written yet. A slow reader of standard output must not delay requests: lines that do not
+/// fit are dropped and counted.
+const MAX_WAITING_LINES: usize = 10_000;
 
-const DROPS_REPORTED_EVERY: Duration = Duration::from_secs(10);
+const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where the lines go. Fluentd gets the same events either way.
+/// Where the JSON lines go. Fluentd gets the same events in both cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outlet {
-    /// Of a service: its log is all that it prints.
+    /// For a service, which prints nothing but its log.
     Stdout,
-    /// Of a process that prints results on standard output. On a terminal, where a person reads those, only warnings and errors, unless a
-    /// filter asks for more.
+    /// For a process that prints results on standard output. On a terminal only warnings and errors are shown, unless `RUST_LOG` is set: a
+    /// person wants to read the results.
     Stderr,
 }
 
@@ -69,7 +70,7 @@ pub struct Log {
 impl Log {
     /// Writes and sends what is still buffered, for at most `deadline`.
     pub async fn flush(self, deadline: Duration) {
-        // Dropping the guard waits for the lines to be written, longer than we may when nobody reads them.
+        // Dropping the guard waits until the lines are written, which may take longer than the deadline if nobody reads them.
         let lines = tokio::task::spawn_blocking(|| drop(self.lines));
         let fluent = async {
             if let Some(worker) = self.fluent {
@@ -82,14 +83,14 @@ impl Log {
 
 /// Sets up logging for the whole process. Must be called inside the async runtime.
 ///
-/// `filter` is in the syntax of `RUST_LOG`. Where another subscriber is set already, that one stays.
+/// `filter` has the syntax of `RUST_LOG`. If another `tracing` subscriber is set already, that one stays.
 #[must_use]
 pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>, outlet: Outlet) -> Log {
     let line_level = filter.map_or_else(|| outlet.default_level(), |_| LevelFilter::TRACE);
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(DEFAULT_FILTER));
     let (lines, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LINES_WAITING)
-        .finish(Gathering(outlet.writer()));
+        .buffered_lines_limit(MAX_WAITING_LINES)
+        .finish(BatchingWriter(outlet.writer()));
     let dropped = lines.error_counter();
     tokio::spawn(report_drops(dropped.clone()));
     let (fluent_layer, fluent) = match &endpoint.host {
@@ -112,7 +113,7 @@ pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>, ou
 async fn report_drops(dropped: ErrorCounter) {
     let mut reported = 0;
     loop {
-        tokio::time::sleep(DROPS_REPORTED_EVERY).await;
+        tokio::time::sleep(DROP_REPORT_INTERVAL).await;
         let lines = dropped.dropped_lines();
         if lines > reported {
             let new = lines - reported;
@@ -122,7 +123,7 @@ async fn report_drops(dropped: ErrorCounter) {
     }
 }
 
-/// An error and its sources in one line, for events.
+/// An error and its sources in one line, separated by colons.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

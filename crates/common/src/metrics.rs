@@ -1,16 +1,13 @@
-//! What `/metrics` shows, in Prometheus' text format.
+//! Metrics in Prometheus' text format.
 //!
-//! Metrics are held in the default registry of the `prometheus` crate. Each service defines its own in its `metrics.rs`; those that every
-//! service has are beside what they measure. A histogram is an array of counters, and a label takes a fixed set of values: memory does
-//! not grow with traffic, whether anybody scrapes or not.
+//! They are held in the default registry of the `prometheus` crate. Each service defines its own in its `metrics.rs`. Those that every
+//! service has are beside what they measure. A histogram is an array of counters, and a label has a fixed set of values, so memory does
+//! not grow with traffic.
 
 mod process;
 
 use std::sync::{Mutex, PoisonError};
 
-use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, Opts, TextEncoder};
@@ -19,29 +16,30 @@ pub use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 };
 
-pub(crate) use process::{show_dropped_events, start};
+pub(crate) use process::{show_dropped_events, show_process};
+pub(crate) use prometheus::TEXT_FORMAT;
 
-/// Bucket bounds for what takes from a tenth of a millisecond to the longest time that a request may wait, in seconds.
+/// Bucket bounds for latencies in seconds, from a tenth of a millisecond to about the longest time that a request may take.
 pub const LATENCIES: [f64; 15] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 12.0,
 ];
 
-/// Bucket bounds for what comes in batches of up to 500.
+/// Bucket bounds for sizes of batches of up to 500.
 pub const BATCHES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0];
 
-/// Two scrapes at once would both add what a library has counted since the last one.
+/// Two concurrent scrapes would both add what a library has counted since the last one: see [`raise`].
 static SCRAPE: Mutex<()> = Mutex::new(());
 
-/// A counter that this process registers once.
+/// Registers a counter, once per process.
 ///
 /// # Panics
-/// Where the name is invalid or taken: a fault of the program, which the start of the service finds.
+/// The name is invalid or taken: a mistake in the program, which its first start shows.
 #[must_use]
 pub fn counter(name: &str, help: &str) -> IntCounter {
     registered(IntCounter::new(name, help))
 }
 
-/// A family of counters, one for each value of the labels; the values must be few and fixed.
+/// Registers a counter for each value of the labels. The values must be few and fixed.
 ///
 /// # Panics
 /// As [`counter`].
@@ -50,7 +48,7 @@ pub fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     registered(IntCounterVec::new(Opts::new(name, help), labels))
 }
 
-/// A gauge of whole numbers.
+/// Registers a gauge of whole numbers.
 ///
 /// # Panics
 /// As [`counter`].
@@ -59,7 +57,7 @@ pub fn gauge(name: &str, help: &str) -> IntGauge {
     registered(IntGauge::new(name, help))
 }
 
-/// A gauge that shows nothing while its value is not known: [`Known::set`], [`Known::forget`].
+/// Registers a gauge that is not shown while its value is unknown: [`Known::set`], [`Known::forget`].
 ///
 /// # Panics
 /// As [`counter`].
@@ -68,7 +66,7 @@ pub fn known(name: &str, help: &str) -> Known {
     Known(registered(GaugeVec::new(Opts::new(name, help), &[])))
 }
 
-/// A histogram with these bucket bounds.
+/// Registers a histogram with these bucket bounds.
 ///
 /// # Panics
 /// As [`counter`].
@@ -79,7 +77,7 @@ pub fn histogram(name: &str, help: &str, bounds: &[f64]) -> Histogram {
     ))
 }
 
-/// A family of histograms with these bucket bounds.
+/// Registers a histogram with these bucket bounds for each value of the labels.
 ///
 /// # Panics
 /// As [`counter`].
@@ -91,8 +89,8 @@ pub fn histograms(name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> Hi
     ))
 }
 
-/// A family of gauges that `read` sets anew for each scrape. `read` runs while the registry is locked: it must not wait, nor use a metric
-/// for the first time.
+/// Registers gauges that `read` sets for each scrape. The registry is locked while `read` runs: it must not block, nor use a metric for the
+/// first time.
 ///
 /// # Panics
 /// As [`counter`].
@@ -102,14 +100,13 @@ pub fn read_gauges(
     labels: &[&str],
     read: impl Fn(&GaugeVec) + Send + Sync + 'static,
 ) {
-    register(Read {
-        metric: made(GaugeVec::new(Opts::new(name, help), labels)),
+    register(ReadOnScrape {
+        metric: valid(GaugeVec::new(Opts::new(name, help), labels)),
         read,
     });
 }
 
-/// A family of counters that `read` brings up to date for each scrape, by [`raise`]; what holds for the `read` of [`read_gauges`] holds
-/// for it too.
+/// Registers counters that `read` updates for each scrape, with [`raise`]. The rules for `read` are those of [`read_gauges`].
 ///
 /// # Panics
 /// As [`counter`].
@@ -119,13 +116,13 @@ pub fn read_counters(
     labels: &[&str],
     read: impl Fn(&IntCounterVec) + Send + Sync + 'static,
 ) {
-    register(Read {
-        metric: made(IntCounterVec::new(Opts::new(name, help), labels)),
+    register(ReadOnScrape {
+        metric: valid(IntCounterVec::new(Opts::new(name, help), labels)),
         read,
     });
 }
 
-/// Raises a counter to what something else has counted.
+/// Raises a counter to a count that is kept elsewhere.
 pub fn raise(counter: &IntCounter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
@@ -148,47 +145,45 @@ impl Known {
     }
 }
 
-/// One more, for as long as this lives.
+/// Counts one more in a gauge until it is dropped.
 #[derive(Debug)]
-pub struct Held<'a>(&'a IntGauge);
+pub struct GaugeGuard<'a>(&'a IntGauge);
 
-impl<'a> Held<'a> {
+impl<'a> GaugeGuard<'a> {
     /// Raises the gauge by one.
     #[must_use]
-    pub fn on(gauge: &'a IntGauge) -> Self {
+    pub fn new(gauge: &'a IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// All metrics of this process, as Prometheus scrapes them.
-pub(crate) fn scrape() -> Response {
+/// All metrics of this process, in [`TEXT_FORMAT`].
+///
+/// # Errors
+/// A metric cannot be written in this format.
+pub(crate) fn scrape() -> prometheus::Result<String> {
     let families = {
         let _one_at_a_time = SCRAPE.lock().unwrap_or_else(PoisonError::into_inner);
         prometheus::gather()
     };
     let mut text = String::new();
-    match TextEncoder::new().encode_utf8(&families, &mut text) {
-        Ok(()) => {
-            let kind = HeaderValue::from_static(prometheus::TEXT_FORMAT);
-            ([(CONTENT_TYPE, kind)], text).into_response()
-        }
-        Err(error) => crate::http::Problem::internal(error).into_response(),
-    }
+    TextEncoder::new().encode_utf8(&families, &mut text)?;
+    Ok(text)
 }
 
-struct Read<C, F> {
+struct ReadOnScrape<C, F> {
     metric: C,
     read: F,
 }
 
-impl<C: Collector, F: Fn(&C) + Send + Sync> Collector for Read<C, F> {
+impl<C: Collector, F: Fn(&C) + Send + Sync> Collector for ReadOnScrape<C, F> {
     fn desc(&self) -> Vec<&Desc> {
         self.metric.desc()
     }
@@ -200,7 +195,7 @@ impl<C: Collector, F: Fn(&C) + Send + Sync> Collector for Read<C, F> {
 }
 
 fn registered<C: Collector + Clone + 'static>(metric: prometheus::Result<C>) -> C {
-    let metric = made(metric);
+    let metric = valid(metric);
     register(metric.clone());
     metric
 }
@@ -209,7 +204,7 @@ fn registered<C: Collector + Clone + 'static>(metric: prometheus::Result<C>) -> 
     clippy::expect_used,
     reason = "names are constants; a test scrapes every service"
 )]
-fn made<C>(metric: prometheus::Result<C>) -> C {
+fn valid<C>(metric: prometheus::Result<C>) -> C {
     metric.expect("a metric's name and labels are valid")
 }
 
@@ -228,16 +223,15 @@ mod tests {
     #[test]
     fn a_gauge_without_a_value_shows_nothing() {
         let known = known("a_test_gauge", "Of a test.");
-        let shown = || {
-            prometheus::gather()
-                .iter()
-                .any(|family| family.name() == "a_test_gauge")
+        let is_shown = || {
+            let families = prometheus::gather();
+            families.iter().any(|family| family.name() == "a_test_gauge")
         };
-        assert!(!shown());
+        assert!(!is_shown());
         known.set(1.5);
-        assert!(shown());
+        assert!(is_shown());
         known.forget();
-        assert!(!shown());
+        assert!(!is_shown());
     }
 
     #[test]

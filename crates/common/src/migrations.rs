@@ -1,4 +1,4 @@
-//! Waiting for the schemas: no service starts its work before `migration` reports that it is done.
+//! Waits for the database schemas: a service starts its work only when `migration` reports that they are up to date.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::retry;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Waits until `migration` answers its health check, with a growing pause and an event per try.
+/// Waits until `migration` answers its health check. Pauses grow from try to try, and each failed try is an event.
 ///
 /// # Errors
-/// When no HTTP client can be built.
+/// The HTTP client cannot be built.
 pub async fn wait(migration: &Peer) -> anyhow::Result<()> {
     let client = client::client(REQUEST_TIMEOUT, None)?;
     let url = migration.url("/healthcheck");

@@ -1,4 +1,4 @@
-//! TCP connections to what a service needs: every address of a name is tried, and one that has died is noticed.
+//! TCP connections to dependencies: every address of a host name is tried, and a dead connection is noticed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,23 +8,23 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-/// A connection that is idle for so long is probed. Middleboxes forget idle ones after minutes.
-const PROBED_AFTER: Duration = Duration::from_secs(10);
+/// A connection that is idle for this long is probed. Middleboxes drop idle connections after minutes.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 
-/// From one probe to the next.
-const PROBED_EVERY: Duration = Duration::from_secs(5);
+/// Time between two probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A peer that acknowledges neither a probe nor what was sent for so long is gone. With [`PROBED_AFTER`] it stays below the 30 s within which
-/// everything works again after an outage.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+/// The kernel closes a connection whose peer has acknowledged nothing for this long. Together with [`KEEPALIVE_TIME`] it is less than the
+/// 30 s within which everything works again after an outage.
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connects to a host by its name or address. A name may have several addresses: each gets the time `limit`, in the order of the resolver,
-/// and so does the resolver. The connection is watched by [`watch`].
+/// Connects to a host by its name or address. The addresses of a name are tried in the order of the resolver. `limit` bounds the name lookup
+/// and each attempt. Keepalive is on: see [`set_keepalive`].
 ///
 /// # Errors
-/// When the name has no address, or none of them can be reached: then each is named with its reason.
+/// The name has no address, or no address can be reached. The error names each address with its reason.
 pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
-    let addresses = in_time(limit, lookup_host((host, port))).await?;
+    let addresses = with_timeout(limit, lookup_host((host, port))).await?;
     let addresses: Vec<SocketAddr> = addresses.collect();
     connect_to_one_of(&addresses, limit).await
 }
@@ -33,13 +33,13 @@ pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpSt
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_to_one_of(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+async fn connect_to_one_of(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     let mut failures = Vec::with_capacity(addresses.len());
     let mut kind = io::ErrorKind::NotFound;
     for address in addresses {
-        match in_time(limit, TcpStream::connect(address)).await {
+        match with_timeout(limit, TcpStream::connect(address)).await {
             Ok(stream) => {
-                watch(&stream)?;
+                set_keepalive(&stream)?;
                 return Ok(stream);
             }
             Err(error) => {
@@ -54,21 +54,21 @@ pub async fn connect_to_one_of(addresses: &[SocketAddr], limit: Duration) -> io:
     Err(io::Error::new(kind, failures.join("; ")))
 }
 
-/// Has the kernel end this connection when its peer is gone, also while nothing is sent: else a cut cable, or a middlebox that has forgotten
-/// the connection, goes unnoticed for a quarter of an hour, or for ever.
+/// Makes the kernel close this connection when its peer is gone, also while nothing is sent. Otherwise a cut cable, or a middlebox that has
+/// dropped the connection, would go unnoticed for a quarter of an hour, or for ever.
 ///
 /// # Errors
-/// When the kernel refuses.
-pub fn watch(stream: &TcpStream) -> io::Result<()> {
+/// The kernel refuses the options.
+fn set_keepalive(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let probes = TcpKeepalive::new()
-        .with_time(PROBED_AFTER)
-        .with_interval(PROBED_EVERY);
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&probes)?;
-    socket.set_tcp_user_timeout(Some(GIVEN_UP_AFTER))
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-async fn in_time<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn with_timeout<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(limit, future).await.unwrap_or_else(|_| {
         let text = format!("no answer within {} s", limit.as_secs_f32());
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
@@ -87,8 +87,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(500);
 
-    /// A host that answers nothing: the queue of its listener is full, so that the kernel drops what else comes. It lives as long as what is
-    /// returned.
+    /// The address of a host that answers nothing: the accept queue of its listener is full, so that the kernel drops new connections. Keep
+    /// the returned sockets for as long as it is needed.
     async fn silent_address() -> (SocketAddr, Vec<TcpStream>, Socket) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -1,59 +1,29 @@
-//! Traces: spans of what is done, each the child of what caused it, in this process or another.
+//! Spans: what was done, each the child of what caused it, in this process or another.
 //!
 //! The one source of truth is OpenTelemetry's [`Context`]: it says which trace and span a piece of work belongs to, and its request id.
-//! Tasks carry it (`with_context`), events are logged with its ids, messages and requests pass it on ([`crate::trace_context`]). Ids are
-//! made and carried always; spans leave the process only where an endpoint to export them to is configured.
+//! Tasks carry it (`with_context`), events are logged with its ids, and messages and requests pass it on ([`crate::trace_context`]).
+//! Ids are always made and carried. Spans are recorded only if the service exports them.
 //!
-//! Not `tracing`'s spans: they vanish where `RUST_LOG` filters them, and what is carried to other services must not depend on what is
-//! logged.
-
-mod export;
+//! These are not the spans of the `tracing` crate: `RUST_LOG` can filter those out, and the ids that are sent to other services must not
+//! depend on what is logged.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use opentelemetry::Context;
-use opentelemetry::trace::{
-    SpanBuilder, SpanContext, Status, TraceContextExt as _, TraceFlags, Tracer as _, TracerProvider as _,
-};
-use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SdkTracer, SdkTracerProvider};
+use opentelemetry::trace::{SpanBuilder, SpanContext, Status, TraceContextExt as _, TraceFlags, Tracer as _};
+use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SdkTracer};
 
-pub(crate) use export::Config;
-
-/// As the dispatcher of `tracing`: set once per process, when it starts, where spans are exported.
+/// Set once, at the start of a process that exports spans. Global, like the dispatcher of `tracing`.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// The traces of this process; flush them before it ends.
-#[derive(Debug)]
-pub(crate) struct Traces(Option<SdkTracerProvider>);
-
-impl Traces {
-    /// Sets up tracing for the whole process. Must be called inside the async runtime. Does nothing where no spans are exported.
-    ///
-    /// # Errors
-    /// When the configuration is none that spans can be exported with.
-    pub(crate) fn start(service: &'static str, config: &Config) -> anyhow::Result<Self> {
-        let Some(export) = &config.export else {
-            return Ok(Self(None));
-        };
-        let provider = export.provider(service)?;
-        // Fails only when another is set already, which then stays.
-        let _ = TRACER.set(provider.tracer(service));
-        Ok(Self(Some(provider)))
-    }
-
-    /// Exports what is still buffered, for at most `deadline`.
-    pub(crate) async fn flush(self, deadline: Duration) {
-        if let Some(provider) = self.0 {
-            let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(deadline));
-            let _ = tokio::time::timeout(deadline, flush).await;
-        }
-    }
+/// Records the spans of this process with `tracer` from now on. If another tracer is set already, that one stays.
+pub(crate) fn record_with(tracer: SdkTracer) {
+    let _ = TRACER.set(tracer);
 }
 
-/// Begins a span under the span of `parent`, or a new trace where that has none; the context that is returned has it as its span. It ends
-/// when it is ended, or else when the last copy of the context is dropped. It is described only where spans are exported.
+/// Starts a span under the span of `parent`, or in a new trace if `parent` has none. The returned context holds the new span, which ends
+/// when it is ended, or when the last copy of the context is dropped. `describe` is called only if spans are recorded.
 #[must_use]
 pub fn start(parent: &Context, describe: impl FnOnce() -> SpanBuilder) -> Context {
     match TRACER.get() {
@@ -62,8 +32,8 @@ pub fn start(parent: &Context, describe: impl FnOnce() -> SpanBuilder) -> Contex
     }
 }
 
-/// A span that has its ids, to be carried on, and nothing else. The caller's word on sampling is passed on; where there is no caller, those
-/// that come next may record the trace.
+/// A span that has ids to pass on, and is not recorded. The sampling flag of the caller is passed on. Without a caller the flag is set, so
+/// that the services that are called next may record the trace.
 fn not_recorded(parent: &Context) -> SpanContext {
     let ids = RandomIdGenerator::default();
     let span = parent.span();
@@ -73,13 +43,8 @@ fn not_recorded(parent: &Context) -> SpanContext {
     } else {
         (ids.new_trace_id(), TraceFlags::SAMPLED)
     };
-    SpanContext::new(
-        trace_id,
-        ids.new_span_id(),
-        flags,
-        false,
-        caller.trace_state().clone(),
-    )
+    let state = caller.trace_state().clone();
+    SpanContext::new(trace_id, ids.new_span_id(), flags, false, state)
 }
 
 /// Marks the span of a context as failed, and says why.

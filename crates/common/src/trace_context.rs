@@ -1,6 +1,6 @@
-//! W3C Trace Context, level 1: how the trace that something belongs to is read from headers, and written into them.
+//! W3C Trace Context, level 1: reads a trace context from headers, and writes it into headers.
 //!
-//! The context itself is OpenTelemetry's. Its own reader takes texts that the specification forbids, so that reading is done here.
+//! The context is OpenTelemetry's. Its own parser accepts texts that the specification forbids, so parsing is done here.
 
 use std::str::FromStr as _;
 
@@ -11,11 +11,11 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags
 /// The name of the HTTP header, and of the message header.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// What other tracers keep of a trace: the name of the HTTP header, and of the message header.
+/// The data of other tracers: the name of the HTTP header, and of the message header.
 pub const TRACESTATE: &str = "tracestate";
 
-/// The context that a `traceparent` and a `tracestate` name as their caller; an empty one, in which a new trace begins, where the first is
-/// absent or nonsense. A state that is nonsense is left out.
+/// The context of the caller that `traceparent` and `tracestate` name. If `traceparent` is missing or malformed, the context is empty, so
+/// that a new trace begins. A malformed `tracestate` is ignored.
 #[must_use]
 pub fn context_of(traceparent: Option<&str>, tracestate: Option<&str>) -> Context {
     let Some((trace_id, span_id, flags)) = traceparent.and_then(parse) else {
@@ -26,8 +26,8 @@ pub fn context_of(traceparent: Option<&str>, tracestate: Option<&str>) -> Contex
     Context::new().with_remote_span_context(caller)
 }
 
-/// The context that the caller of an HTTP request sent; an empty one where it sent none, several, or nonsense. The state may come in
-/// several lines, which are one list.
+/// The context of the caller of an HTTP request. It is empty if there is no `traceparent` header, a malformed one, or more than one.
+/// Several `tracestate` headers are combined into one list.
 #[must_use]
 pub fn context_of_headers(headers: &HeaderMap) -> Context {
     let mut callers = headers.get_all(TRACEPARENT).iter();
@@ -40,7 +40,7 @@ pub fn context_of_headers(headers: &HeaderMap) -> Context {
     context_of(traceparent, state.map(|lines| lines.join(",")).as_deref())
 }
 
-/// The `traceparent` that names the span of a context as the caller of what comes next; nothing where it has no span.
+/// The `traceparent` that names the span of a context as the caller. `None` if the context has no span.
 #[must_use]
 pub fn traceparent(context: &Context) -> Option<String> {
     let span = context.span();
@@ -55,7 +55,7 @@ pub fn traceparent(context: &Context) -> Option<String> {
     })
 }
 
-/// The `tracestate` that goes with [`traceparent`]; nothing where it is empty.
+/// The `tracestate` that goes with [`traceparent`]. `None` if it is empty.
 #[must_use]
 pub fn tracestate(context: &Context) -> Option<String> {
     let state = context.span().span_context().trace_state().header();
@@ -85,11 +85,11 @@ fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     let trace_id = TraceId::from_hex(part(32)?).ok()?;
     let parent_id = SpanId::from_hex(part(16)?).ok()?;
     let flags = u8::from_str_radix(part(2)?, 16).ok()?;
-    // A later version may append parts that this one ignores; ff is forbidden for good.
+    // A later version may append parts, which are ignored. Version ff is forbidden.
     let surplus = parts.next().is_some();
     let forbidden = version == "ff" || (version == "00" && surplus);
     let valid = !forbidden && trace_id != TraceId::INVALID && parent_id != SpanId::INVALID;
-    // Flags that this version does not know are not passed on.
+    // Unknown flags are not passed on.
     valid.then(|| (trace_id, parent_id, TraceFlags::new(flags) & TraceFlags::SAMPLED))
 }
 

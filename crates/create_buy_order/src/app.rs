@@ -23,7 +23,7 @@ use crate::routes::{State, router};
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let pool = database::connect(&config.write_model, "write_model").await?;
-    let readiness = Readiness::default().needs_writable_database("write_model", &pool);
+    let readiness = Readiness::default().needs("write_model", pool.writable());
     migrations::wait(&config.migration).await?;
 
     let outbox_grew = Arc::new(Notify::new());

@@ -9,15 +9,15 @@ use create_buy_order::{app, checksums, config::Config, republish};
 const NAME: &str = "create_buy_order";
 
 fn main() -> ExitCode {
-    service::obey(NAME, |arguments: Arguments| match arguments.command {
+    service::run_cli(NAME, |arguments: Arguments| match arguments.command {
         None => service::serve(NAME, Config::from_env, app::start),
         Some(Command::Republish(options)) => {
-            service::administer(NAME, republish::Config::from_env, |config, stopping| {
+            service::run_admin(NAME, republish::Config::from_env, |config, stopping| {
                 republish::run(config, options, stopping)
             })
         }
         Some(Command::Checksums(options)) => {
-            service::administer(NAME, checksums::write_model, |config, stopping| {
+            service::run_admin(NAME, checksums::write_model, |config, stopping| {
                 checksums::run(config, options, stopping)
             })
         }

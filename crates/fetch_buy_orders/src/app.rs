@@ -18,7 +18,7 @@ use crate::routes;
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let read_model = database::connect(&config.read_model, "read_model").await?;
-    let readiness = Readiness::default().needs_database("read_model", &read_model);
+    let readiness = Readiness::default().needs("read_model", read_model.readable());
     migrations::wait(&config.migration).await?;
     let listener = http::bind(&config.listen).await?;
     lifecycle.spawn(

@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::page::Page;
 use crate::reader::Reader;
+use common::http::{Detail, FieldFaults};
 
 /// Without authentication every request is the seeded client's, as in `create_buy_order`.
 const CLIENT_ID: i64 = 1;

@@ -1,81 +1,50 @@
-//! What a server says: `{"ack": chunk}`.
+//! Reads the answers of a server: `{"ack": chunk}`.
+
+use std::io::{Cursor, ErrorKind};
 
 use rmp::Marker;
-use rmp::decode::{ValueReadError, read_map_len, read_marker};
+use rmp_serde::decode::Error;
+use serde::Deserialize;
 
-/// Longest answer that is taken for an acknowledgement still on its way.
+/// An answer that is still incomplete after this many bytes is not an acknowledgement.
 const MAX_BYTES: usize = 4096;
 
-/// An answer that is no acknowledgement.
+/// An answer that is not an acknowledgement.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unexpected {
-    #[error("the server asks for authentication, which this client does not speak")]
+    #[error("the server asks for authentication, which this client does not support")]
     Authentication,
-    #[error("the server sent something that is no acknowledgement")]
+    #[error("the server sent something that is not an acknowledgement")]
     NoAck,
 }
 
-/// Takes one acknowledged chunk id off the front of what was received; `None` while it is incomplete.
-pub(crate) fn take(received: &mut Vec<u8>) -> Result<Option<String>, Unexpected> {
-    let mut rest = received.as_slice();
-    match parse(&mut rest)? {
-        Some(id) => {
-            let used = received.len() - rest.len();
-            received.drain(..used);
-            Ok(Some(id))
-        }
-        None if received.len() > MAX_BYTES => Err(Unexpected::NoAck),
-        None => Ok(None),
-    }
+/// The id may be text or binary: old versions of MessagePack do not distinguish them.
+#[derive(Deserialize)]
+struct Ack {
+    ack: String,
 }
 
-fn parse(rest: &mut &[u8]) -> Result<Option<String>, Unexpected> {
-    if let Some(&first) = rest.first()
+/// Removes the first acknowledgement from `received` and returns its chunk id; `None` if it is still incomplete.
+pub(crate) fn take(received: &mut Vec<u8>) -> Result<Option<String>, Unexpected> {
+    if let Some(&first) = received.first()
         && matches!(Marker::from_u8(first), Marker::FixArray(_))
     {
         return Err(Unexpected::Authentication);
     }
-    let fields = match read_map_len(rest) {
-        Ok(fields) => fields,
-        Err(ValueReadError::TypeMismatch(_)) => return Err(Unexpected::NoAck),
-        Err(_) => return Ok(None),
-    };
-    let mut ack = None;
-    for _ in 0..fields {
-        let Some(name) = text(rest)? else { return Ok(None) };
-        let Some(value) = text(rest)? else { return Ok(None) };
-        if name == b"ack" {
-            ack = Some(String::from_utf8(value.to_vec()).map_err(|_| Unexpected::NoAck)?);
+    let mut answer = rmp_serde::Deserializer::new(Cursor::new(received.as_slice()));
+    match Ack::deserialize(&mut answer) {
+        Ok(Ack { ack }) => {
+            let used = usize::try_from(answer.position()).unwrap_or(received.len());
+            received.drain(..used);
+            Ok(Some(ack))
         }
+        Err(Error::InvalidMarkerRead(error) | Error::InvalidDataRead(error))
+            if error.kind() == ErrorKind::UnexpectedEof && received.len() <= MAX_BYTES =>
+        {
+            Ok(None)
+        }
+        Err(_) => Err(Unexpected::NoAck),
     }
-    ack.ok_or(Unexpected::NoAck).map(Some)
-}
-
-/// A text or binary string: old servers know no difference.
-fn text<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Unexpected> {
-    let Ok(marker) = read_marker(rest) else {
-        return Ok(None);
-    };
-    let length_bytes = match marker {
-        Marker::FixStr(_) => 0,
-        Marker::Str8 | Marker::Bin8 => 1,
-        Marker::Str16 | Marker::Bin16 => 2,
-        _ => return Err(Unexpected::NoAck),
-    };
-    let Some((head, tail)) = rest.split_at_checked(length_bytes) else {
-        return Ok(None);
-    };
-    let length = match marker {
-        Marker::FixStr(length) => usize::from(length),
-        _ => head
-            .iter()
-            .fold(0, |length, byte| length << 8 | usize::from(*byte)),
-    };
-    let Some((text, tail)) = tail.split_at_checked(length) else {
-        return Ok(None);
-    };
-    *rest = tail;
-    Ok(Some(text))
 }
 
 #[cfg(test)]

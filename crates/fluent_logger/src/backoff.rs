@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pauses that double, each cut by a random part of up to a half.
+/// Pauses that double. Each is shortened by a random part of up to a half.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     first: Duration,

@@ -1,4 +1,4 @@
-//! What senders leave and the worker takes: a bounded queue of encoded events.
+//! A bounded queue of encoded events between senders and the worker.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,18 +12,18 @@ use uuid::Uuid;
 
 use crate::encode::packed_forward;
 
-/// The bounds that keep memory finite whatever the events are.
+/// Limits of memory, whatever the events are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Most events held, waiting and unacknowledged ones together.
+    /// Maximum number of events, waiting and unacknowledged ones together.
     pub(crate) events: usize,
-    /// Most bytes of encoded events held waiting.
+    /// Maximum size of all waiting events, encoded, in bytes.
     pub(crate) bytes: usize,
-    /// Most bytes of one encoded event.
+    /// Maximum size of one encoded event, in bytes.
     pub(crate) event_bytes: usize,
-    /// Most events of one batch.
+    /// Maximum number of events of one batch.
     pub(crate) batch_events: usize,
-    /// Bytes of encoded events after which a batch is closed.
+    /// A batch that has reached this size, in bytes, gets no more events.
     pub(crate) batch_bytes: usize,
 }
 
@@ -54,7 +54,7 @@ struct Event {
     bytes: Vec<u8>,
 }
 
-/// The events of one tag, encoded once, so that a repetition has the same id and the same bytes.
+/// The events of one tag in one message. It is encoded once, so that a repetition has the same id and the same bytes.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) id: String,
@@ -62,7 +62,7 @@ pub(crate) struct Chunk {
     pub(crate) events: usize,
 }
 
-/// Counts at one moment.
+/// Numbers of events at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
@@ -81,7 +81,7 @@ impl Buffer {
         }
     }
 
-    /// Adds an event; the oldest waiting ones make room. With nothing waiting to drop, the event itself is.
+    /// Adds an event. If there is no room, drops the oldest waiting events, or the new one if none waits.
     pub(crate) fn push(&self, tag: String, bytes: Vec<u8>) {
         let mut state = self.state();
         if state.closed || bytes.len() > self.limits.event_bytes {
@@ -96,7 +96,7 @@ impl Buffer {
         }
         state.waiting_bytes += bytes.len();
         state.waiting.push_back(Event { tag, bytes });
-        // The worker only acts on these two lengths: waking it for each event would cost more than the events.
+        // The worker acts at these two lengths only. Waking it for each event would cost more than the events.
         let wake = state.waiting.len() == 1 || state.waiting.len() == self.limits.batch_events;
         drop(state);
         if wake {
@@ -104,7 +104,7 @@ impl Buffer {
         }
     }
 
-    /// Waits for a batch: full, or `batch_wait` after its first event, or whatever there is once stopping.
+    /// Waits until a batch is full, or `batch_wait` has passed since its first event, or the buffer is stopping.
     pub(crate) async fn batch_ready(&self, batch_wait: Duration) {
         if !self.reached(1).await {
             return;
@@ -115,7 +115,7 @@ impl Buffer {
         }
     }
 
-    /// Waits until that many events wait; `false` when stopping came first.
+    /// Waits until this many events wait. Returns `false` if the buffer is stopping.
     async fn reached(&self, events: usize) -> bool {
         loop {
             let stop_asked = self.stop_asked.notified();
@@ -132,7 +132,7 @@ impl Buffer {
         }
     }
 
-    /// Takes the oldest waiting events as chunks by tag. They count as in flight until acknowledged or given up.
+    /// Takes the oldest waiting events, as one chunk per tag. They count as in flight until they are acknowledged or given up.
     pub(crate) fn take_batch(&self) -> Vec<Chunk> {
         let mut taken = Vec::new();
         {
@@ -157,7 +157,7 @@ impl Buffer {
         state.sent += events as u64;
     }
 
-    /// Drops events in flight if newer ones are being dropped for want of room; `false` when they may stay.
+    /// Drops events in flight if the buffer is full. Returns whether it was.
     pub(crate) fn give_up_if_full(&self, events: usize) -> bool {
         let mut state = self.state();
         let full = state.pending() >= self.limits.events;
@@ -177,7 +177,7 @@ impl Buffer {
         }
     }
 
-    /// Drops since the last call.
+    /// The number of events dropped since the last call.
     pub(crate) fn take_unreported_drops(&self) -> u64 {
         std::mem::take(&mut self.state().unreported)
     }
@@ -191,7 +191,7 @@ impl Buffer {
         self.state().stopping
     }
 
-    /// Completes once [`stop`](Self::stop) was called.
+    /// Completes when [`stop`](Self::stop) has been called.
     pub(crate) async fn stopping(&self) {
         let stop_asked = self.stop_asked.notified();
         if !self.is_stopping() {
@@ -199,12 +199,12 @@ impl Buffer {
         }
     }
 
-    /// Ends the buffer's life: later events are counted as dropped.
+    /// Closes the buffer: later events are dropped and counted.
     pub(crate) fn close(&self) {
         self.state().closed = true;
     }
 
-    /// Nothing that runs under the lock can panic half way, so a poisoned lock holds a sound state.
+    /// No code panics half-way through a change under this lock, so a poisoned lock holds a sound state.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +221,7 @@ impl State {
     }
 }
 
-/// One chunk per tag, tags in the order of their first event, events of a tag in their order.
+/// One chunk per tag. Tags are in the order of their first events, and events keep their order.
 fn chunks(events: &[Event]) -> Vec<Chunk> {
     let mut by_tag: Vec<(&str, Vec<&[u8]>)> = Vec::new();
     for event in events {

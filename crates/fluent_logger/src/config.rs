@@ -1,30 +1,30 @@
-//! What a user sets, and what a user is told.
+//! The configuration, and the statuses that are reported.
 
 use std::time::Duration;
 
-/// Where the server is, and how hard to try.
+/// Where the server is, and the limits of the client.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Name or address of the forward server. A name is resolved anew at each attempt.
+    /// Name or address of the forward server. A name is resolved again for each attempt.
     pub host: String,
     /// TCP port of the forward server, usually 24224.
     pub port: u16,
-    /// Pause after the first failed attempt. It doubles up to 30 s, and each pause is cut by a random part of
-    /// up to a half, so that many clients do not come back at the same moment. An acknowledged batch resets it.
+    /// Pause after the first failed attempt. Pauses double up to 30 s, and each is shortened by a random part of
+    /// up to a half, so that many clients do not reconnect at the same moment. An acknowledged batch resets them.
     pub retry: Duration,
-    /// Most events held at once, waiting or sent but not acknowledged. Beyond it the oldest waiting is dropped.
+    /// Maximum number of events that wait or are not acknowledged. Above it the oldest waiting event is dropped.
     pub buffer_events: usize,
-    /// Most events sent before their acknowledgements are awaited. At most `buffer_events`.
+    /// Maximum number of events sent before their acknowledgements are awaited. At most `buffer_events`.
     pub batch_events: usize,
-    /// Longest time the first event of a batch waits for others.
+    /// Maximum time that the first event of a batch waits for others.
     pub batch_wait: Duration,
-    /// Longest silence of the server while it owes an acknowledgement, and longest time it may refuse to take
-    /// any bytes. After that the connection is given up, and what was not acknowledged is sent again.
+    /// Maximum time without an acknowledgement while one is due, and without progress of a write. After that the
+    /// client reconnects, and sends what was not acknowledged again.
     pub ack_timeout: Duration,
 }
 
 impl Config {
-    /// Good values for a service that logs up to some thousand events a second.
+    /// Defaults for a service that logs up to some thousand events per second.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self {
             host: host.into(),
@@ -37,7 +37,7 @@ impl Config {
         }
     }
 
-    /// Values that would make the client spin or never send are moved to the nearest that work.
+    /// Replaces values that would make the client spin or never send by the nearest that work.
     pub(crate) fn clamped(mut self) -> Self {
         self.retry = self.retry.max(Duration::from_millis(10));
         self.buffer_events = self.buffer_events.max(1);
@@ -46,18 +46,18 @@ impl Config {
     }
 }
 
-/// What became of the connection, as told to the callback given to [`start`](crate::start).
+/// What happened, as reported to the callback of [`start`](crate::start).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// A connection is open. Told once per connection.
+    /// A connection was opened. Reported once per connection.
     Connected,
-    /// A connection could not be opened, or broke, or the server did not acknowledge. Told once per attempt.
+    /// A connection could not be opened, or broke, or the server did not acknowledge. Reported once per attempt.
     ConnectFailed {
         /// What went wrong, in words.
         error: String,
     },
-    /// Events were dropped because the buffer was full. Told at each connection, at the end, and in between
-    /// not more often than every 10 s.
+    /// Events were dropped because the buffer was full. Reported at each connection, at the end, and otherwise
+    /// at most every 10 s.
     Dropped {
         /// How many since the last such report.
         events: u64,

@@ -1,4 +1,4 @@
-//! One connection to the server: write chunks, read acknowledgements.
+//! One connection to the server: writes chunks and reads acknowledgements.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,11 +15,12 @@ use crate::buffer::Chunk;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection is silent while there is nothing to log: what is on the way must not forget it, and a server that vanished is noticed.
+/// A connection is idle while there is nothing to log. Keepalive probes show middleboxes that it is in use, and the kernel closes it when the
+/// server has vanished.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(20);
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why a connection could not be had, or is of no more use.
+/// Why a connection could not be opened, or can no longer be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("could not connect: {0}")]
@@ -60,22 +61,22 @@ impl Connection {
                 .with_interval(KEEPALIVE)
                 .with_retries(2),
         )?;
-        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR))?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         Ok(Self {
             stream,
             received: Vec::new(),
         })
     }
 
-    /// Watches a connection that owes no answer: completes when it ends or says anything.
+    /// Waits for a fault of a connection on which no answer is due: it ends, or the server sends anything.
     pub(crate) async fn fault(&mut self) -> Fault {
-        match self.watch().await {
+        match self.expect_nothing().await {
             Err(fault) => fault,
             Ok(never) => match never {},
         }
     }
 
-    async fn watch(&mut self) -> Result<Infallible, Fault> {
+    async fn expect_nothing(&mut self) -> Result<Infallible, Fault> {
         loop {
             self.receive().await?;
             if ack::take(&mut self.received)?.is_some() {
@@ -84,41 +85,41 @@ impl Connection {
         }
     }
 
-    /// Sends all chunks, then removes each as it is acknowledged, in whatever order that happens. After a fault
-    /// the chunks left are those to send again. `patience` is how long the server may make no progress.
+    /// Sends all chunks, then removes each one when it is acknowledged, in any order. After a fault the remaining
+    /// chunks have to be sent again. `progress_timeout` is how long the server may make no progress.
     pub(crate) async fn deliver(
         &mut self,
         chunks: &mut Vec<Chunk>,
-        patience: Duration,
+        progress_timeout: Duration,
         mut acknowledged: impl FnMut(&Chunk),
     ) -> Result<(), Fault> {
         for chunk in chunks.iter() {
-            self.write(&chunk.message, patience).await?;
+            self.write(&chunk.message, progress_timeout).await?;
         }
-        let mut places: HashMap<String, usize> = chunks
+        let mut indexes: HashMap<String, usize> = chunks
             .iter()
             .enumerate()
-            .map(|(place, chunk)| (chunk.id.clone(), place))
+            .map(|(index, chunk)| (chunk.id.clone(), index))
             .collect();
         while !chunks.is_empty() {
-            let id = timeout(patience, self.ack())
+            let id = timeout(progress_timeout, self.ack())
                 .await
-                .map_err(|_| Fault::AckTimeout(patience))??;
-            let place = places.remove(&id).ok_or(Fault::UnknownChunk)?;
-            acknowledged(&chunks.swap_remove(place));
-            if let Some(moved) = chunks.get(place) {
-                places.insert(moved.id.clone(), place);
+                .map_err(|_| Fault::AckTimeout(progress_timeout))??;
+            let index = indexes.remove(&id).ok_or(Fault::UnknownChunk)?;
+            acknowledged(&chunks.swap_remove(index));
+            if let Some(moved) = chunks.get(index) {
+                indexes.insert(moved.id.clone(), index);
             }
         }
         Ok(())
     }
 
-    /// The limit is on progress, not on the whole: a slow server that still takes data is left in peace.
-    async fn write(&mut self, mut bytes: &[u8], patience: Duration) -> Result<(), Fault> {
+    /// The timeout is for progress and not for the whole write: a server may be slow as long as it takes data.
+    async fn write(&mut self, mut bytes: &[u8], progress_timeout: Duration) -> Result<(), Fault> {
         while !bytes.is_empty() {
-            let written = timeout(patience, self.stream.write(bytes))
+            let written = timeout(progress_timeout, self.stream.write(bytes))
                 .await
-                .map_err(|_| Fault::WriteTimeout(patience))??;
+                .map_err(|_| Fault::WriteTimeout(progress_timeout))??;
             if written == 0 {
                 return Err(Fault::Closed);
             }

@@ -11,6 +11,6 @@ mod sender;
 mod worker;
 
 pub use config::{Config, Status};
-pub use record::{Record, Value};
+pub use record::Record;
 pub use sender::Sender;
 pub use worker::{Flushed, Worker, start};

@@ -1,9 +1,13 @@
-//! Records: what an event says.
+//! Records: the fields of an event.
 
-/// An ordered map of names to values.
-#[derive(Debug, Clone, Default, PartialEq)]
+use rmp_serde::encode::write_named;
+use serde::Serialize;
+
+/// A map of names to values, encoded as MessagePack while it is filled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    fields: Vec<(String, Value)>,
+    pub(crate) len: u32,
+    pub(crate) encoded: Vec<u8>,
 }
 
 impl Record {
@@ -12,128 +16,70 @@ impl Record {
         Self::default()
     }
 
-    /// Adds a field at the end, or replaces the value of the field of that name where it stands.
-    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        let (name, value) = (name.into(), value.into());
-        match self.fields.iter_mut().find(|(known, _)| *known == name) {
-            Some(field) => field.1 = value,
-            None => self.fields.push((name, value)),
+    /// Adds a field; a name must not be added twice. A value that MessagePack cannot hold is left out.
+    pub fn insert(&mut self, name: &str, value: impl Serialize) {
+        let start = self.encoded.len();
+        let written =
+            write_named(&mut self.encoded, name).and_then(|()| write_named(&mut self.encoded, &value));
+        match written {
+            Ok(()) => self.len += 1,
+            Err(_) => self.encoded.truncate(start),
         }
     }
 
     /// [`insert`](Self::insert) for chains.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
         self.insert(name, value);
         self
-    }
-
-    /// The value of a field.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.fields
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value)
-    }
-
-    /// All fields in their order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.fields.iter().map(|(name, value)| (name.as_str(), value))
-    }
-
-    /// How many fields there are.
-    pub fn len(&self) -> usize {
-        self.fields.len()
-    }
-
-    /// Whether there is no field.
-    pub fn is_empty(&self) -> bool {
-        self.fields.is_empty()
-    }
-}
-
-impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Record {
-    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
-        let mut record = Self::new();
-        record.extend(fields);
-        record
-    }
-}
-
-impl<N: Into<String>, V: Into<Value>> Extend<(N, V)> for Record {
-    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, fields: I) {
-        for (name, value) in fields {
-            self.insert(name, value);
-        }
-    }
-}
-
-/// The value of a field: what MessagePack and Fluentd know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Nothing.
-    Nil,
-    /// True or false.
-    Bool(bool),
-    /// A signed integer.
-    I64(i64),
-    /// An unsigned integer.
-    U64(u64),
-    /// A floating-point number.
-    F64(f64),
-    /// A text.
-    Str(String),
-    /// A record inside the record.
-    Map(Record),
-    /// A list.
-    Array(Vec<Value>),
-}
-
-macro_rules! value_from {
-    ($($source:ty => $variant:ident),+ $(,)?) => {
-        $(impl From<$source> for Value {
-            fn from(value: $source) -> Self {
-                Self::$variant(value.into())
-            }
-        })+
-    };
-}
-
-value_from! {
-    bool => Bool,
-    i8 => I64, i16 => I64, i32 => I64, i64 => I64,
-    u8 => U64, u16 => U64, u32 => U64, u64 => U64,
-    f32 => F64, f64 => F64,
-    &str => Str, String => Str,
-    Record => Map,
-}
-
-impl<T: Into<Value>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Nil, Into::into)
-    }
-}
-
-impl<T: Into<Value>> From<Vec<T>> for Value {
-    fn from(values: Vec<T>) -> Self {
-        Self::Array(values.into_iter().map(Into::into).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Serializer;
+
     use super::*;
 
+    fn encoded(value: impl Serialize) -> Vec<u8> {
+        let record = Record::new().with("k", value);
+        assert_eq!((record.len, &record.encoded[..2]), (1, &b"\xa1k"[..]));
+        record.encoded[2..].to_vec()
+    }
+
     #[test]
-    fn fields_keep_their_order_and_a_repeated_name_replaces_in_place() {
-        let record = Record::new()
-            .with("b", 1_i64)
-            .with("a", "x")
-            .with("b", None::<bool>);
+    fn values_take_the_shortest_form_of_messagepack() {
+        assert_eq!(encoded(None::<bool>), [0xc0]);
+        assert_eq!(encoded(false), [0xc2]);
+        assert_eq!(encoded(true), [0xc3]);
+        assert_eq!(encoded(127_u64), [0x7f]);
+        assert_eq!(encoded(128_i64), [0xcc, 0x80]);
+        assert_eq!(encoded(-1_i64), [0xff]);
+        assert_eq!(encoded(-33_i64), [0xd0, 0xdf]);
+        assert_eq!(encoded(i64::MIN), [0xd3, 0x80, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(
-            record.iter().collect::<Vec<_>>(),
-            [("b", &Value::Nil), ("a", &Value::Str("x".into()))]
+            encoded(u64::MAX),
+            [0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]
         );
-        assert_eq!(record.get("c"), None);
+        assert_eq!(encoded(1.5), [0xcb, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(encoded("é"), [0xa2, 0xc3, 0xa9]);
+        assert_eq!(encoded("x".repeat(32))[..2], [0xd9, 32]);
+        assert_eq!(encoded(vec!["a", "b"]), *b"\x92\xa1a\xa1b");
+        assert_eq!(encoded(serde_json::json!({"k": [1]})), *b"\x81\xa1k\x91\x01");
+    }
+
+    #[test]
+    fn fields_keep_their_order_and_a_value_that_cannot_be_encoded_is_left_out() {
+        struct Broken;
+        impl Serialize for Broken {
+            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("broken"))
+            }
+        }
+        let record = Record::new().with("b", 1).with("broken", Broken).with("a", "x");
+        assert_eq!(
+            (record.len, &record.encoded[..]),
+            (2, &b"\xa1b\x01\xa1a\xa1x"[..])
+        );
     }
 }

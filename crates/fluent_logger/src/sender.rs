@@ -1,4 +1,4 @@
-//! The side that applications hold.
+//! The handle with which applications send events.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use crate::buffer::Buffer;
 use crate::encode::event;
 use crate::record::Record;
 
-/// Hands events over to the worker. Cheap to clone, usable from any thread.
+/// Sends events through the worker. Cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
 pub struct Sender {
     buffer: Arc<Buffer>,
@@ -18,11 +18,11 @@ impl Sender {
         Self { buffer }
     }
 
-    /// Leaves an event in the buffer. Never blocks and never fails: when the buffer is full the oldest event is
-    /// dropped and counted. An event of more than 1 MiB, or one that comes after the worker ended, is dropped
-    /// and counted itself.
-    pub fn send(&self, tag: impl Into<String>, time: SystemTime, record: Record) {
-        self.buffer.push(tag.into(), event(time, &record));
+    /// Puts an event into the buffer. Never blocks and never fails: if the buffer is full, the oldest event is
+    /// dropped and counted. An event of more than 1 MiB, or after the end of the worker, is itself dropped and
+    /// counted.
+    pub fn send(&self, tag: impl Into<String>, time: SystemTime, record: &Record) {
+        self.buffer.push(tag.into(), event(time, record));
     }
 
     /// How many events were dropped since the start.

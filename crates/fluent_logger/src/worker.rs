@@ -17,21 +17,21 @@ const MAX_EVENT_BYTES: usize = 1 << 20;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 const MAX_BUFFER_BYTES: usize = 64 << 20;
 
-/// A batch that the server took this often and never acknowledged is the oldest of the buffer: when that is
-/// full, it goes. Otherwise one batch that a server cannot stomach would cost all later ones.
-const ATTEMPTS_BEFORE_GIVING_UP: u32 = 5;
+/// After this many attempts without an acknowledgement, a batch is dropped if the buffer is full. Otherwise one
+/// batch that the server cannot process would block all later ones.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// Shortest time between reports of drops while nothing else happens.
+/// Minimum time between reports of drops while nothing else happens.
 const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Longest pause between attempts once asked to stop: the deadline is near and there is no later.
-const PAUSE_WHILE_STOPPING: Duration = Duration::from_millis(200);
+/// Maximum pause between attempts after the client was asked to stop, because the deadline is near.
+const MAX_PAUSE_WHILE_STOPPING: Duration = Duration::from_millis(200);
 
 type OnStatus = Arc<dyn Fn(Status) + Send + Sync>;
 
-/// Starts the client: a task on the current tokio runtime. It connects at once, and again whenever it has to.
+/// Starts the client as a task on the current tokio runtime. It connects at once, and reconnects when needed.
 ///
-/// `on_status` is called from that task, so it must not block; it may use the [`Sender`].
+/// `on_status` is called from that task, so it must not block. It may use the [`Sender`].
 ///
 /// # Panics
 ///
@@ -66,7 +66,7 @@ pub fn start(config: Config, on_status: impl Fn(Status) + Send + Sync + 'static)
     )
 }
 
-/// The running client. Dropping it leaves the client running; [`flush_and_stop`](Self::flush_and_stop) ends it.
+/// The running client. If this is dropped, the client keeps running; [`flush_and_stop`](Self::flush_and_stop) ends it.
 #[must_use = "events still buffered at the end of the process are lost without `flush_and_stop`"]
 pub struct Worker {
     buffer: Arc<Buffer>,
@@ -74,18 +74,18 @@ pub struct Worker {
     task: JoinHandle<()>,
 }
 
-/// What became of the events that were not dropped.
+/// What happened to the events that were not dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flushed {
     /// Acknowledged by the server, since the start.
     pub sent: u64,
-    /// Not acknowledged. The server may have got some of them none the less.
+    /// Not acknowledged. The server may still have received some of them.
     pub undelivered: u64,
 }
 
 impl Worker {
-    /// Sends what is buffered, including what is still being sent to the buffer meanwhile, and ends the client
-    /// when all is acknowledged or the deadline has passed, whichever comes first.
+    /// Sends all buffered events, also those that are added meanwhile, and ends the client when all are
+    /// acknowledged or the deadline has passed.
     pub async fn flush_and_stop(self, deadline: Duration) -> Flushed {
         let Self {
             buffer,
@@ -93,7 +93,7 @@ impl Worker {
             mut task,
         } = self;
         buffer.stop();
-        // A task that panicked ends at once here, and its events are counted as undelivered.
+        // If the task has panicked, this returns at once, and its events count as undelivered.
         if timeout(deadline, &mut task).await.is_err() {
             task.abort();
         }
@@ -122,7 +122,7 @@ struct Delivery {
     on_status: OnStatus,
     backoff: Backoff,
     drops_reported: Instant,
-    /// Chunks sent and not acknowledged; kept over reconnections.
+    /// Chunks that were sent and not acknowledged. They are kept when the connection ends.
     batch: Vec<Chunk>,
     /// How often the batch was sent.
     attempts: u32,
@@ -147,7 +147,7 @@ impl Delivery {
         }
     }
 
-    /// Ends well only when asked to stop and nothing is left to send.
+    /// Returns `Ok` only when the client was asked to stop and nothing is left to send.
     async fn connect_and_serve(&mut self) -> Result<(), Fault> {
         let opening = Connection::open(&self.config.host, self.config.port);
         let mut connection = tokio::select! {
@@ -187,16 +187,16 @@ impl Delivery {
             .deliver(&mut self.batch, self.config.ack_timeout, acknowledged)
             .await;
         if delivered.is_err() {
-            self.give_up_if_hopeless();
+            self.give_up_after_max_attempts();
         } else {
             self.backoff.reset();
         }
         delivered.map(ControlFlow::Continue)
     }
 
-    fn give_up_if_hopeless(&mut self) {
+    fn give_up_after_max_attempts(&mut self) {
         let events = self.batch.iter().map(|chunk| chunk.events).sum();
-        if self.attempts >= ATTEMPTS_BEFORE_GIVING_UP && self.buffer.give_up_if_full(events) {
+        if self.attempts >= MAX_ATTEMPTS && self.buffer.give_up_if_full(events) {
             self.batch.clear();
         }
     }
@@ -215,7 +215,7 @@ impl Delivery {
     async fn pause(&mut self) {
         let pause = self.backoff.next_pause();
         if self.buffer.is_stopping() {
-            return sleep(pause.min(PAUSE_WHILE_STOPPING)).await;
+            return sleep(pause.min(MAX_PAUSE_WHILE_STOPPING)).await;
         }
         tokio::select! {
             () = sleep(pause) => {}

@@ -39,8 +39,11 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     migrate(&config).await?;
     let listener = http::bind(&config.listen).await?;
     let readiness = Readiness::default()
-        .needs_database(Model::Write.name(), &database::pool(&config.write_model)?)
-        .needs_database(Model::Read.name(), &database::pool(&config.read_model)?);
+        .needs(
+            Model::Write.name(),
+            database::pool(&config.write_model)?.readable(),
+        )
+        .needs(Model::Read.name(), database::pool(&config.read_model)?.readable());
     let routes = http::routes(axum::Router::new(), ApiDoc::openapi(), readiness);
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())

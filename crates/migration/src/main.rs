@@ -7,9 +7,9 @@ use migration::app::{self, Arguments};
 use migration::config::Config;
 
 fn main() -> ExitCode {
-    service::obey("migration", |arguments: Arguments| {
+    service::run_cli("migration", |arguments: Arguments| {
         if arguments.once {
-            service::administer("migration", Config::from_env, app::migrate_once)
+            service::run_admin("migration", Config::from_env, app::migrate_once)
         } else {
             service::serve("migration", Config::from_env, app::start)
         }

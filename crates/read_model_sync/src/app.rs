@@ -6,7 +6,7 @@ use axum::Router;
 use common::broker::{Role, Supervisor};
 use common::http::Readiness;
 use common::service::Lifecycle;
-use common::{database, http, migrations};
+use common::{broker, database, http, migrations};
 use utoipa::OpenApi;
 
 use crate::config::Config;
@@ -21,8 +21,8 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let pool = database::connect(&config.read_model, "read_model").await?;
     let readiness = Readiness::default()
-        .needs_writable_database("read_model", &pool)
-        .needs_broker(CONNECTION);
+        .needs("read_model", pool.writable())
+        .needs("broker", || std::future::ready(broker::state(CONNECTION)));
     migrations::wait(&config.migration).await?;
     let connector = projector::connector(config.queue);
     let mut supervisor = Supervisor::new(connector.clone(), Role::Listener, lifecycle.stopping());

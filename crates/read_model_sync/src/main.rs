@@ -10,13 +10,13 @@ use read_model_sync::{Config, app, dead_letters, verify};
 const NAME: &str = "read_model_sync";
 
 fn main() -> ExitCode {
-    service::obey(NAME, |arguments: Arguments| match arguments.command {
+    service::run_cli(NAME, |arguments: Arguments| match arguments.command {
         None => service::serve(NAME, Config::from_env, app::start),
-        Some(Command::DeadLetters(task)) => service::administer(NAME, Queue::from_env, |queue, stopping| {
+        Some(Command::DeadLetters(task)) => service::run_admin(NAME, Queue::from_env, |queue, stopping| {
             dead_letters::run(queue, task, stopping)
         }),
         Some(Command::Verify(options)) => {
-            service::administer(NAME, verify::read_model, |read_model, stopping| {
+            service::run_admin(NAME, verify::read_model, |read_model, stopping| {
                 verify::run(read_model, options, stopping)
             })
         }

@@ -3,7 +3,7 @@
 use axum::routing::get;
 use axum::{Json, Router};
 {{state_imports}}use common::http::{self, Readiness};
-use common::http::openapi::Detail;
+use common::http::Detail;
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 

@@ -17,6 +17,7 @@ use deadpool::managed::{
     self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts, WeakPool,
 };
 use deadpool::{Runtime, Status};
+use futures_util::future::BoxFuture;
 use scopeguard::ScopeGuard;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
@@ -24,6 +25,8 @@ use tokio::time::timeout;
 use super::connector::{Connector, timed_out};
 use super::metrics;
 use crate::endpoints::Database;
+use crate::logging::chain;
+use crate::readiness::Unready;
 
 /// Connections of one process, besides those of tasks with their own settings. A few suffice: reads, writes and projections are batched.
 pub const MAX_CONNECTIONS: u32 = 10;
@@ -88,7 +91,7 @@ pub(super) struct Connection {
 
 /// Why a database cannot serve requests; `Display` is what a client may read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotReady {
+enum NotReady {
     #[error("is away")]
     Away(#[source] sqlx::Error),
     #[error("is read-only")]
@@ -238,9 +241,28 @@ impl Pool {
         }
     }
 
+    /// A readiness check: the database can be read.
+    pub fn readable(&self) -> impl Fn() -> BoxFuture<'static, Result<(), Unready>> + Send + Sync + use<> {
+        let pool = self.clone();
+        move || Box::pin(pool.clone().ready(false))
+    }
+
+    /// A readiness check: the database can be written to, which a standby cannot.
+    pub fn writable(&self) -> impl Fn() -> BoxFuture<'static, Result<(), Unready>> + Send + Sync + use<> {
+        let pool = self.clone();
+        move || Box::pin(pool.clone().ready(true))
+    }
+
+    async fn ready(self, writes: bool) -> Result<(), Unready> {
+        self.check(writes).await.map_err(|why| Unready {
+            reason: why.to_string(),
+            info: chain(&why),
+        })
+    }
+
     /// What a request would meet now, checked on one of the requests' connections. Ready, too, while all are in use and the server answers:
     /// the database is busy then, and not away.
-    pub(crate) async fn check(&self, needs_writes: bool) -> Result<(), NotReady> {
+    async fn check(&self, needs_writes: bool) -> Result<(), NotReady> {
         let timeouts = Timeouts {
             wait: Some(PROBE_TIMEOUT),
             create: None,

@@ -1,11 +1,11 @@
-//! `Accept-Encoding` (RFC 9110, 12.5.3): whether a client takes what is kept compressed as it is.
+//! `Accept-Encoding` (RFC 9110, 12.5.3): whether a client accepts gzip.
 
 use axum::http::HeaderValue;
 
-/// A weight of 1, in thousandths.
-const FULL: u16 = 1000;
+/// The largest weight, which is 1, in thousandths.
+const MAX_WEIGHT: u16 = 1000;
 
-/// The weights that a client gave, in thousandths.
+/// The weights that a client gave to encodings, in thousandths. `None` if it did not name the encoding.
 #[derive(Debug)]
 pub(super) struct Accepted {
     gzip: Option<u16>,
@@ -14,7 +14,7 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    /// What all lines of the header say together. A weight that cannot be read counts as 0: what the client meant is not known.
+    /// Reads all lines of the header. A malformed weight counts as 0, because its meaning is unknown.
     pub(super) fn of<'a>(lines: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
         let mut accepted = Self {
             gzip: None,
@@ -35,13 +35,13 @@ impl Accepted {
         accepted
     }
 
-    /// Whether gzip is at least as welcome as no compression. A client that says nothing gets none: it may not know gzip.
+    /// Whether gzip has at least the weight of no compression. A client without this header gets no gzip: it may not support it.
     pub(super) fn prefers_gzip(&self) -> bool {
         let gzip = self.gzip.or(self.others).unwrap_or(0);
         gzip > 0 && gzip >= self.identity.unwrap_or(0)
     }
 
-    /// Whether the client takes an answer without compression: unless it says that it does not.
+    /// Whether the client accepts an uncompressed answer. It does unless it says otherwise.
     pub(super) fn takes_identity(&self) -> bool {
         self.identity.or(self.others) != Some(0)
     }
@@ -56,7 +56,7 @@ fn weight(parameter: &str) -> Option<u16> {
         && thousandths.len() <= 3
         && thousandths.bytes().all(|byte| byte.is_ascii_digit());
     let weight = format!("{whole}{thousandths:0<3}").parse().ok()?;
-    (is_weight && weight <= FULL).then_some(weight)
+    (is_weight && weight <= MAX_WEIGHT).then_some(weight)
 }
 
 #[cfg(test)]

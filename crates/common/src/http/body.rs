@@ -1,6 +1,5 @@
-//! A reader of a JSON object in the body that collects faults, and never sends a number through a float.
+//! Reads the body of a request as a JSON object. Numbers keep their literal digits: they never become floats.
 
-mod echo;
 mod json_fault;
 
 use std::collections::HashMap;
@@ -15,79 +14,19 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::arriving::waits_for_continue;
+use super::echo;
 use super::field::FieldFault;
+use super::fields::BodyFields;
 use super::problem::{ErrorItem, Location, Problem};
+use super::request_body::waits_for_continue;
 
-/// Bodies of this many bytes are read; a longer one is refused with `413`.
-const BODY_LIMIT: usize = 16 * 1024;
+/// A larger body, in bytes, is refused with `413`.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// A client that takes longer to send its body is refused with `408`.
+/// A body that takes longer to arrive is refused with `408`.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The fields of a JSON object, each as its literal text. Each getter answers `None` for a faulty one; [`BodyFields::rejection`] then
-/// names them all, in the order in which they were asked for. Of a field that is given twice the last one counts; unknown ones are ignored.
-#[derive(Debug)]
-pub struct BodyFields {
-    object: Box<RawValue>,
-    fields: HashMap<String, Box<RawValue>>,
-    items: Vec<ErrorItem>,
-}
-
-impl BodyFields {
-    /// A field that must be there; `read` gets its literal JSON text.
-    pub fn required<T>(
-        &mut self,
-        name: &'static str,
-        read: impl FnOnce(&RawValue) -> Result<T, FieldFault>,
-    ) -> Option<T> {
-        let (outcome, input) = match self.fields.get(name) {
-            Some(raw) => (read(raw), raw),
-            None => (Err(FieldFault::missing()), &self.object),
-        };
-        outcome
-            .map_err(|fault| {
-                self.items.push(ErrorItem::new(
-                    vec![Location::Name("body"), Location::Name(name)],
-                    fault,
-                    echo::readable(input),
-                ))
-            })
-            .ok()
-    }
-
-    /// The answer that names every fault met so far.
-    #[must_use]
-    pub fn rejection(self) -> Problem {
-        Problem::invalid(self.items)
-    }
-
-    fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        // A byte order mark, which some editors put before a text. CPython passes over it, too.
-        let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-        if body.is_empty() {
-            return Err(reject(vec![], FieldFault::missing(), RawValue::NULL.to_owned()));
-        }
-        let text = String::from_utf8_lossy(body);
-        if !declares_json(headers) {
-            return Err(not_declared(to_raw(&text)));
-        }
-        let object: Box<RawValue> = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
-        if !object.get().starts_with('{') {
-            return Err(reject(
-                vec![],
-                FieldFault::new("model_attributes_type", NOT_AN_OBJECT),
-                echo::readable(&object),
-            ));
-        }
-        let Fields(fields) = serde_json::from_str(object.get()).map_err(|error| not_json(body, &error))?;
-        Ok(Self {
-            object,
-            fields,
-            items: Vec::new(),
-        })
-    }
-}
+const NOT_AN_OBJECT: &str = "Input should be a valid dictionary or object to extract fields from";
 
 impl<S: Sync> FromRequest<S> for BodyFields {
     type Rejection = Problem;
@@ -97,7 +36,7 @@ impl<S: Sync> FromRequest<S> for BodyFields {
         if let Some(refusal) = refuse_unread(&parts.headers, &body) {
             return Err(refusal);
         }
-        let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
+        let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await;
         let Ok(body) = read else {
             return Err(Problem::client(
                 StatusCode::REQUEST_TIMEOUT,
@@ -105,11 +44,33 @@ impl<S: Sync> FromRequest<S> for BodyFields {
             ));
         };
         let body = body.map_err(|error| unreadable(&error))?;
-        Self::parse(&parts.headers, &body)
+        parse(&parts.headers, &body)
     }
 }
 
-const NOT_AN_OBJECT: &str = "Input should be a valid dictionary or object to extract fields from";
+fn parse(headers: &HeaderMap, body: &[u8]) -> Result<BodyFields, Problem> {
+    // Some editors put a byte order mark before a text. CPython skips it, too.
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    if body.is_empty() {
+        return Err(reject(vec![], FieldFault::missing(), RawValue::NULL.to_owned()));
+    }
+    if !declares_json(headers) {
+        return Err(not_declared(to_raw(&String::from_utf8_lossy(body))));
+    }
+    let object: &RawValue = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
+    if !object.get().starts_with('{') {
+        let fault = FieldFault::new("model_attributes_type", NOT_AN_OBJECT);
+        return Err(reject(vec![], fault, echo::readable(object)));
+    }
+    let Members(values) = serde_json::from_str(object.get()).map_err(|error| not_json(body, &error))?;
+    Ok(BodyFields {
+        part: "body",
+        whole: object.to_owned(),
+        values,
+        echo: echo::readable,
+        items: Vec::new(),
+    })
+}
 
 fn unreadable(error: &axum::Error) -> Problem {
     let over_limit = std::error::Error::source(error)
@@ -124,13 +85,14 @@ fn unreadable(error: &axum::Error) -> Problem {
 fn too_large() -> Problem {
     Problem::client(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("the body is larger than {BODY_LIMIT} bytes"),
+        format!("the body is larger than {MAX_BODY_BYTES} bytes"),
     )
 }
 
-/// What the headers alone tell. A client that waits for `100 Continue` gets it when the body is read, and would send the body for nothing.
+/// Refuses a request by its headers alone. A client that waits for `100 Continue` gets it when the body is read, so it is refused before, and
+/// does not send the body in vain.
 fn refuse_unread(headers: &HeaderMap, body: &Body) -> Option<Problem> {
-    if body.size_hint().lower() > BODY_LIMIT as u64 {
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Some(too_large());
     }
     let is_refused = waits_for_continue(headers) && !body.is_end_stream() && !declares_json(headers);
@@ -142,36 +104,36 @@ fn not_declared(input: Box<RawValue>) -> Problem {
     reject(vec![], FieldFault::new("model_attributes_type", msg), input)
 }
 
-/// The members of an object. A name that is no text, as one half of a surrogate pair, is JSON, and the name of no field.
-struct Fields(HashMap<String, Box<RawValue>>);
+/// The members of an object. JSON allows names that are not text, such as one half of a surrogate pair: those are ignored.
+struct Members(HashMap<String, Box<RawValue>>);
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
-struct Members;
+struct MembersVisitor;
 
-impl<'de> Visitor<'de> for Members {
-    type Value = Fields;
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Fields, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Members, A::Error> {
         let mut fields = HashMap::new();
         while let Some((name, value)) = members.next_entry::<&RawValue, Box<RawValue>>()? {
             if let Ok(name) = serde_json::from_str(name.get()) {
                 fields.insert(name, value);
             }
         }
-        Ok(Fields(fields))
+        Ok(Members(fields))
     }
 }
 
-/// Whether the header is there and says so. Where it is there twice, readers differ in which one they go by: then both have to.
+/// Whether every `content-type` header says JSON, and there is one. With two headers, programs differ in which one they use.
 fn declares_json(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_TYPE).iter().peekable();
     lines.peek().is_some() && lines.all(|line| line.to_str().is_ok_and(is_json))
@@ -190,7 +152,7 @@ fn is_json(content_type: &str) -> bool {
 fn reject(below_body: Vec<Location>, fault: FieldFault, input: Box<RawValue>) -> Problem {
     let mut loc = vec![Location::Name("body")];
     loc.extend(below_body);
-    Problem::invalid(vec![ErrorItem::new(loc, fault, input)])
+    Problem::Invalid(vec![ErrorItem::new(loc, fault, input)])
 }
 
 fn not_json(body: &[u8], error: &serde_json::Error) -> Problem {
@@ -225,7 +187,7 @@ mod tests {
     fn refusal(content_type: &str, body: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, content_type.parse().ok()?);
-        match BodyFields::parse(&headers, body.as_bytes()) {
+        match parse(&headers, body.as_bytes()) {
             Err(Problem::Invalid(items)) => serde_json::to_string(&items).ok(),
             _ => None,
         }
@@ -247,7 +209,7 @@ mod tests {
     fn a_body_in_another_encoding_is_refused_where_it_cannot_be_read() {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let Err(Problem::Invalid(items)) = BodyFields::parse(&headers, b"{\"\xc3\xa4\":\"\xff\"}") else {
+        let Err(Problem::Invalid(items)) = parse(&headers, b"{\"\xc3\xa4\":\"\xff\"}") else {
             panic!("not refused");
         };
         let refused = serde_json::to_string(&items).unwrap_or_default();
@@ -258,7 +220,7 @@ mod tests {
     }
 
     fn field(headers: &HeaderMap, body: &[u8]) -> Option<String> {
-        let mut body = BodyFields::parse(headers, body).ok()?;
+        let mut body = parse(headers, body).ok()?;
         body.required("a", |raw| Ok(raw.get().to_owned()))
     }
 
@@ -319,7 +281,7 @@ mod tests {
     fn every_faulty_field_is_in_one_answer_in_the_order_asked() -> Result<(), Box<dyn std::error::Error>> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "application/json".parse()?);
-        let mut body = BodyFields::parse(&headers, br#"{"b": 1e5}"#).map_err(|_| "refused")?;
+        let mut body = parse(&headers, br#"{"b": 1e5}"#).map_err(|_| "refused")?;
         assert_eq!(body.required("a", |_| Ok(())), None);
         assert_eq!(
             body.required("b", |raw| Err::<(), _>(FieldFault::new(

@@ -1,46 +1,43 @@
-//! The HTTP client with which a service asks another, or the outer world.
+//! The HTTP client, for requests to other services and to the outside world.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 use reqwest::{Request, RequestBuilder, Response};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::context::method;
-use super::request_id::RequestId;
+use super::context::known_method;
 use crate::logging::chain;
-use crate::{trace, trace_context};
+use crate::request_id::RequestId;
+use crate::{tls, trace, trace_context};
 
-/// A peer's idle connection is let go before common servers and load balancers (60 s) close it under a request.
+/// Idle connections are closed after this time, before common servers and load balancers close them (60 s): otherwise a request could be
+/// sent on a connection that its other side is closing.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connections to one peer that are kept while idle. When what is on the way has silently forgotten them, each costs the request that meets
-/// it the whole timeout: with a handful of them a peer would seem away for longer than half a minute.
+/// Idle connections that are kept for each peer. A middlebox may have dropped them silently, and each dropped one costs a request its whole
+/// timeout. With more of them a peer would seem to be away for longer than half a minute.
 const MAX_IDLE: usize = 2;
 
-/// What is on the way is told that a connection still lives, and the kernel gives up one whose other side vanished.
+/// Keepalive probes show middleboxes that a connection is in use. The kernel closes it when the other side has vanished.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(20);
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An HTTP/1.1 client: `timeout` bounds a whole request, from the first connection attempt to the end of the
-/// body. Redirects come back as the answers they are.
+/// An HTTP/1.1 client. `timeout` covers a whole request, from the first connection attempt to the end of the body. Redirects are not
+/// followed: they are returned as they are.
 ///
-/// TLS trusts the roots of webpki-roots, because a run image has no certificate store, and the certificates of
-/// the PEM file `extra_ca`. Proxy variables of the environment are not read: what counts is in the environment
-/// contract.
+/// TLS trusts the roots of `webpki-roots`, because the images have no certificate store, and the certificates in the PEM file `extra_ca`.
+/// Proxy variables of the environment are ignored: they are not part of the environment contract.
 ///
 /// # Errors
-///
 /// `extra_ca` cannot be read, or holds no usable certificate.
 pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqwest::Client> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(extra_ca)?)
+        .tls_backend_preconfigured(tls_config(extra_ca)?)
         .http1_only()
         .timeout(timeout)
         .connect_timeout(timeout)
@@ -49,7 +46,7 @@ pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqw
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(KEEPALIVE)
         .tcp_keepalive_retries(2)
-        .tcp_user_timeout(UNACKNOWLEDGED_FOR)
+        .tcp_user_timeout(USER_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .no_proxy()
@@ -57,19 +54,19 @@ pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqw
         .context("the HTTP client could not be built")
 }
 
-/// Who is asked.
+/// Who receives a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipient {
-    /// A service of the cluster: it is told the trace and the id of the request in hand.
+    /// A service of the cluster. It gets the trace context and the id of the current request.
     Peer,
-    /// Somebody else, to whom neither is known.
-    Stranger,
+    /// Anyone else. They get neither.
+    External,
 }
 
-/// Sends a request as a part of what is done in the current context; the span ends when the head of the answer is here.
+/// Sends a request in a span under the current context. The span ends when the head of the response has arrived.
 ///
 /// # Errors
-/// The request cannot be made, or is not answered.
+/// The request cannot be built, or gets no response.
 pub async fn send(request: RequestBuilder, recipient: Recipient) -> reqwest::Result<Response> {
     let (client, request) = request.build_split();
     let mut request = request?;
@@ -85,10 +82,10 @@ pub async fn send(request: RequestBuilder, recipient: Recipient) -> reqwest::Res
     sent
 }
 
-/// Names and attributes are those of OpenTelemetry's semantic conventions for HTTP.
+/// Names and attributes follow OpenTelemetry's semantic conventions for HTTP.
 fn span(request: &Request) -> Context {
     trace::start(&Context::current(), || {
-        let (method, url) = (method(request.method()), request.url());
+        let (method, url) = (known_method(request.method()), request.url());
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.full", url.to_string()),
@@ -124,12 +121,13 @@ fn end(context: &Context, sent: &reqwest::Result<Response>) {
     span.end();
 }
 
-fn tls(extra_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
+fn tls_config(extra_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = extra_ca {
-        trust(&mut roots, path).with_context(|| format!("EXTRA_CA_FILE {}", path.display()))?;
+        tls::add_authorities(&mut roots, path)
+            .with_context(|| format!("EXTRA_CA_FILE {}", path.display()))?;
     }
-    // The provider is named here, so that a client can be built before a process has installed its default.
+    // The provider is passed explicitly, so that a client can be built before the process has installed a default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -138,17 +136,6 @@ fn tls(extra_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-fn trust(roots: &mut RootCertStore, path: &Path) -> anyhow::Result<()> {
-    let before = roots.len();
-    for certificate in CertificateDer::pem_file_iter(path).context("cannot be read")? {
-        roots
-            .add(certificate.context("is not PEM")?)
-            .context("holds a certificate that cannot be trusted")?;
-    }
-    ensure!(roots.len() > before, "holds no certificate");
-    Ok(())
 }
 
 #[cfg(test)]

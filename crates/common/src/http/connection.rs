@@ -1,5 +1,5 @@
-//! One connection of a client. hyper reads its requests and writes the answers of the services. What hyper refuses by itself, with an
-//! answer without a body that nobody hears of, is answered here in our form.
+//! One connection of a client. hyper reads its requests and writes the answers. hyper itself refuses some requests, with an answer that has
+//! no body and is not logged: those are answered here in our form instead.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,70 +26,71 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::arriving::{ArrivingBody, waits_for_continue};
+use super::connection_limit::Permit;
 use super::refusal::Refusal;
-use super::seats::Seat;
+use super::request_body::{RequestBody, waits_for_continue};
 
-/// Longer than clients of the cluster keep an idle connection, so that it is they who close it.
+/// Longer than the clients of the cluster keep an idle connection, so that the client closes it, and not the server.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Of what a connection has sent and is not yet read, and so of its headers: with hyper's own bound of some 400 KB the connections could
-/// hold more memory than a container has.
-const MOST_BUFFERED_BYTES: usize = 16 * 1024;
+/// Limit for what a connection has sent and is not yet read, and so for its headers. With hyper's own limit of about 400 KB the connections
+/// could take more memory than a container has.
+const MAX_BUFFERED_BYTES: usize = 16 * 1024;
 
-/// A client that was refused may still be sending; were the connection closed at once, it would be reset, and the answer lost.
-/// hyper itself closes so when a client that asked for `connection: close` has its answer, and has not sent all of its body.
+/// A client that was refused may still be sending. If the connection were closed at once, the kernel would reset it, and the answer would be
+/// lost. hyper closes a connection that way when a client that asked for `connection: close` has its answer before it has sent all of its
+/// body.
 const LINGER_BYTES: usize = 24 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(10);
 const LINGER_SILENCE: Duration = Duration::from_secs(2);
 
-/// What all connections of a listener share.
+/// What the connections of a listener share.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     /// Answers requests.
     pub(super) router: Router,
-    /// Answers what is not a request.
+    /// Answers what is not a valid request.
     pub(super) refusals: Router,
-    /// Cancelled when no further requests are taken.
+    /// Cancelled when connections take no further requests.
     pub(super) closing: CancellationToken,
-    /// Cancelled when the process can wait no longer.
+    /// Cancelled when the process can no longer wait for requests in flight.
     pub(super) overdue: CancellationToken,
 }
 
 impl Service {
-    /// Serves a connection to its end. What serving takes is not there before the first byte: most connections of many are idle.
-    pub(super) async fn serve(self, socket: TcpStream, seat: Seat) {
+    /// Serves a connection to its end. The memory for that is allocated when the first byte arrives: most connections are idle.
+    pub(super) async fn serve(self, socket: TcpStream, permit: Permit) {
         let mut first = [0];
         let begun = timeout(HEADER_TIMEOUT, socket.peek(&mut first));
-        let begun = seat.shed().run_until_cancelled(begun);
+        let begun = permit.shed().run_until_cancelled(begun);
         if let Some(Some(Ok(Ok(_)))) = self.closing.run_until_cancelled(begun).await {
-            Box::pin(self.serve_requests(Arc::new(socket), Arc::new(seat))).await;
+            Box::pin(self.serve_requests(Arc::new(socket), Arc::new(permit))).await;
         }
     }
 
-    async fn serve_requests(&self, socket: Arc<TcpStream>, seat: Arc<Seat>) {
+    async fn serve_requests(&self, socket: Arc<TcpStream>, permit: Arc<Permit>) {
         let stream = Stream {
             socket: Arc::clone(&socket),
-            seat: Arc::clone(&seat),
+            permit: Arc::clone(&permit),
             refused: None,
             flushed: true,
         };
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MOST_BUFFERED_BYTES)
-            // A client may end its side when it has sent its request (RFC 9112, 9.6).
+            .max_buf_size(MAX_BUFFERED_BYTES)
+            // A client may close its sending side when it has sent its request (RFC 9112, 9.6).
             .half_close(true)
             .serve_connection(
                 TokioIo::new(stream),
-                // In a box: hyper keeps room for it from the start.
-                service_fn(|request| Box::pin(self.answer(request, Arc::clone(&seat)))),
+                // Boxed, because hyper reserves the size of this future from the start.
+                service_fn(|request| Box::pin(self.answer(request, Arc::clone(&permit)))),
             );
         let ended = {
             let mut closing = pin!(self.closing.cancelled());
             let mut is_closing = false;
             let mut reset = pin!(reset(&socket));
-            let mut shed = pin!(seat.shed().cancelled());
+            let mut shed = pin!(permit.shed().cancelled());
             poll_fn(|context| {
                 if !is_closing && closing.as_mut().poll(context).is_ready() {
                     is_closing = true;
@@ -100,7 +101,7 @@ impl Service {
                 } else if shed.as_mut().poll(context).is_ready() {
                     Poll::Ready(Ended::Shed)
                 } else {
-                    // hyper looks at a connection again when its answer is there, and does not see that nobody is left to take it.
+                    // While a request is handled, hyper does not notice that its client has reset the connection.
                     reset.as_mut().poll(context).map(|()| Ended::Reset)
                 }
             })
@@ -116,7 +117,7 @@ impl Service {
                 }
                 Refusal::of(stream.refused, ended.as_ref().err(), &read_buf)
             }
-            Ended::Shed if seat.owes_an_answer() => Some(Refusal::SHED),
+            Ended::Shed if permit.owes_an_answer() => Some(Refusal::SHED),
             Ended::Shed | Ended::Reset => None,
         };
         if let Some(refusal) = refusal.filter(|_| stream.flushed) {
@@ -124,7 +125,7 @@ impl Service {
         }
         if !is_cut {
             let _ = SockRef::from(&*socket).shutdown(Shutdown::Write);
-            let lingered = seat.shed().run_until_cancelled(linger(&socket));
+            let lingered = permit.shed().run_until_cancelled(linger(&socket));
             let _ = self.closing.run_until_cancelled(lingered).await;
         }
     }
@@ -132,26 +133,26 @@ impl Service {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        seat: Arc<Seat>,
+        permit: Arc<Permit>,
     ) -> Result<Response<Body>, Infallible> {
-        seat.headers_arrived();
+        permit.headers_received();
         let (head, body) = request.into_parts();
         let waits = waits_for_continue(&head.headers);
-        let body = ArrivingBody::new(&head, body, Arc::clone(&seat), self.overdue.clone());
+        let body = RequestBody::new(&head, body, Arc::clone(&permit), self.overdue.clone());
         let router = TowerToHyperService::new(self.router.clone());
         let mut response = router.call(Request::from_parts(head, body)).await?;
-        if waits && !seat.has_arrived() {
-            // The body will not come, or nobody will read it: what comes next on this connection could be either.
+        if waits && !permit.is_request_received() {
+            // The client may or may not send the body now, so the next bytes could be a body or a request.
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let bytes = response.body().size_hint().lower();
-        seat.answered(usize::try_from(bytes).unwrap_or(usize::MAX));
+        permit.answered(usize::try_from(bytes).unwrap_or(usize::MAX));
         Ok(response)
     }
 
-    /// Answers what hyper took for no request, as all requests are answered.
+    /// Answers what hyper did not accept as a request, in the form of all answers.
     async fn refuse(&self, socket: &TcpStream, refusal: Refusal) {
         let router = TowerToHyperService::new(self.refusals.clone());
         let Ok(answer) = router.call(refusal.into_request()).await;
@@ -170,7 +171,7 @@ impl Service {
         }
         text.extend_from_slice(b"connection: close\r\n\r\n");
         text.extend_from_slice(&body);
-        // Little enough for the system to take it at once; who takes nothing any more gets nothing.
+        // It is short enough for the kernel to take it at once. A client that no longer reads does not get it.
         let _ = socket.try_write(&text);
         let _ = SockRef::from(socket).shutdown(Shutdown::Write);
     }
@@ -191,7 +192,7 @@ async fn reset(socket: &TcpStream) {
     {}
 }
 
-/// Throws away what a client still sends, until it ends.
+/// Reads and discards what a client still sends, within limits.
 async fn linger(socket: &TcpStream) {
     let began = Instant::now();
     let mut scratch = Vec::with_capacity(16 * 1024);
@@ -214,8 +215,8 @@ async fn linger(socket: &TcpStream) {
 #[derive(Debug)]
 struct Stream {
     socket: Arc<TcpStream>,
-    seat: Arc<Seat>,
-    /// What hyper wanted to answer by itself, and was kept from.
+    permit: Arc<Permit>,
+    /// The status of an answer that hyper wanted to send by itself, and that was held back.
     refused: Option<StatusCode>,
     /// Nothing of an answer waits to be written.
     flushed: bool,
@@ -228,7 +229,7 @@ impl Stream {
         begins_with: &[u8],
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if let Some(status) = refused_by_hyper(begins_with) {
+        if let Some(status) = status_refused_by_hyper(begins_with) {
             self.refused = Some(status);
             return Poll::Ready(Ok(begins_with.len()));
         }
@@ -238,7 +239,7 @@ impl Stream {
             match write(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(bytes) => {
-                    self.seat.wrote(bytes);
+                    self.permit.bytes_written(bytes);
                     return Poll::Ready(Ok(bytes));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -247,8 +248,8 @@ impl Stream {
     }
 }
 
-/// The status of an answer that hyper gives by itself: one that has not passed through our layers, and so has no request id.
-fn refused_by_hyper(answer: &[u8]) -> Option<StatusCode> {
+/// The status of an answer that hyper sends by itself. It has not passed through our layers, and so has no request id.
+fn status_refused_by_hyper(answer: &[u8]) -> Option<StatusCode> {
     const ID: &[u8] = b"\r\nx-request-id: ";
     let status = answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
     let is_head = status.starts_with(b"4") && answer.ends_with(b"\r\n\r\n");
@@ -271,7 +272,7 @@ impl AsyncRead for Stream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(bytes) => {
                     if bytes > 0 {
-                        self.seat.read(bytes);
+                        self.permit.bytes_read(bytes);
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -305,7 +306,7 @@ impl AsyncWrite for Stream {
         true
     }
 
-    /// hyper calls it when everything is written.
+    /// hyper calls this when everything is written.
     fn poll_flush(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.flushed = true;
         Poll::Ready(Ok(()))

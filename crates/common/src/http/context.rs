@@ -1,4 +1,4 @@
-//! The context in which a request is handled: its id, and its span, under the caller's where it sent one.
+//! The context in which a request is handled: its id, and its span, which is a child of the caller's span if the caller sent one.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
@@ -7,12 +7,12 @@ use axum::response::Response;
 use opentelemetry::trace::{FutureExt as _, SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 
-use super::request_id::RequestId;
+use crate::request_id::RequestId;
 use crate::{trace, trace_context};
 
-/// Has a request handled in its context, and names its id in the answer.
+/// Handles a request in its context, and sends its id in the answer.
 pub(super) async fn handle_in_context(request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
+    let id = RequestId::from_headers(request.headers());
     let context = span(&request).with_value(id.clone());
     let mut response = next.run(request).with_context(context.clone()).await;
     id.add_to_headers(response.headers_mut());
@@ -20,11 +20,11 @@ pub(super) async fn handle_in_context(request: Request, next: Next) -> Response 
     response
 }
 
-/// Names and attributes are those of OpenTelemetry's semantic conventions for HTTP.
+/// Names and attributes follow OpenTelemetry's semantic conventions for HTTP.
 fn span(request: &Request) -> Context {
     let caller = trace_context::context_of_headers(request.headers());
     trace::start(&caller, || {
-        let method = method(request.method());
+        let method = known_method(request.method());
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.path", request.uri().path().to_owned()),
@@ -43,7 +43,7 @@ fn span(request: &Request) -> Context {
     })
 }
 
-/// By the conventions a fault of the client is none of the server's span.
+/// The conventions say that a `4xx` is not a failure of the server's span.
 fn end(context: &Context, response: &Response) {
     let (span, status) = (context.span(), response.status());
     span.set_attribute(KeyValue::new(
@@ -57,8 +57,8 @@ fn end(context: &Context, response: &Response) {
     span.end();
 }
 
-/// The method, where it is one that everybody knows: clients can send what they like, and names of spans must not be unlimited.
-pub(super) fn method(method: &Method) -> &'static str {
+/// The name of a standard method, else `_OTHER`: clients can send any text, and the number of span names must stay limited.
+pub(super) fn known_method(method: &Method) -> &'static str {
     match method.as_str() {
         "CONNECT" => "CONNECT",
         "DELETE" => "DELETE",

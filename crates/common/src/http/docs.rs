@@ -1,7 +1,7 @@
 //! `GET /openapi.json`, the description of a service, and `GET /docs/`, a page to try it, which needs no network.
 //!
-//! All that they refer to is relative, so that they hold behind a proxy that strips a prefix from paths. The `axum` feature of
-//! `utoipa-swagger-ui` redirects to an absolute path, and sends the page compressed to everybody.
+//! All URLs in them are relative, so that they work behind a proxy that strips a path prefix. The `axum` feature of `utoipa-swagger-ui` is
+//! not used: it redirects to an absolute path, and sends gzip to every client.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -21,13 +21,13 @@ use utoipa_swagger_ui::{Config, SwaggerFile};
 use super::accept_encoding::Accepted;
 use super::problem::Problem;
 
-/// The page and the document that it shows.
+/// The routes of the page and of the document that it shows.
 pub(super) fn routes(mut document: OpenApi) -> Router {
-    // Where the document itself is.
+    // Relative to the URL of the document.
     document.servers = Some(vec![Server::new(".")]);
     let document = Arc::new(document);
     let page = Page {
-        // The page would ask validator.swagger.io otherwise.
+        // Otherwise the page would call validator.swagger.io.
         config: Arc::new(Config::new(["../openapi.json"]).validator_url("none")),
         decompressed: Mutex::default(),
     };
@@ -41,7 +41,7 @@ pub(super) fn routes(mut document: OpenApi) -> Router {
 
 struct Page {
     config: Arc<Config<'static>>,
-    /// The files that were asked for without gzip, 4 MB if all were: each is kept once, where a copy for each request would have no bound.
+    /// Decompressed files, at most 4 MB. Each is kept once: copies per request would have no memory limit.
     decompressed: Mutex<HashMap<String, Bytes>>,
 }
 
@@ -70,7 +70,7 @@ async fn file(
 }
 
 impl Page {
-    /// The bytes of a file as they are without compression.
+    /// The uncompressed bytes of a file.
     fn plain(&self, path: String, file: SwaggerFile<'static>) -> Result<Bytes, Problem> {
         if !file.gzpipped {
             return Ok(Bytes::from_owner(file.bytes));

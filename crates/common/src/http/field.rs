@@ -1,4 +1,4 @@
-//! What can be wrong with one field of a request, in pydantic's terms, and the readers of types that several services take.
+//! The fault of one field of a request, in pydantic's terms, and parsers of types that several services need.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -39,12 +39,12 @@ impl FieldFault {
     }
 }
 
-/// Reads a UUID.
+/// Parses a UUID.
 ///
 /// # Errors
 /// `uuid_parsing`.
 pub fn uuid(text: &str) -> Result<Uuid, FieldFault> {
-    // Not `try_parse`, which has one message for all faults. pydantic reads by this crate, too, and gives its reason.
+    // Not `try_parse`, which has one message for all faults. pydantic uses this crate, too, and shows its reason.
     Uuid::parse_str(text).map_err(|error| {
         let error = error.to_string();
         FieldFault::new("uuid_parsing", format!("Input should be a valid UUID, {error}"))
@@ -52,11 +52,11 @@ pub fn uuid(text: &str) -> Result<Uuid, FieldFault> {
     })
 }
 
-/// Reads an integer between two bounds, both included.
+/// Parses an integer between two bounds, both included.
 ///
 /// # Errors
 /// `int_parsing`, `greater_than_equal` or `less_than_equal`.
-pub fn integer_between(text: &str, least: u32, most: u32) -> Result<u32, FieldFault> {
+pub fn integer_between(text: &str, min: u32, max: u32) -> Result<u32, FieldFault> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(FieldFault::new(
@@ -67,29 +67,23 @@ pub fn integer_between(text: &str, least: u32, most: u32) -> Result<u32, FieldFa
     let too_large = || {
         FieldFault::new(
             "less_than_equal",
-            format!("Input should be less than or equal to {most}"),
+            format!("Input should be less than or equal to {max}"),
         )
-        .with_context(json!({ "le": most }))
+        .with_context(json!({ "le": max }))
     };
     let too_small = || {
         FieldFault::new(
             "greater_than_equal",
-            format!("Input should be greater than or equal to {least}"),
+            format!("Input should be greater than or equal to {min}"),
         )
-        .with_context(json!({ "ge": least }))
+        .with_context(json!({ "ge": min }))
     };
-    let magnitude = digits.parse::<u32>();
-    match magnitude {
-        Ok(value) if value == 0 || !text.starts_with('-') => {
-            if value < least {
-                Err(too_small())
-            } else if value > most {
-                Err(too_large())
-            } else {
-                Ok(value)
-            }
-        }
-        _ if text.starts_with('-') => Err(too_small()),
+    match digits.parse::<u32>() {
+        Ok(value) if value > 0 && text.starts_with('-') => Err(too_small()),
+        Ok(value) if value < min => Err(too_small()),
+        Ok(value) if value <= max => Ok(value),
+        // Too many digits for a u32.
+        Err(_) if text.starts_with('-') => Err(too_small()),
         _ => Err(too_large()),
     }
 }
@@ -133,7 +127,7 @@ mod tests {
                 "5fa733ae-82b4-4ac0-8478-35ff30dae87",
                 "invalid group length in group 4: expected 12, found 11",
             ),
-            // Pydantic's release of the crate counts the braces, too: "found 13".
+            // The version of the crate that pydantic uses counts the braces, too: "found 13".
             (
                 "{5fa733ae-82b4-4ac0-8478-35ff30dae87}",
                 "invalid group length in group 4: expected 12, found 11",

@@ -1,4 +1,4 @@
-//! `GET /healthcheck`, `/livez` and `/readyz`, and the program arguments that ask for them, as images without a shell have no `curl`.
+//! `GET /healthcheck`, `/livez` and `/readyz`, and the client for the commands that ask them: images have no `curl`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, ToSocketAddrs as _};
@@ -11,18 +11,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::openapi::Detail;
-use super::problem::Problem;
-use super::readiness::Readiness;
+use super::problem::{Detail, Problem};
 use crate::endpoints::Listen;
 use crate::env::Env;
+use crate::readiness::Readiness;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Anyone may ask `/healthcheck`, as often as a connection bears: an event for each would fill the log.
+/// One event reports all health checks of this period. Anyone may call `/healthcheck` at any rate, and an event for each call would fill the
+/// log.
 const REPORT_PERIOD: Duration = Duration::from_secs(60);
 
-/// The health checks that no event has told of yet.
+/// Counts health checks that no event has reported yet.
 #[derive(Debug, Default)]
 pub(super) struct HealthChecks(Mutex<Unreported>);
 
@@ -33,7 +33,7 @@ struct Unreported {
 }
 
 impl HealthChecks {
-    /// Counts one, at `now`. How many an event should tell of, where it is time for one.
+    /// Counts one health check. Returns the number to report, if an event is due at `now`.
     fn count(&self, now: Instant) -> Option<u64> {
         let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         unreported.count = unreported.count.saturating_add(1);
@@ -89,28 +89,28 @@ pub(super) async fn livez() -> Json<()> {
     )
 )]
 pub(super) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Result<Json<()>, Problem> {
-    match readiness.away().await.as_slice() {
+    match readiness.faults().await.as_slice() {
         [] => Ok(Json(())),
-        // Not `Problem::unavailable`: each probe of an outage would be an event of its own.
-        away => Err(Problem::client(
+        // Not `Problem::unavailable`, which would log each probe during an outage.
+        faults => Err(Problem::client(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {}", away.join(", ")),
+            format!("not ready: {}", faults.join(", ")),
         )),
     }
 }
 
-/// Asks the service that runs with this environment for `/question`, and prints what it answers, save for the `null` of one that is well.
+/// Asks the service that runs in this environment for `/probe`, and prints its answer, unless that is `null`, which means "well".
 #[expect(
     clippy::print_stderr,
     clippy::print_stdout,
     reason = "the container engine keeps what a failed check prints"
 )]
-pub(crate) fn ask_own_service(question: &str, mut env: Env) -> ExitCode {
+pub(crate) fn ask_own_service(probe: &str, mut env: Env) -> ExitCode {
     let listen = Listen::from_env(&mut env);
     let asked = env
         .finish(())
         .context("the environment")
-        .and_then(|()| ask(&listen, question));
+        .and_then(|()| ask(&listen, probe));
     match asked {
         Ok(body) => {
             if body != "null" {
@@ -125,8 +125,8 @@ pub(crate) fn ask_own_service(question: &str, mut env: Env) -> ExitCode {
     }
 }
 
-fn ask(listen: &Listen, question: &str) -> anyhow::Result<String> {
-    // One that listens on all addresses is asked on this machine's own.
+fn ask(listen: &Listen, probe: &str) -> anyhow::Result<String> {
+    // A service that listens on all addresses is asked on the loopback address.
     let host = match listen.host.parse() {
         Ok(IpAddr::V4(address)) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
         Ok(IpAddr::V6(address)) if address.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
@@ -139,8 +139,8 @@ fn ask(listen: &Listen, question: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    // HTTP/1.0: an answer in one piece, whose end is the end of the connection.
-    write!(stream, "GET /{question} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+    // HTTP/1.0, because its answer is not chunked and ends with the connection.
+    write!(stream, "GET /{probe} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer
@@ -158,16 +158,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_health_check_is_told_of_at_once_and_those_of_each_minute_after_it_together() {
+    fn the_first_health_check_is_reported_at_once_and_later_ones_together_each_minute() {
         let checks = HealthChecks::default();
         let start = Instant::now();
-        let told = |seconds| checks.count(start + Duration::from_secs(seconds));
-        assert_eq!(told(0), Some(1));
+        let reported = |seconds| checks.count(start + Duration::from_secs(seconds));
+        assert_eq!(reported(0), Some(1));
         for seconds in 1..60 {
-            assert_eq!(told(seconds), None);
+            assert_eq!(reported(seconds), None);
         }
-        assert_eq!(told(60), Some(60));
-        assert_eq!(told(61), None);
-        assert_eq!(told(500), Some(2));
+        assert_eq!(reported(60), Some(60));
+        assert_eq!(reported(61), None);
+        assert_eq!(reported(500), Some(2));
     }
 }

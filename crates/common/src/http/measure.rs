@@ -1,16 +1,18 @@
-//! Requests and connections, counted.
+//! Metrics of requests and connections.
 
 use std::sync::LazyLock;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::metrics::{Held, HistogramVec, IntCounterVec, IntGauge, LATENCIES, counters, gauge, histograms};
+use super::context::known_method;
+use crate::metrics::{
+    GaugeGuard, HistogramVec, IntCounterVec, IntGauge, LATENCIES, counters, gauge, histograms,
+};
 
-/// A path that no route matches, a method that we do not know: clients make up any number of both.
+/// Label of paths without a route and of unusual methods: clients can send any number of both.
 const OTHER: &str = "other";
 
 pub(super) static HTTP: LazyLock<Http> = LazyLock::new(|| Http {
@@ -36,13 +38,15 @@ pub(super) struct Http {
     pub(super) connections: IntGauge,
 }
 
-/// Counts a request by the template of its route, never by its path. One whose client hangs up before the answer is in flight until
-/// then, and in no count.
+/// Counts a request by the template of its route, never by its path. If the client hangs up before the answer, the request is not counted.
 pub(super) async fn measure(request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let _in_flight = Held::on(&HTTP.in_flight);
+    let _in_flight = GaugeGuard::new(&HTTP.in_flight);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = known(request.method());
+    let method = match known_method(request.method()) {
+        "CONNECT" | "TRACE" | "_OTHER" => OTHER,
+        known => known,
+    };
     let response = next.run(request).await;
     let route = route.as_ref().map_or(OTHER, MatchedPath::as_str);
     HTTP.requests
@@ -52,17 +56,4 @@ pub(super) async fn measure(request: Request, next: Next) -> Response {
         .with_label_values(&[route, method])
         .observe(begun.elapsed().as_secs_f64());
     response
-}
-
-fn known(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::PUT => "PUT",
-        Method::POST => "POST",
-        Method::HEAD => "HEAD",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        Method::PATCH => "PATCH",
-        _ => OTHER,
-    }
 }

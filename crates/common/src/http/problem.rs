@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::field::FieldFault;
@@ -16,9 +17,44 @@ use super::field::FieldFault;
 /// When a client may try again after a `503`, in seconds.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
-/// Where in the request a fault is: `body` or `query`, then the name of a field or an offset in characters.
-#[derive(Debug, Clone, Serialize)]
+/// One sentence on what went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Detail {
+    /// The sentence.
+    detail: String,
+}
+
+/// Every fault of a request.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FieldFaults {
+    /// One item per fault.
+    detail: Vec<ErrorItem>,
+}
+
+/// What is wrong with one field or parameter.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = FieldFault)]
+pub struct ErrorItem {
+    /// The kind of fault, for programs.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Where the fault is: `body` or `query`, then the name of the field. If the body is not JSON: `body`, then the offset in characters.
+    loc: Vec<Location>,
+    /// What is wrong, for people.
+    msg: String,
+    /// The offending value, as received.
+    #[schema(value_type = Value)]
+    input: Box<RawValue>,
+    /// The values in the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    ctx: Option<Value>,
+}
+
+/// A step on the way to a fault.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = Place)]
 pub enum Location {
     /// The part of the request, or the name of a field.
     Name(&'static str),
@@ -26,20 +62,8 @@ pub enum Location {
     Offset(usize),
 }
 
-/// One item of the `detail` of a `422`. Clients match on `type` and `loc`; `msg` is for people.
-#[derive(Debug, Clone, Serialize)]
-pub struct ErrorItem {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    loc: Vec<Location>,
-    msg: String,
-    input: Box<RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ctx: Option<Value>,
-}
-
 impl ErrorItem {
-    /// An item for a fault found at `loc` in `input`, the faulty value as it came.
+    /// A fault at `loc`, in the value `input`.
     #[must_use]
     pub fn new(loc: Vec<Location>, fault: FieldFault, input: Box<RawValue>) -> Self {
         Self {
@@ -59,13 +83,13 @@ pub enum Problem {
     Invalid(Vec<ErrorItem>),
     /// A `4xx` that the client can mend, with one sentence for it.
     Client(StatusCode, String),
-    /// `503` with `Retry-After`: a dependency is away; the sentence is for the client, the error for the log.
+    /// `503` with `Retry-After`: a dependency is away. The sentence is for the client, the error for the log.
     Unavailable(String, anyhow::Error),
-    /// `500` with a reference: a fault of ours; the error is for the log.
+    /// `500` with a reference: an internal error, for the log.
     Internal(anyhow::Error),
 }
 
-/// What the log gets to know of a `5xx`; travels beside the answer to where it is logged once.
+/// The cause of a `5xx`, for the log. It travels with the answer to the place where it is logged once.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) error: Arc<anyhow::Error>,
@@ -73,12 +97,6 @@ pub(super) struct Failure {
 }
 
 impl Problem {
-    /// `422` with these items.
-    #[must_use]
-    pub const fn invalid(items: Vec<ErrorItem>) -> Self {
-        Self::Invalid(items)
-    }
-
     /// A `4xx` with one sentence for the client.
     pub fn client(status: StatusCode, detail: impl Into<String>) -> Self {
         Self::Client(status, detail.into())
@@ -95,13 +113,8 @@ impl Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Body<T> {
-    detail: T,
-}
-
 fn failed(status: StatusCode, detail: String, error: anyhow::Error, reference: Uuid) -> Response {
-    let mut response = (status, Json(Body { detail })).into_response();
+    let mut response = (status, Json(Detail { detail })).into_response();
     response.extensions_mut().insert(Failure {
         error: Arc::new(error),
         reference,
@@ -113,9 +126,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         match self {
             Self::Invalid(detail) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, Json(Body { detail })).into_response()
+                (StatusCode::UNPROCESSABLE_ENTITY, Json(FieldFaults { detail })).into_response()
             }
-            Self::Client(status, detail) => (status, Json(Body { detail })).into_response(),
+            Self::Client(status, detail) => (status, Json(Detail { detail })).into_response(),
             Self::Unavailable(detail, error) => {
                 let mut response = failed(StatusCode::SERVICE_UNAVAILABLE, detail, error, Uuid::new_v4());
                 response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S);

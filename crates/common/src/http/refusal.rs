@@ -1,4 +1,4 @@
-//! What is answered to a client whose words are no request, and which requests are none: by their headers, whatever the route.
+//! Refuses what is not a valid HTTP request, before any route sees it.
 
 use axum::Router;
 use axum::body::Body;
@@ -11,19 +11,18 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::problem::Problem;
 
-/// A refusal of what did not become a request.
+/// The answer to an invalid request: its status, and the detail for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal(StatusCode, &'static str);
 
 impl Refusal {
-    /// To one who has to make room for others.
+    /// For a connection that has to make room for others.
     pub(super) const SHED: Self = Self(
         StatusCode::REQUEST_TIMEOUT,
         "the request took too long to arrive while others were waiting",
     );
 
-    /// What to answer after hyper ended a connection: `status` is what it wanted to answer itself, `unread` what it did not take for a
-    /// request.
+    /// What to answer after hyper ended a connection. `status` is what hyper wanted to answer, `unread` what it did not accept as a request.
     pub(super) fn of(
         status: Option<StatusCode>,
         error: Option<&hyper::Error>,
@@ -33,7 +32,7 @@ impl Refusal {
         let error = error?;
         match status {
             Some(StatusCode::URI_TOO_LONG) => Some(Self::uri_too_long()),
-            // The buffer is full, and the first line is not at its end.
+            // The buffer is full, and holds no complete line.
             Some(TOO_LARGE) if !unread.is_empty() && !unread.contains(&b'\n') => Some(Self::uri_too_long()),
             Some(TOO_LARGE) => Some(Self(TOO_LARGE, "the headers are too many or too large")),
             Some(status) => Some(Self(status, "the request line or a header is malformed")),
@@ -57,17 +56,17 @@ impl Refusal {
         Self(StatusCode::URI_TOO_LONG, "the URI is too long")
     }
 
-    /// The request that [`refusals`] answers with this.
+    /// A request that [`refusals`] answers with this refusal.
     pub(super) fn into_request(self) -> Request {
         let mut request = Request::new(Body::empty());
-        // What the method was is not known.
+        // The real method is not known.
         *request.method_mut() = Method::from_bytes(b"UNKNOWN").unwrap_or_default();
         request.extensions_mut().insert(self);
         request
     }
 }
 
-/// Answers every [`Refusal`]; the layers of a server go around it.
+/// Answers every [`Refusal`]. As a router it can have the same layers as the other routes.
 pub(super) fn refusals() -> Router {
     Router::new().fallback(async |request: Request| {
         let refusal = request.extensions().get::<Refusal>().cloned();
@@ -76,8 +75,8 @@ pub(super) fn refusals() -> Router {
     })
 }
 
-/// Refuses requests that hyper lets pass, and RFC 9112 does not.
-pub(super) async fn screen(request: Request, next: Next) -> Response {
+/// Refuses requests that hyper accepts although RFC 9112 forbids them.
+pub(super) async fn reject_malformed(request: Request, next: Next) -> Response {
     match fault(request.version(), request.headers()) {
         Some(Refusal(status, detail)) => Problem::client(status, detail).into_response(),
         None => next.run(request).await,
@@ -106,7 +105,7 @@ fn fault(version: Version, headers: &HeaderMap) -> Option<Refusal> {
     Some(Refusal(StatusCode::BAD_REQUEST, detail))
 }
 
-/// `uri-host [ ":" port ]`; it may be empty (RFC 9110, 7.2). A comma, which the grammar allows, is how a proxy makes one line of two.
+/// `uri-host [ ":" port ]`, or empty (RFC 9110, 7.2). The grammar allows a comma, but it means that a proxy has joined two Host headers.
 fn is_host(host: &[u8]) -> bool {
     if host.is_empty() {
         return true;

@@ -1,22 +1,23 @@
-//! What every service answers besides its own routes.
+//! Routes that every service has.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::{OpenApi, openapi};
 
 use super::docs;
 use super::health::{self, HealthChecks, healthcheck, livez, readyz};
 use super::problem::Problem;
-use super::readiness::Readiness;
 use crate::metrics;
+use crate::readiness::Readiness;
 
-/// Adds to the routes of a service, which `document` describes: `GET /healthcheck`, `/livez`, `/readyz` and `/metrics`;
-/// `GET /openapi.json` and `GET /docs`, whose page needs no network; and `404` for every other path.
+/// Adds the common routes to those of a service, which `document` describes: `GET /healthcheck`, `/livez`, `/readyz` and `/metrics`,
+/// `GET /openapi.json` and `GET /docs`, whose page needs no network, and `404` for every other path.
 pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Router {
     document.merge(Common::openapi());
     let observed = Router::new()
@@ -42,12 +43,13 @@ pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness)
     tag = "health",
     responses((status = 200, description = "All metrics", body = String, content_type = "text/plain"))
 )]
-async fn show_metrics(State(readiness): State<Arc<Readiness>>) -> Response {
-    readiness.away().await; // sets its gauge
-    metrics::scrape()
+async fn show_metrics(State(readiness): State<Arc<Readiness>>) -> Result<impl IntoResponse, Problem> {
+    readiness.faults().await; // sets the gauge of readiness
+    let text = metrics::scrape().map_err(Problem::internal)?;
+    Ok(([(CONTENT_TYPE, metrics::TEXT_FORMAT)], text))
 }
 
-/// What every service answers.
+/// The documentation of these routes.
 #[derive(OpenApi)]
 #[openapi(paths(health::healthcheck, health::livez, health::readyz, show_metrics))]
 struct Common;

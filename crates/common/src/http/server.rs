@@ -1,4 +1,5 @@
-//! The listener. `axum::serve` has no limit on the time a client takes over its headers (tokio-rs/axum #2741), nor on connections.
+//! The HTTP server. Not `axum::serve`, which limits neither the number of connections nor the time that a client takes for its headers
+//! (tokio-rs/axum #2741).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,30 +14,30 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::always_answer::{Shutdown, always_answer};
 use super::connection::Service;
+use super::connection_limit::{ConnectionLimit, Permit};
 use super::context::handle_in_context;
 use super::measure::{HTTP, measure};
-use super::refusal::{refusals, screen};
-use super::seats::{Seat, Seats};
-use super::watch::{Stages, watch};
+use super::refusal::{refusals, reject_malformed};
 use crate::endpoints::Listen;
-use crate::metrics::Held;
+use crate::metrics::GaugeGuard;
 
-/// After a failed accept, typically for want of file descriptors, which a closing connection gives back.
+/// Pause after a failed accept. The usual reason is a lack of file descriptors, and a closing connection frees one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// After the signal connections stay open this long, so that a request that is on its way is answered instead of meeting a closed
-/// connection. Each answer says `connection: close`.
+/// After the signal connections stay open for this long, so that a request that is on its way gets an answer instead of a closed connection.
+/// Each answer says `connection: close`.
 const LAME_DUCK: Duration = Duration::from_millis(100);
 
-/// A client that takes no answer for this long is gone.
+/// A client that takes no byte of an answer for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request still in hand this long after the process was asked to stop, typically one that waits for another service, is answered
-/// with `503`: a process that just ended would leave its client without an answer. Shorter than the drain deadline.
+/// Requests that are still in flight this long after the signal are answered with `503`: they typically wait for another service, and if the
+/// process just ended, their clients would get no answer. Shorter than the drain deadline.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The address of a service is taken, unknown, or not this machine's.
+/// The address to listen on is taken, unknown, or not of this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {host}:{port}")]
 pub struct CannotListen {
@@ -60,32 +61,32 @@ pub async fn bind(listen: &Listen) -> Result<TcpListener, CannotListen> {
         })
 }
 
-/// Serves requests until asked to stop; then accepts no more, and ends when those in flight are answered. Every request is answered, in
-/// the form of all answers, whatever its handler does.
+/// Serves requests until asked to stop. Then it accepts no more, and ends when the requests in flight are answered. Every request gets an
+/// answer in our form, whatever its handler does.
 pub fn serve(
     listener: TcpListener,
     router: Router,
     stopping: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-    let stages = Stages {
+    let shutdown = Shutdown {
         stopping: stopping.clone(),
         overdue: CancellationToken::new(),
     };
-    let observed = |router: Router| {
+    let with_layers = |router: Router| {
         router
-            .layer(from_fn_with_state(stages.clone(), watch))
+            .layer(from_fn_with_state(shutdown.clone(), always_answer))
             .layer(from_fn(measure))
             .layer(from_fn(handle_in_context))
     };
     Server {
         service: Service {
-            router: observed(router.layer(from_fn(screen))),
-            refusals: observed(refusals()),
+            router: with_layers(router.layer(from_fn(reject_malformed))),
+            refusals: with_layers(refusals()),
             closing: CancellationToken::new(),
-            overdue: stages.overdue.clone(),
+            overdue: shutdown.overdue.clone(),
         },
         open: TaskTracker::new(),
-        seats: Seats::new(),
+        limit: ConnectionLimit::new(),
     }
     .run(listener, stopping)
 }
@@ -93,7 +94,7 @@ pub fn serve(
 struct Server {
     service: Service,
     open: TaskTracker,
-    seats: Arc<Seats>,
+    limit: Arc<ConnectionLimit>,
 }
 
 impl Server {
@@ -105,7 +106,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _peer)) => tokio::select! {
-                    seat = Arc::clone(&self.seats).take() => self.serve(stream, seat),
+                    permit = self.limit.acquire() => self.serve(stream, permit),
                     () = stopping.cancelled() => break,
                 },
                 Err(error) => {
@@ -114,11 +115,11 @@ impl Server {
                 }
             }
         }
-        // Clients that the system has connected already would see a reset instead of an answer.
+        // The kernel has already connected these clients. Without this they would see a reset instead of an answer.
         while let Some(Ok((stream, _peer))) = listener.accept().now_or_never()
-            && let Some(seat) = Arc::clone(&self.seats).try_take()
+            && let Some(permit) = self.limit.try_acquire()
         {
-            self.serve(stream, Some(seat));
+            self.serve(stream, Some(permit));
         }
         drop(listener);
         self.open.close();
@@ -133,15 +134,16 @@ impl Server {
         Ok(())
     }
 
-    fn serve(&self, stream: TcpStream, seat: Option<Seat>) {
-        let Some(seat) = seat else { return };
-        // An answer is one small write, which must not wait for the acknowledgement of the one before. Without these options it works too.
+    fn serve(&self, stream: TcpStream, permit: Option<Permit>) {
+        let Some(permit) = permit else { return };
+        // An answer is one small write, which must not wait for the acknowledgement of the one before. A connection without these options
+        // still works.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
         let service = self.service.clone();
         self.open.spawn(async move {
-            let _open = Held::on(&HTTP.connections);
-            service.serve(stream, seat).await;
+            let _open = GaugeGuard::new(&HTTP.connections);
+            service.serve(stream, permit).await;
         });
     }
 }

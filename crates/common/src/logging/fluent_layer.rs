@@ -1,15 +1,14 @@
 //! The outlet to Fluentd: a `tracing` layer over the forward client.
 
-use std::fmt;
 use std::time::SystemTime;
 
-use fluent_logger::{Config, Record, Sender, Status, Value, Worker};
-use tracing::field::{Field, Visit};
+use fluent_logger::{Config, Record, Sender, Status, Worker};
+use serde::Serialize;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::context_fields::add_context;
+use super::fields::{Encoder, Fields};
 use crate::endpoints::Logging;
 
 pub(super) struct FluentLayer {
@@ -45,60 +44,29 @@ fn report(status: &Status, host: &str, port: u16) {
 
 impl<S: Subscriber> Layer<S> for FluentLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let mut fields = Fields::default();
-        add_context(event, |name, value| {
-            fields.record.insert(name.to_owned(), Value::Str(value));
-        });
-        event.record(&mut fields);
-        let name = fields.event.unwrap_or_else(|| "information".to_owned());
-        self.sender.send(
-            format!("pydist.{}.{name}", self.service),
-            SystemTime::now(),
-            fields.record,
-        );
+        let named = NamedRecord {
+            tag: format!("pydist.{}.", self.service),
+            record: Record::new(),
+        };
+        let mut fields = Fields::of(event, named);
+        fields.add_context(event);
+        let NamedRecord { tag, record } = fields.encoder;
+        self.sender.send(tag, SystemTime::now(), &record);
     }
 }
 
-/// The fields of an event: its name apart, and its message under the name that `information` has for it.
-#[derive(Default)]
-struct Fields {
-    event: Option<String>,
+/// The name of an event goes into the tag, its other fields into the record.
+struct NamedRecord {
+    tag: String,
     record: Record,
 }
 
-impl Fields {
-    fn insert(&mut self, field: &Field, value: Value) {
-        let name = if field.name() == "message" {
-            "text"
-        } else {
-            field.name()
-        };
-        self.record.insert(name.to_owned(), value);
-    }
-}
-
-impl Visit for Fields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "event" {
-            self.event = Some(value.to_owned());
-        } else {
-            self.insert(field, Value::Str(value.to_owned()));
-        }
+impl Encoder for NamedRecord {
+    fn add(&mut self, name: &'static str, value: impl Serialize) {
+        self.record.insert(name, value);
     }
 
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.insert(field, Value::I64(value));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.insert(field, Value::U64(value));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.insert(field, Value::Bool(value));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.insert(field, Value::Str(format!("{value:?}")));
+    fn add_event_name(&mut self, name: &str) {
+        self.tag.push_str(name);
     }
 }

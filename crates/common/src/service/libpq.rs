@@ -1,16 +1,17 @@
-//! Configuration comes from our contract alone: libpq's variables, which some images and shells set, have no effect.
+//! libpq's environment variables, which some images and shells set, have no effect: configuration comes from our environment contract alone.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// sqlx reads these whenever connection options are made, and nothing takes them out again. The others it reads are overridden.
+/// sqlx reads these each time it makes connection options, and its API cannot unset them. Other variables that it reads are overridden.
 const READ_BY_SQLX: [&str; 3] = ["PGOPTIONS", "PGSSLCERT", "PGSSLKEY"];
 
-/// Where one of them is set, starts this program once more in this process, without them: to change one's own environment is unsafe.
+/// If one of them is set, replaces this process by a new one of the same program without them: changing the environment of a running
+/// process is unsafe.
 ///
 /// # Errors
-/// When the program cannot be found, or started.
+/// The program cannot be found or started.
 pub(super) fn forget_variables() -> io::Result<()> {
     if READ_BY_SQLX.iter().all(|name| std::env::var_os(name).is_none()) {
         return Ok(());

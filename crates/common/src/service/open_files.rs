@@ -1,9 +1,9 @@
-//! How many files and connections a process may have open.
+//! The limit of open files, and so of connections.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of the process to what the system allows it: the usual one, 1,024, is kept low for the sake of programs that use
-/// `select`, and fewer than the connections that a service takes.
+/// Raises the limit of this process to the maximum that the system allows. The default of 1,024 is kept low for programs that use `select`,
+/// and is less than the number of connections that a service accepts.
 pub(super) fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

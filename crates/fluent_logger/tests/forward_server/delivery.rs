@@ -22,9 +22,9 @@ async fn events_arrive_by_tag_with_all_fields_and_nanoseconds() -> anyhow::Resul
         .with("count", 4_294_967_296_u64)
         .with("ratio", 0.25)
         .with("list", vec![1_u8, 2, 3])
-        .with("inner", Record::new().with("a", Record::new().with("b", "c")));
-    sender.send("app.one", time, record);
-    sender.send("app.two", time, Record::new());
+        .with("inner", json!({"a": {"b": "c"}}));
+    sender.send("app.one", time, &record);
+    sender.send("app.two", time, &Record::new());
     let flushed = worker.flush_and_stop(PATIENCE).await;
 
     assert_eq!(
@@ -111,7 +111,7 @@ async fn an_event_sent_after_the_end_is_counted_as_dropped() -> anyhow::Result<(
             undelivered: 0
         }
     );
-    sender.send("late", SystemTime::now(), Record::new());
+    sender.send("late", SystemTime::now(), &Record::new());
     assert_eq!(sender.dropped(), 1);
     Ok(())
 }

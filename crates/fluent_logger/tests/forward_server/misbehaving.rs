@@ -180,7 +180,7 @@ fn send_large(sender: &fluent_logger::Sender, events: usize) {
         sender.send(
             "large",
             SystemTime::now(),
-            Record::new().with("text", "x".repeat(400_000)),
+            &Record::new().with("text", "x".repeat(400_000)),
         );
     }
 }

@@ -80,7 +80,7 @@ impl Statuses {
 
 pub(crate) fn send_numbers(sender: &Sender, tag: &str, numbers: std::ops::Range<u64>) {
     for number in numbers {
-        sender.send(tag, SystemTime::now(), Record::new().with("number", number));
+        sender.send(tag, SystemTime::now(), &Record::new().with("number", number));
     }
 }
 

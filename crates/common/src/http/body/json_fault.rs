@@ -1,19 +1,19 @@
-//! Where a text stops being JSON, and why, in the terms of CPython's `json.loads`: clients of FastAPI know its offsets and messages.
+//! Finds the first fault in a text that is not JSON, with the offset and the message of CPython's `json.loads`, which clients of FastAPI know.
 //!
-//! `serde_json` reads the bodies. But its positions follow from its own way through a text (it tells the end of a string that is not ended,
-//! CPython its begin) and cannot be mapped, so that a text that it refused is looked through once more, by CPython's rules (Modules/_json.c,
-//! 3.11). Only `NaN` and `Infinity`, which CPython takes, are faults here as they are in JSON.
+//! `serde_json` parses the bodies, but its positions cannot be mapped: for an unterminated string it reports the end, CPython the beginning.
+//! So a text that `serde_json` refused is scanned again by CPython's rules (Modules/_json.c, 3.11). CPython accepts `NaN` and `Infinity`;
+//! here they are faults, as JSON says.
 
 /// The first fault of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// In characters from the start.
+    /// Offset in characters from the start.
     pub(super) at: usize,
     /// CPython's message.
     pub(super) message: &'static str,
 }
 
-/// The first fault of a text; nothing where it is JSON.
+/// The first fault of a text. `None` if it is JSON.
 pub(super) fn find(text: &str) -> Option<Fault> {
     let text: Vec<char> = text.chars().collect();
     Scanner { text: &text, at: 0 }.document().err()
@@ -30,7 +30,7 @@ const fn fault(at: usize, message: &'static str) -> Fault {
 
 impl Scanner<'_> {
     fn document(&mut self) -> Result<(), Fault> {
-        // What closes the objects and arrays around a value, on the heap: a body can be nested deeper than a stack is.
+        // The closing brackets of the open objects and arrays. They are on the heap because a body can be nested deeper than the call stack.
         let mut closings = Vec::new();
         self.skip_blanks();
         loop {
@@ -118,7 +118,7 @@ impl Scanner<'_> {
         match self.rest().get(1) {
             Some('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => self.skip(2),
             Some('u') => {
-                // With a character after the four digits.
+                // CPython also requires a character after the four digits.
                 let has_digits = self
                     .rest()
                     .get(2..6)
@@ -134,7 +134,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// A number, `true`, `false` or `null`. A number ends where it can: what is wrong about `01` is what follows the 0.
+    /// A number, `true`, `false` or `null`. A number ends as early as it can: the fault in `01` is the character after the 0.
     fn literal(&mut self) -> Result<(), Fault> {
         for word in ["true", "false", "null"] {
             if self.rest().iter().copied().take(word.len()).eq(word.chars()) {
@@ -191,7 +191,7 @@ impl Scanner<'_> {
 mod tests {
     use super::*;
 
-    /// What CPython 3.11 tells. A test of `create_buy_order` asks the CPython of the machine about many more bodies.
+    /// The faults that CPython 3.11 reports. A test of `create_buy_order` compares many more bodies with the CPython of the machine.
     #[test]
     fn faults_are_where_cpython_finds_them_and_in_its_words() {
         const NAME: &str = "Expecting property name enclosed in double quotes";

@@ -1,9 +1,9 @@
-//! What a client sent, as an answer shows it again.
+//! How an answer shows a value that a client sent.
 
 use serde_json::value::RawValue;
 
-/// A value with U+FFFD for each half of a surrogate pair without its other: JSON allows these escapes, but they are no text, and many readers
-/// refuse all of an answer that holds one.
+/// Replaces each unpaired surrogate by U+FFFD. JSON allows these escapes, but they are not text, and many parsers refuse a whole answer that
+/// holds one.
 pub(super) fn readable(value: &RawValue) -> Box<RawValue> {
     let mut readable = String::with_capacity(value.get().len());
     let mut rest = value.get();
@@ -24,7 +24,7 @@ pub(super) fn readable(value: &RawValue) -> Box<RawValue> {
     RawValue::from_string(readable).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// Of an escape by four digits.
+/// The UTF-16 code unit of an escape like `\\u00e4`.
 fn code_unit(escape: &str) -> Option<u16> {
     u16::from_str_radix(escape.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }

@@ -1,4 +1,4 @@
-//! `X-Request-Id`: what a request is called in the events of all services that take part in answering it.
+//! `X-Request-Id`: the id under which all services log what they do for one request.
 
 use std::sync::Arc;
 
@@ -7,40 +7,40 @@ use uuid::Uuid;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-const LONGEST: usize = 128;
+const MAX_LENGTH: usize = 128;
 
-/// The id of a request; part of the context in which it is handled. Cheap to clone.
+/// The id of a request, kept in the context in which the request is handled. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The id that the caller gave; a new one where it gave none, several, or one that could be mistaken in a log.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// The id that the caller sent. A new one if it sent none, several, or one that is not safe to log.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let mut given = headers.get_all(HEADER).iter();
         let id = match (given.next(), given.next()) {
-            (Some(id), None) => id.to_str().ok().filter(|id| is_sane(id)),
+            (Some(id), None) => id.to_str().ok().filter(|id| is_safe_to_log(id)),
             _ => None,
         };
         Self(id.map_or_else(|| Uuid::new_v4().to_string().into(), Into::into))
     }
 
-    /// As it is in a header.
+    /// The id as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Sets the header, in an answer or in a request that is made on the way to it.
-    pub(super) fn add_to_headers(&self, headers: &mut HeaderMap) {
+    /// Sets the header of an answer, or of a request to another service.
+    pub(crate) fn add_to_headers(&self, headers: &mut HeaderMap) {
         if let Ok(value) = HeaderValue::from_str(&self.0) {
             headers.insert(HEADER, value);
         }
     }
 }
 
-/// Visible ASCII without quotes and backslashes, and not too long.
-fn is_sane(id: &str) -> bool {
+/// Printable ASCII without quotes and backslashes, and not too long.
+fn is_safe_to_log(id: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b'\\');
-    (1..=LONGEST).contains(&id.len()) && id.bytes().all(fits)
+    (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(fits)
 }
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ mod tests {
 
     fn id_of(given: &[&str]) -> RequestId {
         let values = given.iter().filter_map(|id| HeaderValue::from_str(id).ok());
-        RequestId::of(&values.map(|value| (HEADER, value)).collect())
+        RequestId::from_headers(&values.map(|value| (HEADER, value)).collect())
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Where spans are sent: OTLP over HTTP, as the standard variables say. Nothing is sent where they name no endpoint.
+//! Exports spans: OTLP over HTTP, configured by the standard `OTEL_…` variables. Nothing is exported if they name no endpoint.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -14,6 +15,7 @@ use tokio::runtime::Handle;
 
 use crate::env::Env;
 use crate::http::client;
+use crate::trace;
 
 const SAMPLERS: [&str; 6] = [
     "always_on",
@@ -24,26 +26,53 @@ const SAMPLERS: [&str; 6] = [
     "parentbased_traceidratio",
 ];
 
-/// A collector that is away stays away for a while.
-const FAILURES_REPORTED_EVERY: Duration = Duration::from_secs(10);
+/// Lost spans are reported at most this often: a collector that is down usually stays down for a while.
+const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the standard variables say of traces. The SDK reads them itself; here it is decided whether it exports at all, and what it would
-/// silently take for something else is refused.
+/// What the `OTEL_…` variables say about traces. The SDK reads most of them itself. This decides whether spans are exported at all, and
+/// refuses values that the SDK would silently replace by others.
 #[derive(Debug)]
-pub(crate) struct Config {
-    pub(super) export: Option<Export>,
+pub(super) struct Config {
+    export: Option<Export>,
 }
 
 /// How spans are exported.
 #[derive(Debug)]
-pub(super) struct Export {
+struct Export {
     timeout: Duration,
-    service_is_named: bool,
+    has_service_name: bool,
+}
+
+/// The traces of this process; flush them before it ends.
+#[derive(Debug)]
+pub(super) struct Traces(Option<SdkTracerProvider>);
+
+impl Traces {
+    /// Starts to record and export the spans of this process, if the configuration asks for that. Must be called inside the async runtime.
+    ///
+    /// # Errors
+    /// The exporter cannot be built from this configuration.
+    pub(super) fn start(service: &'static str, config: &Config) -> anyhow::Result<Self> {
+        let Some(export) = &config.export else {
+            return Ok(Self(None));
+        };
+        let provider = export.provider(service)?;
+        trace::record_with(provider.tracer(service));
+        Ok(Self(Some(provider)))
+    }
+
+    /// Exports what is still buffered, for at most `deadline`.
+    pub(super) async fn flush(self, deadline: Duration) {
+        if let Some(provider) = self.0 {
+            let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(deadline));
+            let _ = tokio::time::timeout(deadline, flush).await;
+        }
+    }
 }
 
 impl Config {
     /// Reads `OTEL_…`.
-    pub(crate) fn from_env(env: &mut Env) -> Self {
+    pub(super) fn from_env(env: &mut Env) -> Self {
         if let Some(sampler) = env.optional("OTEL_TRACES_SAMPLER")
             && !SAMPLERS.contains(&sampler.as_str())
         {
@@ -89,13 +118,13 @@ impl Export {
         let timeout_ms = env.parse_or("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", all_signals);
         Self {
             timeout: Duration::from_millis(timeout_ms),
-            service_is_named: env.optional("OTEL_SERVICE_NAME").is_some(),
+            has_service_name: env.optional("OTEL_SERVICE_NAME").is_some(),
         }
     }
 
-    /// Has spans exported in batches, by a thread of the SDK, through a bounded queue: what does not fit is dropped.
-    pub(super) fn provider(&self, service: &'static str) -> anyhow::Result<SdkTracerProvider> {
-        let client = InRuntime {
+    /// Exports in batches, from a thread of the SDK and through a bounded queue. Spans that do not fit are dropped.
+    fn provider(&self, service: &'static str) -> anyhow::Result<SdkTracerProvider> {
+        let client = RuntimeClient {
             client: client::client(self.timeout, None)?,
             runtime: Handle::current(),
         };
@@ -105,27 +134,30 @@ impl Export {
             .with_timeout(self.timeout)
             .build()
             .context("traces cannot be exported as the OTEL_… variables say")?;
-        let resource = if self.service_is_named {
+        let resource = if self.has_service_name {
             Resource::builder()
         } else {
             Resource::builder().with_service_name(service)
         };
         Ok(SdkTracerProvider::builder()
             .with_resource(resource.build())
-            .with_batch_exporter(Reporting::of(exporter))
+            .with_batch_exporter(LossReporter {
+                exporter,
+                lost: Mutex::default(),
+            })
             .build())
     }
 }
 
-/// The SDK exports on a thread of its own, outside the runtime that the client needs.
+/// Sends inside the async runtime, which the client needs. The SDK calls it from a thread of its own.
 #[derive(Debug)]
-struct InRuntime {
+struct RuntimeClient {
     client: reqwest::Client,
     runtime: Handle,
 }
 
 #[async_trait]
-impl HttpClient for InRuntime {
+impl HttpClient for RuntimeClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
         self.runtime
@@ -134,9 +166,9 @@ impl HttpClient for InRuntime {
     }
 }
 
-/// Reports spans that were lost, seldom: the SDK would do so for each batch.
+/// Reports lost spans, but rarely: the SDK would report each batch.
 #[derive(Debug)]
-struct Reporting<E> {
+struct LossReporter<E> {
     exporter: E,
     lost: Mutex<Lost>,
 }
@@ -147,20 +179,13 @@ struct Lost {
     reported_at: Option<Instant>,
 }
 
-impl<E> Reporting<E> {
-    fn of(exporter: E) -> Self {
-        Self {
-            exporter,
-            lost: Mutex::default(),
-        }
-    }
-
+impl<E> LossReporter<E> {
     fn report(&self, spans: usize, info: &str) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.spans += spans;
         if lost
             .reported_at
-            .is_none_or(|at| at.elapsed() >= FAILURES_REPORTED_EVERY)
+            .is_none_or(|at| at.elapsed() >= LOSS_REPORT_INTERVAL)
         {
             tracing::warn!(event = "trace_export_failed", spans = lost.spans, info);
             *lost = Lost {
@@ -171,7 +196,7 @@ impl<E> Reporting<E> {
     }
 }
 
-impl<E: SpanExporter> SpanExporter for Reporting<E> {
+impl<E: SpanExporter> SpanExporter for LossReporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         if let Err(error) = self.exporter.export(batch).await {

@@ -1,4 +1,4 @@
-//! The body of a request on its way in: its seat learns when it is there, and what an answer did not wait for is read and thrown away.
+//! The body of a request: it reports when the request has arrived completely, and reads and discards what its handler left unread.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,57 +13,57 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::seats::Seat;
+use super::connection_limit::Permit;
 
-/// A connection that is closed while its client still sends is reset, and most clients then never see the answer that was refused to
-/// them. So the rest of a body is read after the answer, as long as it comes: so many bytes, for so long.
+/// If a connection is closed while its client still sends, the kernel resets it, and most clients then never see the answer. So the rest of a
+/// body is read after the answer, up to this many bytes and for this long.
 const DRAIN_BYTES: usize = 24 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
-/// The client sends the body after it got `100 Continue`, which it gets when the body is read first.
+/// Whether the client sends the body only after it got `100 Continue`, which it gets when the body is first read.
 pub(super) fn waits_for_continue(headers: &HeaderMap) -> bool {
     let continues = |value: &axum::http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     headers.get(EXPECT).is_some_and(continues)
 }
 
-/// A body as it arrives.
+/// The body that handlers read.
 #[derive(Debug)]
-pub(super) struct ArrivingBody {
-    /// `None` once it is there in full, or has failed.
+pub(super) struct RequestBody {
+    /// `None` when it has arrived completely, or has failed.
     rest: Option<Incoming>,
-    seat: Arc<Seat>,
-    /// A client that waits for `100 Continue` sends nothing that would have to be read.
-    drained: bool,
+    permit: Arc<Permit>,
+    /// Not for a client that waits for `100 Continue`: it sends nothing that would have to be read.
+    drains: bool,
     overdue: CancellationToken,
 }
 
-impl ArrivingBody {
+impl RequestBody {
     pub(super) fn new(
         head: &request::Parts,
         body: Incoming,
-        seat: Arc<Seat>,
+        permit: Arc<Permit>,
         overdue: CancellationToken,
     ) -> Self {
-        let mut arriving = Self {
+        let mut body = Self {
             rest: Some(body),
-            seat,
-            drained: !waits_for_continue(&head.headers),
+            permit,
+            drains: !waits_for_continue(&head.headers),
             overdue,
         };
-        arriving.end_if_complete();
-        arriving
+        body.end_if_complete();
+        body
     }
 
     fn end_if_complete(&mut self) {
         if self.rest.as_ref().is_some_and(Body::is_end_stream) {
             self.rest = None;
-            self.seat.arrived();
+            self.permit.request_received();
         }
     }
 }
 
-impl Body for ArrivingBody {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -80,7 +80,7 @@ impl Body for ArrivingBody {
             Some(Err(_)) => self.rest = None,
             None => {
                 self.rest = None;
-                self.seat.arrived();
+                self.permit.request_received();
             }
         }
         Poll::Ready(frame)
@@ -96,30 +96,30 @@ impl Body for ArrivingBody {
     }
 }
 
-impl Drop for ArrivingBody {
+impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.drained
+        if self.drains
             && let (Some(body), Ok(runtime)) = (self.rest.take(), Handle::try_current())
         {
-            let (seat, overdue) = (Arc::clone(&self.seat), self.overdue.clone());
+            let (permit, overdue) = (Arc::clone(&self.permit), self.overdue.clone());
             runtime.spawn(async move {
-                let drained = timeout(DRAIN_TIME, drain(body, &seat));
+                let drained = timeout(DRAIN_TIME, drain(body, &permit));
                 if overdue.run_until_cancelled(drained).await == Some(Ok(true)) {
-                    seat.arrived();
+                    permit.request_received();
                 }
             });
         }
     }
 }
 
-/// Whether the end came.
-async fn drain(mut body: Incoming, seat: &Seat) -> bool {
+/// Whether the end of the body came.
+async fn drain(mut body: Incoming, permit: &Permit) -> bool {
     let mut read = 0_usize;
     while read < DRAIN_BYTES {
         match timeout(DRAIN_SILENCE, body.frame()).await {
             Ok(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                seat.threw_away(bytes);
+                permit.bytes_discarded(bytes);
                 read += bytes;
             }
             Ok(None) => return true,

@@ -1,4 +1,4 @@
-//! What holds for every request, whatever its handler does: it is answered, in JSON, and a failure of ours is logged.
+//! Every request gets an answer in our form, whatever its handler does, and every `5xx` is logged once.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -15,34 +15,38 @@ use tokio_util::sync::CancellationToken;
 
 use super::problem::{Failure, Problem};
 
-/// Each wait of a handler has a limit of its own; this one is for their sum, because a client does not wait for ever.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// Each wait of a handler has a limit of its own. This one bounds their sum.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How far a process is on the way to its end.
+/// The two stages of a shutdown.
 #[derive(Debug, Clone)]
-pub(super) struct Stages {
-    /// Cancelled when it was asked to stop.
+pub(super) struct Shutdown {
+    /// Cancelled when the process is asked to stop.
     pub(super) stopping: CancellationToken,
-    /// Cancelled when it can wait no longer for what is in hand.
+    /// Cancelled when the process can no longer wait for requests in flight.
     pub(super) overdue: CancellationToken,
 }
 
-/// Answers `500` where a handler panics, and `503` for what takes longer than 15 s or is still in hand when the process has to end; puts errors that others made
-/// into the form of ours; and logs each `5xx` once.
-pub(super) async fn watch(State(stages): State<Stages>, request: Request, next: Next) -> Response {
-    let named = format!("{} {}", request.method(), request.uri().path());
+/// Answers `500` if a handler panics. Answers `503` if a request takes longer than 15 s, or is still in flight when the process has to end.
+/// Gives errors of other origin our form. Logs each `5xx`.
+pub(super) async fn always_answer(
+    State(shutdown): State<Shutdown>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let request_line = format!("{} {}", request.method(), request.uri().path());
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let answer = tokio::time::timeout(ANSWER_LIMIT, answer);
-    let mut response = match stages.overdue.run_until_cancelled(answer).await {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer);
+    let mut response = match shutdown.overdue.run_until_cancelled(answer).await {
         Some(Ok(Ok(response))) => response,
-        Some(Err(_)) => Problem::unavailable(
-            "the request took too long, try again",
-            anyhow!("it was not answered within {} s", ANSWER_LIMIT.as_secs()),
-        )
-        .into_response(),
         Some(Ok(Err(panic))) => {
             Problem::internal(anyhow!("a handler panicked: {}", panic_text(&*panic))).into_response()
         }
+        Some(Err(_)) => Problem::unavailable(
+            "the request took too long, try again",
+            anyhow!("it was not answered within {} s", ANSWER_TIMEOUT.as_secs()),
+        )
+        .into_response(),
         None => Problem::unavailable(
             "the service is stopping, try again",
             anyhow!("it was not answered before the process had to end"),
@@ -53,17 +57,16 @@ pub(super) async fn watch(State(stages): State<Stages>, request: Request, next: 
         response = in_our_form(&response);
     }
     if let Some(Failure { error, reference }) = response.extensions_mut().remove::<Failure>() {
-        tracing::error!(event = "request_failed", request = named, error = format!("{error:#}"), %reference);
+        tracing::error!(event = "request_failed", request = request_line, error = format!("{error:#}"), %reference);
     }
-    if stages.stopping.is_cancelled() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+    if shutdown.stopping.is_cancelled() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
     }
     response
 }
 
-/// axum and the documentation page answer some errors in plain text, or with nothing.
+/// axum and the documentation page answer some errors in plain text, or without a body.
 fn is_error_in_another_form(response: &Response) -> bool {
     let status = response.status();
     let is_json = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/json");

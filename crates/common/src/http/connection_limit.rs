@@ -1,0 +1,275 @@
+//! Limits what clients can hold of this process: the number of connections, and the bytes of requests that are not complete and of answers
+//! that are not sent. Above a limit the connection that has waited longest for its client is closed ("shed"), so that others are served.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+const MAX_CONNECTIONS: usize = 2_176;
+
+/// Limit for all connections together. They take about three times as much memory, because buffers are larger than their content. With the
+/// connections themselves and the process it is less than the 64 MB that `create_buy_order/tests/api/unfinished.rs` allows.
+const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+
+/// What an unfinished request takes besides its bytes: the first buffer of hyper, and its own state.
+const UNFINISHED_BYTES: usize = 8 * 1024;
+
+/// A client may have sent this much after a complete request and still count as idle.
+const MAX_IDLE_BYTES: usize = 512;
+
+/// The limits of one listener.
+#[derive(Debug)]
+pub(super) struct ConnectionLimit {
+    permits: Arc<Semaphore>,
+    waiting: Mutex<WaitingConnections>,
+}
+
+/// The connections that wait for their clients, by a number that grows: the first one has waited longest.
+#[derive(Debug, Default)]
+struct WaitingConnections {
+    next_number: u64,
+    held_bytes: usize,
+    idle: BTreeMap<u64, CancellationToken>,
+    unfinished: BTreeMap<u64, CancellationToken>,
+}
+
+impl WaitingConnections {
+    fn of(&mut self, phase: Phase) -> Option<&mut BTreeMap<u64, CancellationToken>> {
+        match phase {
+            Phase::InProgress => None,
+            Phase::Idle => Some(&mut self.idle),
+            Phase::Unfinished => Some(&mut self.unfinished),
+        }
+    }
+
+    fn take_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    /// Sheds the connection that has waited longest.
+    fn shed_oldest(&mut self) {
+        let oldest = |waiting: &BTreeMap<u64, _>| waiting.keys().next().copied().unwrap_or(u64::MAX);
+        if oldest(&self.idle) < oldest(&self.unfinished) {
+            shed_first(&mut self.idle);
+        } else {
+            shed_first(&mut self.unfinished);
+        }
+    }
+}
+
+fn shed_first(waiting: &mut BTreeMap<u64, CancellationToken>) {
+    if let Some((_, shed)) = waiting.pop_first() {
+        shed.cancel();
+    }
+}
+
+/// The permit of one connection, which also tracks what the connection holds. Dropping it makes room for another connection.
+#[derive(Debug)]
+pub(super) struct Permit {
+    limit: Arc<ConnectionLimit>,
+    _permit: OwnedSemaphorePermit,
+    shed: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The number of the connection among those that wait.
+    number: u64,
+    /// Bytes that were read and may still be in a buffer.
+    read: usize,
+    /// Bytes of the last read. After a complete request, no more than these can still be in the buffer.
+    last_read: usize,
+    /// Bytes of the answer that the kernel has not taken.
+    unsent: usize,
+    /// Some bytes of a next request have arrived.
+    has_next: bool,
+    /// The current request has arrived completely.
+    is_received: bool,
+    /// The current request has its answer.
+    is_answered: bool,
+}
+
+/// Who has to act next on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The service: it handles a request.
+    InProgress,
+    /// The client may begin a request.
+    Idle,
+    /// The client has to send the rest of a request, or to take the answer.
+    Unfinished,
+}
+
+impl State {
+    const fn phase(&self) -> Phase {
+        if self.is_received && !self.is_answered {
+            Phase::InProgress
+        } else if self.is_received && !self.has_next && self.unsent == 0 && self.read <= MAX_IDLE_BYTES {
+            Phase::Idle
+        } else {
+            Phase::Unfinished
+        }
+    }
+
+    const fn held_bytes(&self) -> usize {
+        let overhead = match self.phase() {
+            Phase::Unfinished => UNFINISHED_BYTES,
+            Phase::Idle | Phase::InProgress => 0,
+        };
+        self.read.saturating_add(self.unsent).saturating_add(overhead)
+    }
+}
+
+impl ConnectionLimit {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// A permit for a connection. If none is free, the connection that has waited longest for its client is shed. If all connections have a
+    /// request in progress, this waits.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Option<Permit> {
+        if let Some(permit) = self.try_acquire() {
+            return Some(permit);
+        }
+        locked(&self.waiting).shed_oldest();
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        Some(self.permit(permit))
+    }
+
+    /// A permit, if one is free.
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(self.permit(permit))
+    }
+
+    fn permit(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Permit {
+        let shed = CancellationToken::new();
+        let mut waiting = locked(&self.waiting);
+        let number = waiting.take_number();
+        waiting.idle.insert(number, shed.clone());
+        drop(waiting);
+        Permit {
+            limit: Arc::clone(self),
+            _permit: permit,
+            shed,
+            state: Mutex::new(State {
+                number,
+                read: 0,
+                last_read: 0,
+                unsent: 0,
+                has_next: false,
+                is_received: true,
+                is_answered: true,
+            }),
+        }
+    }
+}
+
+impl Permit {
+    /// Cancelled when the connection has to make room for others.
+    pub(super) const fn shed(&self) -> &CancellationToken {
+        &self.shed
+    }
+
+    pub(super) fn bytes_read(&self, bytes: usize) {
+        self.update(|state| {
+            state.read = state.read.saturating_add(bytes);
+            state.last_read = bytes;
+            state.has_next = state.has_next || state.is_answered;
+        });
+    }
+
+    /// The headers of a request have arrived.
+    pub(super) fn headers_received(&self) {
+        self.update(|state| {
+            state.has_next = false;
+            state.is_received = false;
+            state.is_answered = false;
+        });
+    }
+
+    /// The request has arrived completely.
+    pub(super) fn request_received(&self) {
+        self.update(|state| {
+            state.is_received = true;
+            state.read = state.last_read;
+        });
+    }
+
+    /// Some bytes of the body were read and thrown away.
+    pub(super) fn bytes_discarded(&self, bytes: usize) {
+        self.update(|state| state.read = state.read.saturating_sub(bytes));
+    }
+
+    /// The request has an answer of this size.
+    pub(super) fn answered(&self, bytes: usize) {
+        self.update(|state| {
+            state.is_answered = true;
+            state.unsent = bytes;
+        });
+    }
+
+    /// The kernel took some bytes of the answer.
+    pub(super) fn bytes_written(&self, bytes: usize) {
+        self.update(|state| state.unsent = state.unsent.saturating_sub(bytes));
+    }
+
+    /// Whether there is a request, or a part of one, that has no answer.
+    pub(super) fn owes_an_answer(&self) -> bool {
+        let state = locked(&self.state);
+        state.has_next || !state.is_answered
+    }
+
+    /// Whether the current request has arrived completely.
+    pub(super) fn is_request_received(&self) -> bool {
+        locked(&self.state).is_received
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        let mut state = locked(&self.state);
+        let (old_phase, old_bytes) = (state.phase(), state.held_bytes());
+        change(&mut state);
+        let (phase, bytes) = (state.phase(), state.held_bytes());
+        if (phase, bytes) == (old_phase, old_bytes) {
+            return;
+        }
+        let mut waiting = locked(&self.limit.waiting);
+        if phase != old_phase {
+            if let Some(left) = waiting.of(old_phase) {
+                left.remove(&state.number);
+            }
+            state.number = waiting.take_number();
+            if let Some(joined) = waiting.of(phase) {
+                joined.insert(state.number, self.shed.clone());
+            }
+        }
+        waiting.held_bytes = waiting.held_bytes.saturating_sub(old_bytes).saturating_add(bytes);
+        if waiting.held_bytes > MAX_HELD_BYTES && bytes > old_bytes {
+            shed_first(&mut waiting.unfinished);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let state = locked(&self.state);
+        let mut waiting = locked(&self.limit.waiting);
+        if let Some(left) = waiting.of(state.phase()) {
+            left.remove(&state.number);
+        }
+        waiting.held_bytes = waiting.held_bytes.saturating_sub(state.held_bytes());
+    }
+}
+
+/// No code panics half-way through a change under these locks, so a poisoned lock holds a sound state.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

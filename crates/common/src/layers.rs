@@ -1,0 +1,112 @@
+//! Tests that the modules of this crate form layers: a module uses only modules of lower layers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the highest to the lowest.
+const LAYERS: [&[&str]; 9] = [
+    &["migrations", "service"],
+    &["broker", "database", "http"],
+    &["logging", "readiness"],
+    &["metrics", "trace"],
+    &["coalesce", "net", "request_id", "retry", "trace_context"],
+    &["endpoints"],
+    &["env", "tls"],
+    &["buy_order_event", "range_checksum"],
+    &["money", "timestamp"],
+];
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() {
+                rust_files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+/// The modules of this crate that a source file uses, by `crate::a::…` or `crate::{a::…, b}`. Comments do not count.
+fn used_modules(code: &str) -> Vec<String> {
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = lines.collect();
+    let mut modules = Vec::new();
+    for path in code.split("crate::").skip(1) {
+        let Some(group) = path.strip_prefix('{') else {
+            modules.push(first_name(path));
+            continue;
+        };
+        let (mut depth, mut item) = (0, String::new());
+        for character in group.chars() {
+            match character {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => modules.push(first_name(&std::mem::take(&mut item))),
+                _ => {}
+            }
+            if depth == 0 && character != ',' {
+                item.push(character);
+            }
+        }
+        modules.push(first_name(&item));
+    }
+    modules.retain(|module| !module.is_empty());
+    modules
+}
+
+fn first_name(path: &str) -> String {
+    let name = path.trim_start().chars();
+    name.take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect()
+}
+
+#[test]
+fn every_module_is_in_one_layer() {
+    let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let declared = lib.lines().filter_map(|line| {
+        let declaration = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?;
+        declaration.strip_suffix(';').filter(|module| *module != "layers")
+    });
+    let declared: Vec<&str> = declared.collect();
+    assert_eq!(declared, LAYERS.concat());
+}
+
+#[test]
+fn a_module_uses_only_modules_of_lower_layers() {
+    let mut arrows_up = Vec::new();
+    for file in rust_files(&source()) {
+        let path = file.strip_prefix(source()).unwrap().with_extension("");
+        let module = path.iter().next().unwrap().to_str().unwrap();
+        let Some(own) = layer(module) else { continue };
+        for used in used_modules(&fs::read_to_string(&file).unwrap()) {
+            let lower = layer(&used).is_some_and(|layer| layer > own);
+            if used != module && !lower {
+                arrows_up.push(format!("{} uses {used}", path.display()));
+            }
+        }
+    }
+    assert!(arrows_up.is_empty(), "{arrows_up:#?}");
+}
+
+#[test]
+fn used_modules_are_found_in_paths_and_in_groups() {
+    let code = "
+        // crate::comment
+        use crate::a::B;
+        use crate::{c, d::{E, f::G}, h};
+        fn i() { crate::j::k(); }
+    ";
+    assert_eq!(used_modules(code), ["a", "c", "d", "h", "j"]);
+}
