@@ -1,4 +1,4 @@
-//! Publish, confirm, consume, and nothing else: what a quorum queue takes and gives on this broker, with the options of the queue of orders.
+//! The throughput of a quorum queue alone: publish, confirm and consume, with the options of the queue of orders.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,15 @@ use uuid::Uuid;
 use crate::figures::figure;
 use crate::management;
 
-/// As many as the projector has in hand.
+/// As the projector.
 const PREFETCH: u16 = 1000;
 const BATCH: usize = 500;
 
-/// What is still in the queue when the last message was confirmed comes within this.
+/// Limit for the rest of the messages after the last one was confirmed.
 const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Messages a second through a queue of our own, from the first publish until the last acknowledgement: published for so long, [`WINDOW`] at
-/// a time, on one connection, and consumed meanwhile on another.
+/// Messages per second through a new queue, from the first publish to the last acknowledgement. They are published for `duration`, [`WINDOW`]
+/// at a time, on one connection, and consumed on another.
 ///
 /// # Errors
 /// When the broker refuses a message, or one does not arrive.
@@ -35,12 +35,12 @@ pub async fn messages_per_second(cluster: &Cluster, duration: Duration) -> anyho
     let options = management::get(cluster, &format!("queues/{{vhost}}/{BUY_ORDER_QUEUE}")).await?;
     let queue = json!({"durable": true, "arguments": options["arguments"]});
     management::put(cluster, &format!("queues/{{vhost}}/{name}"), &queue).await?;
-    let measured = through(cluster, &name, duration).await;
+    let measured = measure(cluster, &name, duration).await;
     cluster.delete_queue(&name).await?;
     measured
 }
 
-async fn through(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<f64> {
+async fn measure(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<f64> {
     let mut env = Env::from_pairs(cluster.environment(Service::ReadModelSync)?);
     let endpoint = Queue::from_env(&mut env);
     let connector = Connector {
@@ -55,7 +55,7 @@ async fn through(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::R
     let publisher = Publisher::open(&connector).await?;
     let began = Instant::now();
     let (published, wanted) = oneshot::channel();
-    // In tasks of their own, as they are in processes of their own in earnest.
+    // In two tasks, as the services are two processes.
     let publish = tokio::spawn(publish(publisher, window, duration));
     let consume = tokio::spawn(consume(consumer, wanted));
     let (publisher, count) = publish.await??;
@@ -69,7 +69,7 @@ async fn through(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::R
     Ok(figure(count) / elapsed.as_secs_f64())
 }
 
-/// Events as they are in earnest, for our queue.
+/// Realistic events for this queue.
 fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
     let message = |id: usize| {
         let order = BuyOrderCreated {
@@ -95,7 +95,7 @@ fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
     (0..WINDOW).map(message).collect()
 }
 
-/// Returns how many were published.
+/// Returns the publisher and the number of published messages.
 async fn publish(
     mut publisher: Publisher,
     window: Vec<Outgoing>,
@@ -114,7 +114,7 @@ async fn publish(
     Ok((publisher, count))
 }
 
-/// Until as many have come as were published.
+/// Consumes until as many messages have come as were published.
 async fn consume(mut consumer: Consumer, mut wanted: oneshot::Receiver<u64>) -> anyhow::Result<()> {
     let (mut count, mut published) = (0, None);
     while published != Some(count) {

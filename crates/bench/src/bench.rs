@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, DatabaseAddress, Options, Service, wait_until};
+use cluster::{Cluster, DatabaseAddress, Options, Service};
 
 use crate::commits;
 use crate::figures::Figures;
@@ -14,29 +14,31 @@ use crate::spent;
 use crate::targets;
 use crate::wrk::{self, Load, Outcome};
 
-/// How long the projection may take to have caught up with a load.
-const QUIET_LIMIT: Duration = Duration::from_secs(120);
+/// Connections of a load, as in the targets.
+pub const CONNECTIONS: u32 = 64;
+/// Orders in one transaction of `pgbench`: a batch as large as PostgreSQL takes when nothing else runs.
+pub const BATCH: u32 = 64;
 
-/// Of `pgbench` in a quick run, in all.
+/// Transactions of `pgbench` in a quick run.
 const TRANSACTIONS_QUICK: u32 = 64;
 
 /// A run of the benchmarks.
 #[derive(Debug)]
 pub struct Bench {
-    /// Whether it is a short one, which shows that everything works rather than how fast.
+    /// Whether it is a short run, which shows that everything works, not how fast.
     pub quick: bool,
-    /// What was measured so far.
+    /// The figures so far.
     pub figures: Figures,
     failures: Vec<String>,
     notes: Vec<String>,
     folder: tempfile::TempDir,
-    // In the order of their end: the large one may be on the servers of the other.
+    // Dropped in this order: the large one may use the servers of the other.
     large: Option<Rc<Cluster>>,
     cluster: Option<Rc<Cluster>>,
 }
 
 impl Bench {
-    /// A run that has measured nothing yet.
+    /// A new run.
     ///
     /// # Errors
     /// When there is no temporary folder to be had.
@@ -52,24 +54,24 @@ impl Bench {
         })
     }
 
-    /// How long one measurement takes.
+    /// The duration of one measurement.
     #[must_use]
     pub fn duration(&self) -> Duration {
         Duration::from_secs(if self.quick { 1 } else { 5 })
     }
 
-    /// A folder for scripts and logs, which is deleted in the end.
+    /// A folder for scripts and logs, which is deleted at the end.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// How the cluster of a benchmark is started: all services once, on servers of its own that are as durable as in production.
+    /// The options of a benchmark's cluster: one process per service, on its own servers, which are as durable as in production.
     fn options() -> Options {
         let options = Options::default()
             .with_durable_servers()
             .with_brief_output()
-            // Room for the indexes of 10 M orders, whose pages are asked for at random; the harness' default is for tests.
+            // Large enough for the indexes of 10 M orders, which are read at random; the default is for tests.
             .with_database_setting("shared_buffers", "3GB")
             .with_database_setting("max_wal_size", "4GB")
             .with_broker_setting(spent::BROKER_SETTING.0, spent::BROKER_SETTING.1);
@@ -81,7 +83,7 @@ impl Bench {
             })
     }
 
-    /// The cluster that groups share, started for the first of them.
+    /// The cluster that groups share. The first call starts it.
     ///
     /// # Errors
     /// When it does not start.
@@ -89,22 +91,22 @@ impl Bench {
         started(&mut self.cluster, Self::options()).await
     }
 
-    /// The cluster whose databases groups fill with as many orders as they need, started for the first of them: see [`crate::history`]. It
-    /// has servers of its own, except in a quick run, where it is on those of the other cluster.
+    /// The cluster whose databases are filled with many orders: see [`crate::history`]. The first call starts it. It has its own servers,
+    /// except in a quick run, where it uses those of the other cluster.
     ///
     /// # Errors
     /// When it does not start.
     pub async fn large_cluster(&mut self) -> anyhow::Result<Rc<Cluster>> {
         let options = if self.quick {
-            Self::options().on_servers_of(&*self.cluster().await?)
+            Self::options().on_servers_at(self.cluster().await?.addresses())
         } else {
             Self::options()
         };
         started(&mut self.large, options).await
     }
 
-    /// The cluster that groups share from here on, in which nothing was measured yet. A quick run goes on with the one there is: to start a
-    /// cluster takes longer than most of its measurements.
+    /// A new shared cluster, in which nothing was measured yet. A quick run keeps the existing one, because starting a cluster takes longer
+    /// than most of its measurements.
     ///
     /// # Errors
     /// When it does not start.
@@ -115,12 +117,12 @@ impl Bench {
         self.cluster().await
     }
 
-    /// Ends the cluster of the many orders, for its memory and its disk.
+    /// Ends the cluster with many orders, to free its memory and disk.
     pub fn end_large_cluster(&mut self) {
         self.large = None;
     }
 
-    /// Ends the shared clusters, for what needs the machine for itself.
+    /// Ends the shared clusters, for measurements that need the machine for themselves.
     pub fn end_clusters(&mut self) {
         self.large = None;
         self.cluster = None;
@@ -133,7 +135,7 @@ impl Bench {
         clusters.map(|cluster| cluster.last_lines()).collect()
     }
 
-    /// Puts load on a URL. Requests that fail fail the run.
+    /// Puts load on a URL. A failed request fails the run.
     ///
     /// # Errors
     /// When there was no load.
@@ -141,7 +143,7 @@ impl Bench {
         self.load_all(name, &[url.to_owned()], load).await
     }
 
-    /// Puts load on several replicas at once. Requests that fail fail the run.
+    /// Puts load on several replicas at once. A failed request fails the run.
     ///
     /// # Errors
     /// When there was no load.
@@ -154,13 +156,13 @@ impl Bench {
             self.fail(format!("{name}: of {requests} requests, some failed: {errors:?}"));
         }
         if outcome.requests == 0 {
-            self.fail(format!("{name}: no answer came"));
+            self.fail(format!("{name}: there was no answer"));
         }
         Ok(outcome)
     }
 
-    /// Has new orders placed, and waits until they are projected: what is measured next has the machine for itself. An answer without an
-    /// order fails the run.
+    /// Places new orders and waits until they are projected, so that the next measurement has the machine for itself. An answer whose order is
+    /// missing fails the run.
     ///
     /// # Errors
     /// When there was no load, or a server does not answer.
@@ -177,7 +179,7 @@ impl Bench {
         Ok(outcome)
     }
 
-    /// Has the bare server do the work with so many clients: for so long, or in a quick run until it has shown that it can.
+    /// Does the work with `pgbench` and this many clients, for `duration`, or for a few transactions in a quick run.
     ///
     /// # Errors
     /// When `pgbench` is missing, or a transaction fails.
@@ -196,7 +198,7 @@ impl Bench {
         pgbench::run(self.folder(), database, work, clients, amount).await
     }
 
-    /// Waits until the orders that follow the order `from` are projected; fails the run where fewer are there than were answered.
+    /// Waits until the orders after the id `from` are projected. Fails the run if there are fewer orders than successful answers.
     ///
     /// # Errors
     /// When a server does not answer.
@@ -207,7 +209,7 @@ impl Bench {
         from: i64,
         outcome: &Outcome,
     ) -> anyhow::Result<()> {
-        quiet(cluster).await?;
+        commits::wait_until_projected(cluster).await?;
         let (orders, answered) = (commits::orders_since(cluster, from).await?, outcome.succeeded());
         if orders < answered {
             self.fail(format!(
@@ -217,14 +219,14 @@ impl Bench {
         Ok(())
     }
 
-    /// Writes down what makes the run a failure.
+    /// Records a failure of the run.
     pub fn fail(&mut self, sentence: impl Into<String>) {
         let sentence = sentence.into();
         println!("  FAILED: {sentence}");
         self.failures.push(sentence);
     }
 
-    /// Fails the run where a figure that a target needs was not measured.
+    /// Fails the run if a figure that a target needs was not measured.
     pub fn require_all_targets(&mut self) {
         for verdict in targets::judge(&self.figures) {
             if verdict.measured.is_none() {
@@ -233,20 +235,20 @@ impl Bench {
         }
     }
 
-    /// Writes down what readers of the figures should know.
+    /// Records what readers of the figures should know.
     pub fn note(&mut self, sentence: impl Into<String>) {
         let sentence = sentence.into();
         println!("  note: {sentence}");
         self.notes.push(sentence);
     }
 
-    /// What readers of the figures should know.
+    /// Notes for readers of the figures.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// What makes the run a failure, if anything.
+    /// The failures of the run. Empty means success.
     #[must_use]
     pub fn failures(&self) -> &[String] {
         &self.failures
@@ -259,28 +261,4 @@ async fn started(cluster: &mut Option<Rc<Cluster>>, options: Options) -> anyhow:
     }
     let started = Rc::new(Cluster::start(options).await?);
     Ok(Rc::clone(cluster.insert(started)))
-}
-
-/// Stands in the text of each statement of ours that is made while statements are counted.
-pub const OUR_STATEMENT: &str = "/* bench */";
-
-/// Waits until every order is relayed and projected: what is measured next then has the machine for itself.
-///
-/// # Errors
-/// When it takes longer than a backlog of ours can take.
-pub async fn quiet(cluster: &Cluster) -> anyhow::Result<()> {
-    wait_until("every order is projected", QUIET_LIMIT, async || {
-        let relayed: bool = sqlx::query_scalar("SELECT /* bench */ NOT EXISTS (SELECT FROM outbox)")
-            .fetch_one(cluster.write_model())
-            .await?;
-        let accepted: Option<i64> = sqlx::query_scalar("SELECT /* bench */ max(id) FROM buy_order")
-            .fetch_one(cluster.write_model())
-            .await?;
-        let projected: Option<i64> =
-            sqlx::query_scalar("SELECT /* bench */ max(id) FROM buy_order_read_model")
-                .fetch_one(cluster.read_model())
-                .await?;
-        Ok(relayed && accepted == projected)
-    })
-    .await
 }

@@ -1,4 +1,4 @@
-//! Programs that are run to their end.
+//! Runs other programs.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,10 +11,10 @@ use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::sleep;
 
-/// How often it is looked whether a program has ended.
-const EVERY: Duration = Duration::from_millis(20);
+/// How often to check whether a program has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A program that runs, killed when dropped, with all that it started.
+/// A running program. When dropped, it is killed with all its descendants.
 #[derive(Debug)]
 pub struct Running(Child);
 
@@ -30,13 +30,13 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system cannot wait for it.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         loop {
             if let Some(status) = self.0.try_wait()? {
                 return Ok(status);
             }
-            sleep(EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -44,24 +44,24 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Ok(None) = self.0.try_wait() {
-            // It may end just now.
+            // Fails if it has just ended.
             let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
             let _ = self.0.wait();
         }
     }
 }
 
-/// What a program writes to stdout.
+/// Runs a program and returns what it writes to stdout.
 ///
 /// # Errors
-/// When it is missing or fails; the message holds what it wrote.
+/// When it is missing or fails. The message contains its output.
 pub async fn output<A: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     arguments: &[A],
     environment: &[(&str, &str)],
 ) -> anyhow::Result<String> {
     let name = program.as_ref().display().to_string();
-    // Not pipes, which somebody would have to read meanwhile.
+    // Files, because pipes would have to be read while it runs.
     let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut command = Command::new(program);
     command

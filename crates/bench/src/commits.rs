@@ -1,14 +1,14 @@
-//! When orders were committed, in the write model and in the read model, as both servers note it down by `track_commit_timestamp`. Both
-//! read the clock of the same machine.
+//! When orders were committed in the write model and in the read model, as recorded by `track_commit_timestamp`. Both servers use the clock
+//! of the same machine.
 //!
-//! A server reads it just before it writes the commit to its disk, on both sides: the lag includes that the write model waits for its disk,
-//! and not that the read model does.
+//! A server reads the clock just before it writes the commit to its disk. So the lag includes the disk write of the write model, but not that
+//! of the read model.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::Cluster;
+use cluster::{Cluster, wait_until};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -30,7 +30,32 @@ struct Commit {
     projected_us: Option<i64>,
 }
 
-/// The newest order so far: see [`Commits::since`].
+/// How long the projection may take to catch up with a load.
+const PROJECTED_WITHIN: Duration = Duration::from_secs(120);
+
+/// Waits until every order is relayed and projected, so that the next measurement has the machine for itself.
+///
+/// # Errors
+/// When it takes longer than any backlog of a benchmark can take.
+pub async fn wait_until_projected(cluster: &Cluster) -> anyhow::Result<()> {
+    // The comment marks statements that `spent` does not count.
+    wait_until("every order is projected", PROJECTED_WITHIN, async || {
+        let relayed: bool = sqlx::query_scalar("SELECT /* bench */ NOT EXISTS (SELECT FROM outbox)")
+            .fetch_one(cluster.write_model())
+            .await?;
+        let accepted: Option<i64> = sqlx::query_scalar("SELECT /* bench */ max(id) FROM buy_order")
+            .fetch_one(cluster.write_model())
+            .await?;
+        let projected: Option<i64> =
+            sqlx::query_scalar("SELECT /* bench */ max(id) FROM buy_order_read_model")
+                .fetch_one(cluster.read_model())
+                .await?;
+        Ok(relayed && accepted == projected)
+    })
+    .await
+}
+
+/// The id of the newest order: see [`Commits::since`].
 ///
 /// # Errors
 /// When the write model does not answer.
@@ -39,7 +64,7 @@ pub async fn newest(cluster: &Cluster) -> anyhow::Result<i64> {
     Ok(newest.fetch_one(cluster.write_model()).await?)
 }
 
-/// How many orders there are with an id above this.
+/// The number of orders with an id above this.
 ///
 /// # Errors
 /// When the write model does not answer.
@@ -49,7 +74,7 @@ pub async fn orders_since(cluster: &Cluster, id: i64) -> anyhow::Result<u64> {
     Ok(u64::try_from(count)?)
 }
 
-/// What the clock of the write model's server says, in µs.
+/// The time of the write model's server, in µs.
 ///
 /// # Errors
 /// When it does not answer.
@@ -59,10 +84,10 @@ pub async fn now_us(cluster: &Cluster) -> anyhow::Result<i64> {
 }
 
 impl Commits {
-    /// Of the orders with an id above this.
+    /// The commits of the orders with an id above this.
     ///
     /// # Errors
-    /// When a server does not answer, or does not note down when it commits.
+    /// When a server does not answer, or does not record commit times.
     pub async fn since(cluster: &Cluster, id: i64) -> anyhow::Result<Self> {
         let written = times(cluster.write_model(), WRITTEN, id).await?;
         let projected: HashMap<Uuid, i64> = times(cluster.read_model(), PROJECTED, id)
@@ -76,13 +101,13 @@ impl Commits {
         Ok(Self(written.into_iter().map(commit).collect()))
     }
 
-    /// How many orders these are.
+    /// The number of orders.
     #[must_use]
     pub fn orders(&self) -> usize {
         self.0.len()
     }
 
-    /// How many of them are not in the read model.
+    /// The number of orders that are not in the read model.
     #[must_use]
     pub fn not_projected(&self) -> usize {
         self.0
@@ -91,7 +116,7 @@ impl Commits {
             .count()
     }
 
-    /// Orders written a second, in the time that begins with the first of them.
+    /// Orders written per second, within `duration` from the first of them.
     ///
     /// # Errors
     /// When there are none.
@@ -101,7 +126,7 @@ impl Commits {
         Ok(per_second(accepted.count(), duration))
     }
 
-    /// Orders projected a second, in the same time.
+    /// Orders projected per second, within the same time.
     ///
     /// # Errors
     /// As there.
@@ -111,10 +136,10 @@ impl Commits {
         Ok(per_second(self.0.iter().filter(in_time).count(), duration))
     }
 
-    /// From one commit to the other, in µs, the shortest first; of the orders that are projected.
+    /// Times between the two commits of the projected orders, in µs, sorted.
     ///
     /// # Errors
-    /// When an order was projected before it was written: the clock was set meanwhile.
+    /// When an order was projected before it was written, because the clock was set.
     pub fn lags_us(&self) -> anyhow::Result<Vec<u32>> {
         let lag = |commit: &Commit| {
             let lag = commit.projected_us? - commit.written_us;
@@ -129,7 +154,7 @@ impl Commits {
         Ok(lags)
     }
 
-    /// When the last order was written.
+    /// When the last order was written, in µs.
     ///
     /// # Errors
     /// When there are none.
@@ -138,7 +163,7 @@ impl Commits {
         last.context("no order was accepted")
     }
 
-    /// How many orders were not projected yet when the last one was written.
+    /// The number of orders that were not projected yet when the last one was written.
     ///
     /// # Errors
     /// When there are none.

@@ -1,4 +1,4 @@
-//! A server that answers what another one answered once: what HTTP alone costs.
+//! A server that always gives the same answer, recorded from another server: it shows what HTTP alone costs.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -12,14 +12,14 @@ use axum::routing::get;
 use reqwest::RequestBuilder;
 use serde::{Deserialize, Serialize};
 
-/// What is answered.
+/// The recorded answer.
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
     headers: Vec<(String, String)>,
     body: String,
 }
 
-/// Such a server, in a process of its own, as a service is; ended when dropped.
+/// Such a server, in a process of its own like a service. It ends when dropped.
 #[derive(Debug)]
 pub struct Constant {
     url: String,
@@ -27,17 +27,17 @@ pub struct Constant {
 }
 
 impl Constant {
-    /// Starts one that answers what this request is answered.
+    /// Sends this request and starts a server that repeats the answer.
     ///
     /// # Errors
     /// When the request fails, or the process does not start.
     pub async fn start(folder: &Path, request: RequestBuilder) -> anyhow::Result<Self> {
         let response = request.send().await?.error_for_status()?;
-        // Those that the HTTP library writes by itself.
-        let by_itself = ["content-length", "date", "connection", "transfer-encoding"];
+        // The HTTP library writes these itself.
+        let automatic = ["content-length", "date", "connection", "transfer-encoding"];
         let headers = response.headers().iter();
         let headers = headers
-            .filter(|(name, _)| !by_itself.contains(&name.as_str()))
+            .filter(|(name, _)| !automatic.contains(&name.as_str()))
             .map(|(name, value)| Ok((name.to_string(), value.to_str()?.to_owned())))
             .collect::<anyhow::Result<_>>()?;
         let body = response.text().await?;
@@ -50,13 +50,13 @@ impl Constant {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("could not start a server that answers a constant")?;
+            .context("could not start the server with a constant answer")?;
         let mut port = String::new();
         let stdout = child.stdout.take().context("no stdout")?;
         BufReader::new(stdout).read_line(&mut port)?;
         ensure!(
             !port.is_empty(),
-            "the server that answers a constant did not start"
+            "the server with a constant answer did not start"
         );
         Ok(Self {
             url: format!("http://127.0.0.1:{}/", port.trim()),
@@ -64,7 +64,7 @@ impl Constant {
         })
     }
 
-    /// Where it answers.
+    /// Its URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -78,7 +78,7 @@ impl Drop for Constant {
     }
 }
 
-/// The server: answers what is in the file, prints its port, ends when standard input does.
+/// The server: serves the answer in the file, prints its port, and ends when standard input closes.
 ///
 /// # Errors
 /// When the file holds no answer, or no port can be had.
@@ -93,7 +93,7 @@ pub async fn serve(file: &Path) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?.port());
     let (closed, mut input_closed) = tokio::sync::mpsc::channel::<()>(1);
-    // A plain thread: the runtime would wait at its end for a read that may never return.
+    // On a plain thread, because the runtime would wait for a blocking read at shutdown.
     std::thread::spawn(move || {
         let _ = std::io::stdin().read(&mut [0]);
         drop(closed);

@@ -1,51 +1,59 @@
-//! What was measured.
+//! The measured figures.
 
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// One figure, beside what it is held against.
+/// One figure, and the figure that it is compared with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
-    /// Of which measurement.
+    /// The group of measurements.
     pub group: &'static str,
-    /// What of it.
+    /// The name within the group.
     pub name: String,
-    /// How much.
+    /// The value.
     pub value: f64,
-    /// Of what, for example `/s`; empty for a count.
+    /// The unit, for example `/s`. Empty for a count.
     pub unit: &'static str,
-    /// What it is held against, measured in the same run.
+    /// What it is compared with, measured in the same run.
     pub against: Option<Against>,
-    /// `value` as a part of what it is held against.
+    /// `value` divided by the value that it is compared with.
     pub ratio: Option<f64>,
 }
 
-/// What a figure is held against, in the same unit.
+/// What a figure is compared with, in the same unit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Against {
-    /// What it is.
+    /// The name.
     pub name: String,
-    /// How much.
+    /// The value.
     pub value: f64,
 }
 
-/// All figures of a run, in the order in which they were measured.
+/// All figures of a run, in the order of measurement.
 #[derive(Debug, Default, Clone, Serialize)]
 #[serde(transparent)]
-pub struct Figures(Vec<Figure>);
+pub struct Figures {
+    all: Vec<Figure>,
+    #[serde(skip)]
+    group: &'static str,
+}
 
 impl Figures {
-    /// Adds a figure that stands by itself.
-    pub fn add(&mut self, group: &'static str, name: impl Into<String>, value: f64, unit: &'static str) {
-        self.push(group, name.into(), value, unit, None);
+    /// Sets the group of the figures that are added from now on.
+    pub fn begin_group(&mut self, group: &'static str) {
+        self.group = group;
     }
 
-    /// Adds a figure and what it is held against.
+    /// Adds a figure that is not compared with anything.
+    pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+        self.push(name.into(), value, unit, None);
+    }
+
+    /// Adds a figure and what it is compared with.
     pub fn add_against(
         &mut self,
-        group: &'static str,
         name: impl Into<String>,
         (value, unit): (f64, &'static str),
         (other, other_value): (impl Into<String>, f64),
@@ -54,50 +62,37 @@ impl Figures {
             name: other.into(),
             value: other_value,
         };
-        self.push(group, name.into(), value, unit, Some(against));
+        self.push(name.into(), value, unit, Some(against));
     }
 
-    /// Adds latencies in µs and what they are held against, each pair under what it is, in ms.
-    pub fn add_latencies(
-        &mut self,
-        group: &'static str,
-        name: &str,
-        other: &str,
-        latencies_us: &[(&str, f64, f64)],
-    ) {
+    /// Adds latencies and what they are compared with. Each element is a name, our latency and theirs, in µs; the figures are in ms.
+    pub fn add_latencies(&mut self, name: &str, other: &str, latencies_us: &[(&str, f64, f64)]) {
         for (what, ours_us, theirs_us) in latencies_us {
             let (ours, theirs) = ((ours_us / 1000.0, "ms"), theirs_us / 1000.0);
-            self.add_against(group, format!("{name}, {what}"), ours, (other, theirs));
+            self.add_against(format!("{name}, {what}"), ours, (other, theirs));
         }
     }
 
-    fn push(
-        &mut self,
-        group: &'static str,
-        name: String,
-        value: f64,
-        unit: &'static str,
-        against: Option<Against>,
-    ) {
+    fn push(&mut self, name: String, value: f64, unit: &'static str, against: Option<Against>) {
         let ratio = against
             .as_ref()
             .map(|against| value / against.value)
             .filter(|ratio| ratio.is_finite());
         let figure = Figure {
-            group,
+            group: self.group,
             name,
             value,
             unit,
             against,
             ratio,
         };
-        self.0.push(figure);
+        self.all.push(figure);
     }
 
-    /// The figure of this group and name.
+    /// The figure with this group and name.
     #[must_use]
     pub fn get(&self, group: &str, name: &str) -> Option<&Figure> {
-        self.0
+        self.all
             .iter()
             .find(|figure| figure.group == group && figure.name == name)
     }
@@ -106,7 +101,7 @@ impl Figures {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = String::from("| | measurement | figure | against | ratio |\n|---|---|---|---|---|\n");
-        for figure in &self.0 {
+        for figure in &self.all {
             let Figure {
                 group,
                 name,
@@ -127,14 +122,20 @@ impl Figures {
     }
 }
 
-/// A count as a figure: exact up to 2^53.
+/// Converts a count, exactly up to 2^53.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "no count of ours is that large")]
 pub fn figure(count: u64) -> f64 {
     count as f64
 }
 
-/// The value that so many thousandths of all do not pass; of sorted values.
+/// Bytes in MB.
+#[must_use]
+pub fn megabytes(bytes: u64) -> f64 {
+    figure(bytes) / 1e6
+}
+
+/// A percentile, in thousandths, of sorted values.
 ///
 /// # Errors
 /// When there are none.
@@ -144,7 +145,7 @@ pub fn percentile(sorted: &[u32], thousandths: usize) -> anyhow::Result<f64> {
     Ok(f64::from(*value))
 }
 
-/// The one in the middle; of an even number, the lower of the two there.
+/// The median. For an even number of values it is the lower of the two in the middle.
 ///
 /// # Errors
 /// When there are none.
@@ -155,7 +156,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> anyhow::Result<f64> {
     sorted.get(middle).copied().context("no values")
 }
 
-/// A figure with its unit, as people read it.
+/// Formats a value with its unit.
 #[must_use]
 pub fn with_unit(value: f64, unit: &str) -> String {
     let space = if unit.is_empty() || unit.starts_with('/') {
@@ -166,7 +167,7 @@ pub fn with_unit(value: f64, unit: &str) -> String {
     format!("{}{space}{unit}", rounded(value))
 }
 
-/// Three digits or so; whole numbers in full, by thousands.
+/// Rounds to about three digits. Whole numbers are kept, with thousands separators.
 fn rounded(value: f64) -> String {
     let decimals = match value.abs() {
         magnitude if magnitude >= 100.0 || magnitude.fract() == 0.0 => 0,
@@ -179,9 +180,9 @@ fn rounded(value: f64) -> String {
         .split_once('.')
         .map_or((text.as_str(), None), |(whole, fraction)| (whole, Some(fraction)));
     let mut grouped = String::new();
-    for (place, digit) in whole.chars().enumerate() {
-        let left = whole.len() - place;
-        if place > 0 && left.is_multiple_of(3) && !grouped.ends_with('-') {
+    for (index, digit) in whole.chars().enumerate() {
+        let left = whole.len() - index;
+        if index > 0 && left.is_multiple_of(3) && !grouped.ends_with('-') {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -194,10 +195,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_is_shown_with_what_it_is_held_against() {
+    fn a_figure_is_shown_with_what_it_is_compared_with() {
         let mut figures = Figures::default();
-        figures.add_against("orders", "64 connections", (12_345.6, "/s"), ("pgbench", 2_000.0));
-        figures.add("orders", "failed", 0.0, "");
+        figures.begin_group("orders");
+        figures.add_against("64 connections", (12_345.6, "/s"), ("pgbench", 2_000.0));
+        figures.add("failed", 0.0, "");
         let table = figures.table();
         let rows: Vec<&str> = table.lines().skip(2).collect();
         assert_eq!(
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_rounded_to_what_can_be_told() {
+    fn numbers_are_rounded_to_about_three_digits() {
         let texts = [1_234_567.8, 100.4, 99.96, 1.005, 0.012_34, 3.0, -1234.5].map(rounded);
         assert_eq!(
             texts,

@@ -1,4 +1,4 @@
-//! Orders of the past: databases that hold millions of them, as if the services had written them, without the hours that would take.
+//! Fills databases with millions of orders, as if the services had written them, but much faster.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use rustix::fs::statvfs;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-/// What an order takes on the disk, in all tables and indexes of both models. A round number above what was measured.
+/// Disk space of an order, in all tables and indexes of both models. A round number above the measured value.
 const BYTES_PER_ORDER: u64 = 800;
-/// What it takes in the logs (WAL) of both databases, until they are as large as they may be.
+/// Its space in the WAL of both databases, until the WAL has its maximum size.
 const LOG_BYTES_PER_ORDER: u64 = 2_400;
-const MOST_LOG_BYTES: u64 = 8 << 30;
-/// What empty servers take.
+const MAX_LOG_BYTES: u64 = 8 << 30;
+/// Disk space of empty servers.
 const BYTES_BESIDES: u64 = 1 << 30;
 
 /// The orders that are added.
@@ -21,15 +21,15 @@ const BYTES_BESIDES: u64 = 1 << 30;
 struct Range {
     after: i64,
     through: i64,
-    /// When the order with the id 0 would have been written. Each is one µs younger than the one before, the last is not yet to come.
+    /// The time of an order with the id 0. Each order is one µs younger than the one before, and the last one is not in the future.
     zero_at: OffsetDateTime,
-    /// The keys of a range are spread evenly, as random ones are, but ascend, so that an index takes them quickly: new ones fall anywhere among
-    /// them, as among random ones.
+    /// The distance between keys. They are spread evenly, like random ones, but ascend, so that the index is built quickly. New random keys
+    /// then fall anywhere among them.
     stride: i64,
 }
 
-/// Fills both models until they hold this many orders; nothing happens where they do. The smallest amounts there are, so that the book
-/// stays far from full. No order may be on its way.
+/// Adds orders to both models until they hold this many. The amounts are the smallest possible, so that the total stays far below the cap. No
+/// order may be in flight.
 ///
 /// # Errors
 /// When the disk is too small, or a database refuses.
@@ -55,8 +55,8 @@ pub async fn fill(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
         insert(write_model, include_str!("history/orders.sql"), range),
         insert(read_model, include_str!("history/read_model.sql"), range),
     )?;
-    count_in(write_model, range).await?;
-    settle(cluster).await?;
+    update_total_and_sequence(write_model, range).await?;
+    vacuum_and_checkpoint(cluster).await?;
     println!(
         "  {missing} orders were added to both models in {} s",
         began.elapsed().as_secs()
@@ -64,21 +64,18 @@ pub async fn fill(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does in both databases what would otherwise come in the middle of a measurement: vacuum, statistics, and the writing of what was changed
-/// in memory. Without statistics a small table is read from end to end for each batch, until autovacuum comes by in its minute.
+/// Runs in both databases what would otherwise disturb a measurement: vacuum, analyze and a checkpoint. Without statistics a small table is
+/// read completely for each batch, until autovacuum runs after up to a minute.
 ///
 /// # Errors
 /// When a database is away.
-pub async fn settle(cluster: &Cluster) -> anyhow::Result<()> {
+pub async fn vacuum_and_checkpoint(cluster: &Cluster) -> anyhow::Result<()> {
     let addresses = cluster.addresses();
-    tokio::try_join!(
-        settle_database(&addresses.write_model),
-        settle_database(&addresses.read_model)
-    )?;
+    tokio::try_join!(maintain(&addresses.write_model), maintain(&addresses.read_model))?;
     Ok(())
 }
 
-/// Bytes that the database takes on the disk.
+/// The size of the database on disk, in bytes.
 ///
 /// # Errors
 /// When the database is away.
@@ -91,7 +88,7 @@ fn ensure_room(orders: u64) -> anyhow::Result<()> {
     let folder = std::env::temp_dir();
     let disk = statvfs(&folder).with_context(|| format!("could not look at {}", folder.display()))?;
     let free = disk.f_bavail * disk.f_frsize;
-    let log = (orders * LOG_BYTES_PER_ORDER).min(MOST_LOG_BYTES);
+    let log = (orders * LOG_BYTES_PER_ORDER).min(MAX_LOG_BYTES);
     let needed = orders * BYTES_PER_ORDER + log + BYTES_BESIDES;
     ensure!(
         free >= needed,
@@ -105,7 +102,7 @@ fn ensure_room(orders: u64) -> anyhow::Result<()> {
 
 async fn insert(database: &DatabaseAddress, statement: &'static str, range: Range) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect_with(&database.options()).await?;
-    // Foreign keys are looked up row by row otherwise, which takes longer than all else; these hold by construction.
+    // Disables the checks of foreign keys, which would take longer than everything else. They hold by construction.
     sqlx::query("SET session_replication_role = replica")
         .execute(&mut connection)
         .await?;
@@ -119,8 +116,8 @@ async fn insert(database: &DatabaseAddress, statement: &'static str, range: Rang
     Ok(connection.close().await?)
 }
 
-/// What the service does with each order: counts it, and draws its id.
-async fn count_in(database: &DatabaseAddress, range: Range) -> anyhow::Result<()> {
+/// Adds the orders to the running total and advances the sequence of ids, as the service does.
+async fn update_total_and_sequence(database: &DatabaseAddress, range: Range) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect_with(&database.options()).await?;
     sqlx::query(
         "UPDATE buy_order_running_total
@@ -137,7 +134,7 @@ async fn count_in(database: &DatabaseAddress, range: Range) -> anyhow::Result<()
     Ok(connection.close().await?)
 }
 
-async fn settle_database(database: &DatabaseAddress) -> anyhow::Result<()> {
+async fn maintain(database: &DatabaseAddress) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect_with(&database.options()).await?;
     for statement in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
         sqlx::query(statement).execute(&mut connection).await?;

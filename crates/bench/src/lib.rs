@@ -1,10 +1,11 @@
-//! The benchmarks: `./bench.sh`. They start a cluster of release binaries on servers that are as durable as in production, put load on it, and
-//! hold each figure against what the bare servers do on the same work in the same run, so that ratios hold on a noisy machine.
+//! The benchmarks: `./bench.sh`. They start a cluster of release binaries on servers that are as durable as in production, and put load on
+//! it. Each figure is compared with that of the bare servers doing the same work in the same run, so that ratios hold on a noisy machine.
 //!
-//! In reading order: [`groups`] is what is measured, one module per group; [`mod@bench`] is what they share. [`wrk`] makes the load, [`pgbench`]
-//! does the same work without us, [`constant`] answers without working, [`bare_queue`] is the broker alone; [`history`] fills databases with
-//! orders; [`processes`], [`commits`] and [`spent`] tell what it took, [`management`] asks the broker. [`figures`] collects,
-//! [`targets`] judges, [`machine`] says where it ran, [`report`] writes it down.
+//! In reading order: [`groups`] is what is measured, one module per group; [`mod@bench`] is what they share. [`wrk`] generates load,
+//! [`pgbench`] does the same work without the services, [`constant`] is an HTTP server without work, [`bare_queue`] is the broker alone;
+//! [`history`] fills databases with orders; [`processes`], [`commits`] and [`spent`] read what it cost, [`management`] queries the broker.
+//! [`figures`] collects, [`targets`] compares, [`machine`] describes the machine, [`report`] writes. A module uses only modules named after
+//! it.
 #![allow(
     clippy::print_stdout,
     reason = "a program for people: its progress goes to the terminal"

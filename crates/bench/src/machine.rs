@@ -1,26 +1,27 @@
-//! Where the figures were measured.
+//! The machine on which the figures were measured.
 
 use std::fs;
 
 use cluster::postgres_binaries;
+use procfs::{CpuInfo, Current as _, Meminfo};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::command;
 
-/// The machine, and what ran on it. What could not be told is empty.
+/// The machine, and the software on it. What could not be found out is empty.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     /// Model of the processor.
     pub cpu: String,
-    /// Processors that may be used.
+    /// Number of usable processors.
     pub cores: usize,
-    /// Of memory.
+    /// Memory, in MiB.
     pub memory_mb: u64,
     /// Release of the kernel.
     pub kernel: String,
-    /// Of the folder that the servers have their data in.
+    /// File system of the folder with the data of the servers.
     pub file_system: String,
     /// Version of PostgreSQL.
     pub postgresql: String,
@@ -30,7 +31,7 @@ pub struct Machine {
     pub rustc: String,
     /// The commit that is checked out, with `-dirty` where files differ.
     pub commit: String,
-    /// When.
+    /// Time of the measurement, RFC 3339.
     pub date: String,
 }
 
@@ -41,18 +42,15 @@ impl Machine {
         let postgres = postgres_binaries().map(|folder| folder.join("postgres").display().to_string());
         let postgres = line(&postgres.unwrap_or_default(), &["--version"]).await;
         let folder = std::env::temp_dir().display().to_string();
-        let memory_kb = value("/proc/meminfo", "MemTotal:");
-        let memory_kb = memory_kb
-            .split_whitespace()
-            .next()
-            .and_then(|number| number.parse::<u64>().ok());
+        let memory = Meminfo::current().map(|memory| memory.mem_total);
+        let cpus = CpuInfo::current().ok();
         let now = OffsetDateTime::now_utc().truncate_to_second();
         Self {
-            cpu: value("/proc/cpuinfo", "model name")
-                .trim_start_matches([':', ' ', '\t'])
-                .to_owned(),
+            cpu: cpus
+                .and_then(|cpus| cpus.model_name(0).map(str::to_owned))
+                .unwrap_or_default(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_mb: memory_kb.unwrap_or_default() / 1024,
+            memory_mb: memory.unwrap_or_default() / 1024 / 1024,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .unwrap_or_default()
                 .trim()
@@ -70,7 +68,7 @@ impl Machine {
         }
     }
 
-    /// In a sentence.
+    /// All of it, in a sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
         let Self {
@@ -87,7 +85,7 @@ impl Machine {
         } = self;
         format!(
             "{cores} cores ({cpu}), {memory_mb} MB, Linux {kernel}, data on {file_system}, PostgreSQL {postgresql}, RabbitMQ {rabbitmq}, {rustc}; commit {commit}, {date}. \
-             The load is made on the same machine."
+             The load generator runs on the same machine."
         )
     }
 }
@@ -96,11 +94,4 @@ impl Machine {
 async fn line(program: &str, arguments: &[&str]) -> String {
     let output = command::output(program, arguments, &[]).await.unwrap_or_default();
     output.lines().next().unwrap_or_default().trim().to_owned()
-}
-
-/// What follows a name at the beginning of a line.
-fn value(file: &str, name: &str) -> String {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.unwrap_or_default().trim().to_owned()
 }

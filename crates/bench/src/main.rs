@@ -13,23 +13,23 @@ use bench::report::Report;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures the cluster under load, beside the bare servers on the same work.
+/// Measures the cluster under load, compared with the bare servers on the same work.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// A minute instead of twenty: shows that everything works, not how fast
+    /// Take one minute instead of twenty: shows that everything works, not how fast
     #[arg(long)]
     quick: bool,
-    /// Only this group; may be given several times
+    /// Run only this group; can be repeated
     #[arg(long, value_name = "GROUP")]
     only: Vec<String>,
-    /// Names the groups, and measures none
+    /// List the groups and exit
     #[arg(long)]
     list: bool,
-    /// Writes all figures into this file, as JSON
+    /// Write all figures into this file, as JSON
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     output: PathBuf,
-    /// Writes the tables into this page, between its marks
+    /// Write the tables into this page, between its marks
     #[arg(long, value_name = "PAGE")]
     report: Option<PathBuf>,
     #[command(subcommand)]
@@ -38,7 +38,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Part {
-    /// Answers what is in the file, for the run that started it
+    /// Serve the answer in this file, for the run that started it
     #[command(hide = true)]
     Constant { file: PathBuf },
 }
@@ -62,7 +62,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         () = measure_all(&mut bench, &chosen, began) => {}
-        // The servers are then stopped, and their data deleted, as at any other end.
+        // On return the servers are stopped and their data is deleted, as after a complete run.
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         _ = terminated.recv() => bail!("terminated"),
     }
@@ -91,6 +91,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 async fn measure_all(bench: &mut Bench, groups: &[Group], began: Instant) {
     for Group { name, about, measure } in groups {
         println!("{name}: {about} (at {} s)", began.elapsed().as_secs());
+        bench.figures.begin_group(name);
         let failures = bench.failures().len();
         if let Err(error) = measure(bench).await {
             bench.fail(format!("{name}: {error:#}"));
@@ -101,7 +102,7 @@ async fn measure_all(bench: &mut Bench, groups: &[Group], began: Instant) {
     }
 }
 
-/// In their own order, whatever the order of the names.
+/// The chosen groups, in the order of [`groups::ALL`].
 fn chosen(only: &[String]) -> anyhow::Result<Vec<Group>> {
     let is_known = |name: &&String| groups::ALL.iter().any(|group| group.name == **name);
     if let Some(unknown) = only.iter().find(|name| !is_known(name)) {

@@ -5,16 +5,16 @@ use cluster::Cluster;
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
 
-/// What a resource of the broker is: `{vhost}` stands for the cluster's virtual host.
+/// Reads a resource. `{vhost}` in its name is replaced by the cluster's virtual host.
 ///
 /// # Errors
-/// When the broker is away, or has no such resource.
+/// When the broker is away or has no such resource.
 pub async fn get(cluster: &Cluster, resource: &str) -> anyhow::Result<Value> {
     let url = cluster.queue().api(resource);
     Ok(ask(cluster, cluster.http().get(url)).await?.json().await?)
 }
 
-/// Makes a resource.
+/// Creates a resource.
 ///
 /// # Errors
 /// When the broker is away, or refuses.

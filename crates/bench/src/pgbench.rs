@@ -1,4 +1,4 @@
-//! The same work by the bare server: PostgreSQL's own `pgbench`, with the services' statements, prepared and planned as theirs are.
+//! The same work on the bare server: PostgreSQL's `pgbench` with the statements of the services, prepared and planned like theirs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,48 +13,48 @@ use fetch_buy_orders::db::PAGES;
 use crate::command;
 use crate::figures::percentile;
 
-/// How much is done.
+/// How much work is done.
 #[derive(Debug, Clone, Copy)]
 pub enum Amount {
-    /// As much as is done in this time.
+    /// As much as possible in this time.
     For(Duration),
-    /// So many transactions in all, and one a client at least.
+    /// This many transactions in total, and at least one per client.
     Transactions(u32),
 }
 
-/// Clients that connect within a second, with room: its time runs while they do, though what it reports is without that. On a machine so busy
-/// that it was over before the first transaction, the second number.
+/// Clients that connect per second, conservatively. The run time of `pgbench` includes connecting, although its results do not. The second
+/// number is for a machine so busy that no transaction was made with the first.
 const CONNECTED_PER_SECOND: [u64; 2] = [64, 8];
 
-/// Random in front, as the keys of clients are.
+/// A random key, as clients make them.
 const NEW_KEY: &str =
     "(lpad(to_hex(:key_front::bigint), 16, '0') || lpad(to_hex(:key_back::bigint), 16, '0'))::uuid";
-/// As [`crate::wrk::repeated_key`] makes them.
+/// A key as [`crate::wrk::repeated_key`] makes it.
 const REPEATED_KEY: &str =
     "(:run::text || '-0000-4000-8000-' || lpad(to_hex(:number::bigint), 12, '0'))::uuid";
 
 const NOTHING_DONE: &str = "number of transactions actually processed: 0\n";
 
-/// What each transaction does.
+/// The work of one transaction.
 #[derive(Debug, Clone)]
 pub enum Work {
-    /// Looks up an order and has `accept_orders` write it.
+    /// Looks up an order and writes it with `accept_orders`.
     OneOrder,
-    /// The same for many, with one look-up, one call and one commit.
+    /// The same for many orders, with one look-up, one call and one commit.
     Batch {
-        /// How many.
+        /// The number of orders.
         orders: u32,
     },
     /// Looks up one of these orders by its key: see [`crate::wrk::repeated_key`].
     LookUp {
-        /// Which orders.
+        /// Identifies the orders.
         run: u32,
-        /// How many of them.
+        /// The number of orders.
         keys: u32,
     },
     /// Reads the newest page.
     Page {
-        /// Its rows.
+        /// The number of rows.
         page_size: u32,
     },
 }
@@ -77,8 +77,7 @@ impl Work {
         }
     }
 
-    /// The share of the transactions whose latency is written down: all of those that wait for the disk, some of those that are so many that
-    /// writing would cost.
+    /// The fraction of the transactions whose latency is logged. Below 1 for transactions so fast that logging would slow them down.
     fn sampled(&self) -> f64 {
         match self {
             Self::OneOrder | Self::Batch { .. } => 1.0,
@@ -103,7 +102,7 @@ fn look_up(key: &str) -> String {
         .replace("$4", &format!("ARRAY[{key}]"))
 }
 
-/// The look-up of as many orders, none of which is there, in SQL.
+/// The look-up of this many orders that do not exist, in SQL.
 fn look_up_new(orders: u32) -> String {
     let same = |value: &str| format!("array_fill({value}, ARRAY[{orders}])");
     LOOK_UP
@@ -117,7 +116,7 @@ fn random_uuids(orders: u32) -> String {
     format!("ARRAY(SELECT gen_random_uuid() FROM generate_series(1, {orders}))")
 }
 
-/// The services' settings for plans. Not their timeouts: so many clients wait for the lock as long as it takes.
+/// The session settings of the services without the timeouts, as many clients have to wait long for the lock.
 fn session_settings() -> String {
     let of_plans = SESSION_SETTINGS
         .iter()
@@ -127,20 +126,20 @@ fn session_settings() -> String {
         .collect()
 }
 
-/// What came of it.
+/// The results of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
-    /// Transactions a second, without the time to connect.
+    /// Transactions per second, without the time to connect.
     pub per_second: f64,
-    /// Latency in µs that half of the transactions kept.
+    /// Median latency in µs.
     pub p50_us: f64,
-    /// That 99 % kept.
+    /// 99th percentile of the latency in µs.
     pub p99_us: f64,
-    /// That 99.9 % kept.
+    /// 99.9th percentile of the latency in µs.
     pub p999_us: f64,
 }
 
-/// Has this many clients do the work, one transaction after the other.
+/// Does the work with this many clients, each one transaction after the other.
 ///
 /// # Errors
 /// When `pgbench` is missing, or a transaction fails.
@@ -169,7 +168,7 @@ pub async fn run(
     bail!("pgbench made no transaction")
 }
 
-/// Nothing when there was no time for a transaction.
+/// Returns `None` when there was no time for a transaction.
 async fn run_until(
     amount: String,
     folder: &Path,
@@ -232,7 +231,7 @@ fn read(output: &str, latencies: &[u32]) -> anyhow::Result<Outcome> {
     })
 }
 
-/// In µs, the smallest first.
+/// The latencies in µs, sorted.
 fn latencies(folder: &Path) -> anyhow::Result<Vec<u32>> {
     let mut latencies = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -241,7 +240,7 @@ fn latencies(folder: &Path) -> anyhow::Result<Vec<u32>> {
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("log"));
         if is_log {
-            // Client, transaction, latency in µs, and more.
+            // The fields are client, transaction, latency in µs, and more.
             let text = fs::read_to_string(path)?;
             latencies.extend(
                 text.lines()

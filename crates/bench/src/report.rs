@@ -1,4 +1,4 @@
-//! What is left of a run: tables for people, JSON for programs.
+//! The report of a run: tables for people, JSON for programs.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::targets::{self, Verdict};
 
-/// Everything that a run found out.
+/// All results of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
     machine: Machine,
@@ -25,7 +25,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a run that took so long.
+    /// The report of a run.
     #[must_use]
     pub async fn of(bench: &Bench, took: Duration) -> Self {
         Self {

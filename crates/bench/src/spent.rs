@@ -1,4 +1,4 @@
-//! What an order took, as the servers and the kernel count it.
+//! The cost of orders, as the servers and the kernel count it.
 
 use std::time::Duration;
 
@@ -7,24 +7,23 @@ use cluster::{Cluster, Server, Service, wait_until};
 use serde_json::Value;
 use sqlx::PgPool;
 
-use crate::bench::OUR_STATEMENT;
 use crate::management;
 use crate::processes;
 
-/// The library that counts statements, as parameters that both instances need. It counts none until it is told to, as that costs something.
+/// Parameters of both instances that load the library that counts statements. It counts none at first, because counting has a cost.
 pub const PARAMETERS: [(&str, &str); 2] = [
     ("shared_preload_libraries", "pg_stat_statements"),
     ("pg_stat_statements.track", "none"),
 ];
 
-/// Has RabbitMQ's connections report what they counted each second instead of each five, in ms.
+/// Makes RabbitMQ's connections report their counts every second instead of every five, in ms.
 pub const BROKER_SETTING: (&str, &str) = ("collect_statistics_interval", "1000");
 
-/// Its management interface collects what they report as often, and takes a sample every 5 s (`sample_retention_policies`): 7 s at most, and
-/// room.
+/// The management interface collects the reports at the same interval, and samples them every 5 s (`sample_retention_policies`): at most
+/// 7 s, plus a margin.
 const BROKER_REPORTS_WITHIN: Duration = Duration::from_secs(8);
 
-/// For sessions whose client is gone.
+/// Limit for the end of sessions whose client is gone.
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()";
@@ -35,28 +34,31 @@ const SERVERS: [(&str, Server); 3] = [
     ("RabbitMQ", Server::Broker),
 ];
 
-/// Log written, to the byte.
+/// Bytes of WAL written so far.
 const LOG_BYTES: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
+
+/// In the text of each of our own statements that runs while statements are counted.
+const OUR_STATEMENT: &str = "/* bench */";
 
 const COUNT_FROM_HERE_ON: &str = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET pg_stat_statements.track = top', current_database()); END $$";
 
-/// Statements of clients: those within functions and triggers are not counted, and ours are left out.
+/// Statements of clients, without those within functions and triggers, and without our own.
 const STATEMENTS: &str = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements AS counted JOIN pg_database ON pg_database.oid = counted.dbid
      WHERE datname = current_database() AND strpos(query, $1) = 0 AND strpos(query, 'pg_stat_statements') = 0";
 
-/// Times that the log was forced to the disk. As JSON, because PostgreSQL 18 counts them elsewhere.
+/// How often the WAL was flushed to disk. Read as JSON, because PostgreSQL 18 has the count elsewhere.
 const FLUSHES: &str = "SELECT (to_jsonb(counted) ->> 'wal_sync')::bigint FROM pg_stat_wal AS counted";
 
-/// What is known at once.
+/// Counts that are available at once.
 #[derive(Debug)]
 pub struct Spent {
-    /// Time on a processor, by process with all that it started.
+    /// CPU time of each process, including its descendants.
     pub cpu: Vec<(&'static str, Duration)>,
-    /// By instance.
+    /// One per instance.
     pub models: [Counted; 2],
 }
 
-/// What an instance counts.
+/// Counts of an instance.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
     /// Bytes of write-ahead log.
@@ -65,18 +67,18 @@ pub struct Counted {
     pub statements: u64,
 }
 
-/// What is known when it has been reported.
+/// Counts that are available only when they have been reported.
 #[derive(Debug, Clone, Copy)]
 pub struct Reported {
-    /// Times that an instance forced its log to the disk.
+    /// How often each instance flushed its WAL to disk.
     pub flushes: [u64; 2],
-    /// Bytes that the broker received from our virtual host's clients.
+    /// Bytes that the broker received from clients of our virtual host.
     pub broker_received: u64,
     /// Bytes that it sent to them.
     pub broker_sent: u64,
 }
 
-/// Has both models count the statements of sessions that begin from here on. Their instances must have been started with [`PARAMETERS`].
+/// Makes both models count the statements of new sessions. Their instances must have been started with [`PARAMETERS`].
 ///
 /// # Errors
 /// When the extension is not installed.
@@ -92,7 +94,7 @@ pub async fn count_statements(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 impl Spent {
-    /// So far.
+    /// The counts so far.
     ///
     /// # Errors
     /// When a process does not run, or a server does not answer.
@@ -114,14 +116,14 @@ impl Spent {
 }
 
 impl Reported {
-    /// All that was counted, also what would be reported later: the sessions of the services end, and with that they report. (One that is
-    /// idle does so after 10 s, `PGSTAT_IDLE_INTERVAL`.) On return the services run again.
+    /// All counts, including those that would be reported later. The services are restarted, because sessions report their counts when they
+    /// end, and idle ones only after 10 s (`PGSTAT_IDLE_INTERVAL`). On return the services run again.
     ///
     /// # Errors
     /// When a server does not answer, or a service does not stop or start.
     pub async fn to_the_end(cluster: &Cluster) -> anyhow::Result<Self> {
         tokio::time::sleep(BROKER_REPORTS_WITHIN).await;
-        // With a connection ends what is known of it.
+        // The counts of a connection are gone when it ends.
         let broker = Self::so_far(cluster).await?;
         for service in Service::ALL {
             cluster.stop(service).await?;
@@ -145,7 +147,7 @@ impl Reported {
         Ok(Self { flushes, ..broker })
     }
 
-    /// What was reported so far.
+    /// The counts that were reported so far.
     ///
     /// # Errors
     /// When a server does not answer.
@@ -153,7 +155,7 @@ impl Reported {
         let [write_model, read_model] = models(cluster);
         let connections = management::get(cluster, "vhosts/{vhost}/connections").await?;
         let connections = connections.as_array().context("no list of connections")?;
-        // A connection that is new has none yet.
+        // A new connection has no counts yet.
         let sum = |name: &str| {
             let octets = connections
                 .iter()
@@ -192,8 +194,7 @@ async fn counted(model: &PgPool) -> anyhow::Result<Counted> {
 
 async fn flushes(model: &PgPool) -> anyhow::Result<u64> {
     let flushes: Option<i64> = sqlx::query_scalar(FLUSHES).fetch_one(model).await?;
-    let flushes = flushes.context(
-        "this version of PostgreSQL does not count in pg_stat_wal how often its log was forced to the disk",
-    )?;
+    let flushes =
+        flushes.context("this version of PostgreSQL does not count flushes of the WAL in pg_stat_wal")?;
     Ok(u64::try_from(flushes)?)
 }

@@ -1,16 +1,16 @@
-//! What the figures should be, on a machine with 2 cores that also makes the load. Targets are shown, never asserted: what a machine does
-//! besides is not known here.
+//! Targets for the figures, on a machine with 2 cores that also generates the load. They are shown, never asserted, because other load on the
+//! machine is unknown.
 
 use serde::Serialize;
 
 use crate::figures::{Figures, with_unit};
 
-/// A target, and how a run meets it.
+/// A target, and whether a run meets it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// What should be.
+    /// The target.
     pub target: &'static str,
-    /// What is; nothing where it was not measured.
+    /// The measured value. `None` if it was not measured.
     pub measured: Option<f64>,
     /// Its unit.
     pub unit: &'static str,
@@ -186,7 +186,7 @@ const TARGETS: &[Target] = &[
     ),
 ];
 
-/// How the figures meet the targets.
+/// Compares the figures with the targets.
 #[must_use]
 pub fn judge(figures: &Figures) -> Vec<Verdict> {
     TARGETS
@@ -202,8 +202,8 @@ pub fn judge(figures: &Figures) -> Vec<Verdict> {
                 measured,
                 unit,
                 met: measured.map(|measured| match bound {
-                    AtLeast(least) => measured >= *least,
-                    AtMost(most) => measured <= *most,
+                    AtLeast(min) => measured >= *min,
+                    AtMost(max) => measured <= *max,
                 }),
             }
         })
@@ -236,7 +236,8 @@ mod tests {
     #[test]
     fn a_target_is_met_missed_or_not_measured() {
         let mut figures = Figures::default();
-        figures.add_against("pages", "10 rows", (10_000.0, "/s"), ("pgbench", 11_000.0));
+        figures.begin_group("pages");
+        figures.add_against("10 rows", (10_000.0, "/s"), ("pgbench", 11_000.0));
         let met: Vec<_> = judge(&figures)
             .into_iter()
             .filter(|verdict| verdict.target.starts_with("pages of 10,"))

@@ -1,4 +1,4 @@
-//! Load by `wrk`, the generator of the package of that name.
+//! Load from the generator `wrk`, of the Debian package with that name.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,43 +15,43 @@ const SCRIPT: &str = include_str!("wrk/load.lua");
 /// An answer that takes longer is counted as an error.
 const TIMEOUT: &str = "15s";
 
-/// What is asked for, again and again.
+/// The requests of a load.
 #[derive(Debug, Clone, Copy)]
 pub enum Ask {
-    /// New orders of 0.01 USD, so small that no run fills the book.
+    /// New orders of 0.01 USD, so small that no run reaches the cap.
     NewOrders,
-    /// Orders that were placed before: see [`repeated_key`].
+    /// Repeats of orders that were placed before: see [`repeated_key`].
     Repeats {
-        /// Which orders.
+        /// Identifies the orders.
         run: u32,
-        /// How many of them.
+        /// The number of orders.
         keys: u32,
     },
-    /// The URL as it is.
+    /// GET of the URL.
     Get,
 }
 
-/// The key of an order that is to be repeated, of those with numbers below `keys`.
+/// The key of the repeated order with this number, which is below `keys`.
 #[must_use]
 pub fn repeated_key(run: u32, number: u32) -> String {
     format!("{run:08x}-0000-4000-8000-{number:012x}")
 }
 
-/// How much is asked for, and how long.
+/// How much load, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// What.
+    /// The requests.
     pub ask: Ask,
-    /// Connections, each with one request under way.
+    /// Connections, each with one request in flight.
     pub connections: u32,
-    /// How long.
+    /// The duration.
     pub duration: Duration,
-    /// Requests a second; `None` is as many as come back.
+    /// Requests per second. `None` means as many as possible.
     pub rate: Option<u32>,
 }
 
 impl Load {
-    /// As many requests as come back.
+    /// As many requests as possible.
     #[must_use]
     pub fn unpaced(ask: Ask, connections: u32, duration: Duration) -> Self {
         Self {
@@ -63,20 +63,20 @@ impl Load {
     }
 }
 
-/// What came of it.
+/// The results of a load.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Outcome {
-    /// Answers.
+    /// Number of answers.
     pub requests: u64,
     bytes: u64,
     duration_us: u64,
-    /// Latency in µs that half of the requests kept. Of several generators, as of the slowest; so are the others.
+    /// Median latency in µs. With several generators: that of the slowest, as for the other percentiles.
     pub p50_us: f64,
-    /// That 99 % kept.
+    /// 99th percentile of the latency in µs.
     pub p99_us: f64,
-    /// That 99.9 % kept.
+    /// 99.9th percentile of the latency in µs.
     pub p999_us: f64,
-    /// What failed.
+    /// Failed requests.
     pub errors: Errors,
 }
 
@@ -91,7 +91,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// All of them.
+    /// The sum of all kinds.
     #[must_use]
     pub fn total(self) -> u64 {
         self.connect + self.read + self.write + self.timeout + self.status
@@ -99,25 +99,25 @@ impl Errors {
 }
 
 impl Outcome {
-    /// Answers a second.
+    /// Answers per second.
     #[must_use]
     pub fn per_second(&self) -> f64 {
         figure(self.requests) / (figure(self.duration_us) / 1e6)
     }
 
-    /// Answers that are no refusals.
+    /// Successful answers.
     #[must_use]
     pub fn succeeded(&self) -> u64 {
         self.requests - self.errors.status
     }
 
-    /// Size of an answer with its headers.
+    /// Mean size of an answer including its headers, in bytes.
     #[must_use]
     pub fn bytes_each(&self) -> f64 {
         figure(self.bytes) / figure(self.requests)
     }
 
-    /// Adds what came of another generator at the same time.
+    /// Adds the results of another generator that ran at the same time.
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.bytes += other.bytes;
@@ -133,7 +133,7 @@ impl Outcome {
     }
 }
 
-/// Puts load on URLs at once, each with its share of the connections and the rate.
+/// Puts load on several URLs at once, each with an equal share of the connections and the rate.
 ///
 /// # Errors
 /// When `wrk` is missing or fails. A request that fails is in the outcome.
@@ -150,7 +150,7 @@ pub async fn run(folder: &Path, urls: &[String], load: Load) -> anyhow::Result<O
         rate: load.rate.map(|rate| rate / shares),
         ..load
     };
-    // In all a second thread pays only where one alone would be busy.
+    // A second thread is worth it only with many connections.
     let threads = if load.connections < 16 || shares > 1 { 1 } else { 2 };
     let runs = urls.iter().map(|url| run_one(&script, url, share, threads));
     let mut all = Outcome::default();
@@ -178,7 +178,7 @@ async fn run_one(script: &Path, url: &str, load: Load, threads: u32) -> anyhow::
     ];
     match load.ask {
         Ask::NewOrders => {
-            // 16 bits, beside the random ones of the script: generators at once do not make the same keys.
+            // 16 random bits besides those of the script, so that two generators do not make the same keys.
             let (run, ..) = uuid::Uuid::new_v4().as_fields();
             arguments.extend(["orders".to_owned(), format!("{:x}", run >> 16)]);
         }

@@ -1,4 +1,4 @@
-//! The unprivileged account that servers run as when we are root: PostgreSQL refuses to run as root.
+//! The unprivileged account of the servers when this process is root: PostgreSQL refuses to run as root.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -19,7 +19,7 @@ pub(crate) fn is_root() -> bool {
 }
 
 impl Account {
-    /// The account for a server: none when we are an ordinary user, else the package's own, else `nobody`.
+    /// The account for a server: `None` when this process is not root, else that of the package, else `nobody`.
     pub(crate) fn for_server(package_account: &str) -> anyhow::Result<Option<Self>> {
         if !is_root() {
             return Ok(None);
@@ -44,9 +44,9 @@ fn find(accounts: &str, name: &str) -> Option<Account> {
     })
 }
 
-/// Makes `directory` (and its parents), private to the account.
+/// Creates `directory` and its parents. Only the account can use `directory`.
 pub(crate) fn private_directory(directory: &Path, account: Option<&Account>) -> anyhow::Result<()> {
-    let context = || format!("could not make the folder {}", directory.display());
+    let context = || format!("could not create the folder {}", directory.display());
     fs::create_dir_all(directory).with_context(context)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).with_context(context)?;
     own(directory, account)
@@ -55,7 +55,7 @@ pub(crate) fn private_directory(directory: &Path, account: Option<&Account>) -> 
 /// Writes a file that only the account can read.
 pub(crate) fn private_file(path: &Path, text: &str, account: Option<&Account>) -> anyhow::Result<()> {
     let context = || format!("could not write {}", path.display());
-    // A cookie is read-only for its owner: replaced, not rewritten.
+    // A cookie is read-only even for its owner, so it is replaced.
     if path.exists() {
         fs::remove_file(path).with_context(context)?;
     }
@@ -64,7 +64,7 @@ pub(crate) fn private_file(path: &Path, text: &str, account: Option<&Account>) -
     own(path, account)
 }
 
-/// The nearest ancestor that other accounts may not enter, if there is one.
+/// The nearest ancestor that other accounts may not enter.
 pub(crate) fn closed_ancestor(directory: &Path) -> Option<PathBuf> {
     directory
         .ancestors()

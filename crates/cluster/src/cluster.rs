@@ -1,17 +1,14 @@
-//! A running cluster for tests: private databases and virtual host, price simulator, real service processes.
+//! A running cluster for tests: private databases, a private virtual host, a price simulator and real service processes.
 
-mod admin;
-mod administrator;
+pub(crate) mod admin;
+pub(crate) mod administrator;
 mod broker_control;
-mod detour;
+pub(crate) mod detour;
 mod disk;
-mod links;
-mod messages;
-mod options;
+pub(crate) mod messages;
 mod policies;
-mod processes;
-mod replica;
-mod server_control;
+pub(crate) mod processes;
+pub(crate) mod server_control;
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
@@ -23,37 +20,31 @@ use rustix::process::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-pub use admin::Ended;
-pub use administrator::Administrator;
-pub use detour::{Detour, Diverted};
-pub use links::Link;
-pub use messages::{Peeked, Raw};
-pub(crate) use options::default_contract;
-pub use options::{Options, WhichServers};
-pub use processes::Starved;
-pub(crate) use replica::Replica;
-pub use server_control::Server;
-
-use crate::databases::{Territory, database_variables};
+use crate::address::{Addresses, BrokerAddress, DatabaseAddress};
+use crate::databases::Namespace;
 use crate::http_client::http_client;
+use crate::links::{self, Link, Links};
+use crate::options::{Options, ServerChoice};
 use crate::ports::Lease;
 use crate::prices::PriceSimulator;
 use crate::process::{Output, locked};
-use crate::servers::{Addresses, BrokerAddress, Servers};
-use crate::service::Service;
+use crate::proxy::TcpProxy;
+use crate::replica::Replica;
+use crate::servers::Servers;
+use crate::service::{Service, default_contract};
 use crate::shared;
 
 /// A cluster of one test. Dropping it kills its services and removes its databases and virtual host.
 #[derive(Debug)]
 pub struct Cluster {
-    // In the order of their end: services, then what they use, then the servers.
+    // Dropped in this order: services, then what they use, then the servers.
     services: Mutex<BTreeMap<Service, Arc<Replica>>>,
     extras: Mutex<Vec<Arc<Replica>>>,
-    links: links::Links,
+    links: Links,
     prices: PriceSimulator,
     write_model: PgPool,
     read_model: PgPool,
-    territory: Territory,
+    namespace: Namespace,
     own_servers: Option<Servers>,
     http: reqwest::Client,
     contract: BTreeMap<String, String>,
@@ -63,32 +54,32 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster; on return every service of `options` answers `/healthcheck`.
+    /// Starts a cluster. On return every service of `options` answers `/healthcheck`.
     ///
     /// # Errors
-    /// When a binary is missing or a part does not become healthy; the message holds its last log lines.
+    /// When a binary is missing or a service does not become healthy. The message contains the last lines of its output.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let (servers, own_servers) = match &options.servers {
-            WhichServers::Shared => (shared::addresses().await?, None),
-            WhichServers::At(addresses) => (Addresses::clone(addresses), None),
-            WhichServers::Own => {
-                let own = Servers::start(&options).await?;
+            ServerChoice::Shared => (shared::addresses().await?, None),
+            ServerChoice::At(addresses) => (Addresses::clone(addresses), None),
+            ServerChoice::Own(settings) => {
+                let own = Servers::start(settings).await?;
                 (own.addresses(), Some(own))
             }
         };
-        let territory = Territory::create(&servers, options.migrated).await?;
+        let namespace = Namespace::create(&servers, options.migrated).await?;
         let prices = PriceSimulator::start()?;
-        let pool = |address: &crate::DatabaseAddress| {
+        let pool = |address: &DatabaseAddress| {
             PgPoolOptions::new()
                 .max_connections(5)
                 .connect_lazy_with(address.options())
         };
         let leases = Service::ALL.iter().map(|service| Ok((*service, Lease::take()?)));
         let leases: BTreeMap<Service, Lease> = leases.collect::<anyhow::Result<_>>()?;
-        let contract = contract(&territory.addresses, &leases, prices.port());
+        let contract = contract(&namespace.addresses, &leases, prices.port());
         let cluster = Self {
-            write_model: pool(&territory.addresses.write_model),
-            read_model: pool(&territory.addresses.read_model),
+            write_model: pool(&namespace.addresses.write_model),
+            read_model: pool(&namespace.addresses.read_model),
             links: links::start(&options.links, &contract)?,
             contract,
             brief_output: options.brief_output,
@@ -98,7 +89,7 @@ impl Cluster {
             clocks: Mutex::default(),
             http: http_client()?,
             prices,
-            territory,
+            namespace,
             own_servers,
         };
         for (service, lease) in leases {
@@ -109,7 +100,10 @@ impl Cluster {
             cluster.launch(*service)?;
         }
         for service in &options.services {
-            cluster.replica(*service)?.healthy(&cluster.http).await?;
+            cluster
+                .replica(*service)?
+                .wait_until_healthy(&cluster.http)
+                .await?;
         }
         Ok(cluster)
     }
@@ -123,13 +117,13 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// A client without proxy and with a limit of 30 s.
+    /// An HTTP client without a proxy and with a timeout of 30 s.
     #[must_use]
     pub fn http(&self) -> reqwest::Client {
         self.http.clone()
     }
 
-    /// The simulator that `btc_price` asks.
+    /// The price simulator that `btc_price` uses.
     #[must_use]
     pub fn prices(&self) -> &PriceSimulator {
         &self.prices
@@ -150,21 +144,30 @@ impl Cluster {
     /// The broker with the private virtual host.
     #[must_use]
     pub fn queue(&self) -> &BrokerAddress {
-        &self.territory.addresses.broker
+        &self.namespace.addresses.broker
+    }
+
+    /// The proxy of a link of [`Options::links`].
+    ///
+    /// # Errors
+    /// When the link is not among them.
+    pub fn link(&self, link: Link) -> anyhow::Result<&TcpProxy> {
+        let proxy = self.links.get(&link);
+        proxy.with_context(|| format!("the link {} has no proxy: set Options::links", link.name()))
     }
 
     /// Addresses of the private databases and virtual host.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
-        &self.territory.addresses
+        &self.namespace.addresses
     }
 
-    /// The environment that a service is started with, `SERVICE_PORT` included, except that it leads past the proxies.
+    /// The environment of a service, including `SERVICE_PORT`, with the direct addresses of servers instead of those of proxies.
     ///
     /// # Errors
     /// When the service is unknown.
     pub fn environment(&self, service: Service) -> anyhow::Result<BTreeMap<String, String>> {
-        let direct = links::Links::new();
+        let direct = Links::new();
         Ok(self.environment_through(&direct, service, self.replica(service)?.port()))
     }
 
@@ -189,7 +192,7 @@ impl Cluster {
         self.replica(service)?.process()?.kill()
     }
 
-    /// Sends SIGTERM without waiting.
+    /// Sends SIGTERM to a service and returns at once.
     ///
     /// # Errors
     /// When it does not run.
@@ -205,7 +208,7 @@ impl Cluster {
         self.replica(service)?.process()?.wait(limit).await
     }
 
-    /// Starts a service (again) on its port without waiting for anything.
+    /// Starts or restarts a service on its port and returns at once.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -214,16 +217,16 @@ impl Cluster {
         replica.start(self.environment_at(service, replica.port()))
     }
 
-    /// Starts a service (again) on its port and waits until it is healthy.
+    /// Starts or restarts a service on its port and waits until it is healthy.
     ///
     /// # Errors
     /// When it does not become healthy.
     pub async fn start_service(&self, service: Service) -> anyhow::Result<()> {
         self.launch(service)?;
-        self.replica(service)?.healthy(&self.http).await
+        self.replica(service)?.wait_until_healthy(&self.http).await
     }
 
-    /// Starts one more process of a service, waits until it is healthy, and answers its URL.
+    /// Starts one more process of a service, waits until it is healthy, and returns its URL.
     ///
     /// # Errors
     /// When it does not become healthy.
@@ -231,22 +234,22 @@ impl Cluster {
         let replica = Arc::new(Replica::new(service, Lease::take()?, self.new_output()));
         replica.start(self.environment_at(service, replica.port()))?;
         locked(&self.extras).push(Arc::clone(&replica));
-        replica.healthy(&self.http).await?;
+        replica.wait_until_healthy(&self.http).await?;
         Ok(replica.url())
     }
 
-    /// Stops, by SIGTERM, an extra process by its URL.
+    /// Stops the extra process at this URL by SIGTERM and waits for its end.
     ///
     /// # Errors
-    /// When there is none at that URL, or it does not end.
+    /// When there is none at this URL, or it does not end.
     pub async fn stop_extra(&self, url: &str) -> anyhow::Result<ExitStatus> {
         self.extra(url)?.process()?.stop().await
     }
 
-    /// Kills an extra process by its URL.
+    /// Kills the extra process at this URL.
     ///
     /// # Errors
-    /// When there is none at that URL.
+    /// When there is none at this URL.
     pub async fn kill_extra(&self, url: &str) -> anyhow::Result<ExitStatus> {
         self.extra(url)?.process()?.kill()
     }
@@ -259,7 +262,7 @@ impl Cluster {
         self.replica(service)?.process()?.signal(Signal::STOP)
     }
 
-    /// Lets a frozen service go on.
+    /// Resumes a frozen service.
     ///
     /// # Errors
     /// When it does not run.
@@ -273,7 +276,7 @@ impl Cluster {
         Some(self.replica(service).ok()?.process().ok()?.pid())
     }
 
-    /// The events that a service wrote to stdout so far, over all its runs.
+    /// The events that a service has written to stdout, over all its runs.
     #[must_use]
     pub fn logs(&self, service: Service) -> Vec<serde_json::Value> {
         let lines = self.output(service);
@@ -283,7 +286,7 @@ impl Cluster {
             .collect()
     }
 
-    /// The lines that a service wrote to stdout and stderr so far, over all its runs.
+    /// The lines that a service has written to stdout and stderr, over all its runs.
     #[must_use]
     pub fn output(&self, service: Service) -> Vec<String> {
         self.replica(service)
@@ -291,7 +294,7 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// The last lines of every service that was started, for the message of a test that fails.
+    /// The last lines of every service that was started, for the message of a failed test.
     #[must_use]
     pub fn last_lines(&self) -> String {
         let services = locked(&self.services);
@@ -331,17 +334,12 @@ impl Cluster {
         environment
     }
 
-    fn environment_through(
-        &self,
-        links: &links::Links,
-        service: Service,
-        port: u16,
-    ) -> BTreeMap<String, String> {
+    fn environment_through(&self, links: &Links, service: Service, port: u16) -> BTreeMap<String, String> {
         let mut environment = service.environment(&self.contract);
         environment.extend(links::variables(links, service));
         environment.insert("SERVICE_PORT".to_owned(), port.to_string());
-        for (of, name, value) in locked(&self.overrides).iter() {
-            if *of == service {
+        for (owner, name, value) in locked(&self.overrides).iter() {
+            if *owner == service {
                 environment.insert(name.clone(), value.clone());
             }
         }
@@ -355,8 +353,8 @@ fn contract(
     prices_port: u16,
 ) -> BTreeMap<String, String> {
     let mut contract = default_contract();
-    contract.extend(database_variables("WRITE_MODEL", &addresses.write_model));
-    contract.extend(database_variables("READ_MODEL", &addresses.read_model));
+    contract.extend(addresses.write_model.variables("WRITE_MODEL"));
+    contract.extend(addresses.read_model.variables("READ_MODEL"));
     let port = |service| {
         leases
             .get(&service)

@@ -7,26 +7,26 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use crate::address::{Addresses, BrokerAddress, DatabaseAddress};
 use crate::http_client::http_client;
 use crate::process::Program;
-use crate::servers::{Addresses, BrokerAddress, DatabaseAddress};
-use crate::service::{Service, binary};
+use crate::service::{Service, binary, default_contract};
 
-/// Any number that nothing else on these servers locks.
+/// An arbitrary advisory lock that nothing else on these servers uses.
 const TEMPLATE_LOCK: i64 = 0x7079_6469_7374;
 
-/// A pair of databases and a virtual host that belong to one cluster.
+/// The databases and the virtual host of one cluster. Dropping it deletes them.
 #[derive(Debug)]
-pub(crate) struct Territory {
+pub(crate) struct Namespace {
     pub(crate) addresses: Addresses,
 }
 
-impl Territory {
-    /// Makes one on these servers.
+impl Namespace {
+    /// Creates one on these servers.
     pub(crate) async fn create(servers: &Addresses, migrated: bool) -> anyhow::Result<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let name = format!("test_{id}");
-        let territory = Self {
+        let namespace = Self {
             addresses: Addresses {
                 write_model: servers.write_model.named(&name),
                 read_model: servers.read_model.named(&name),
@@ -36,21 +36,21 @@ impl Territory {
                 },
             },
         };
-        // From here on a failure removes what was made: `territory` is dropped.
+        // From here on a failure drops `namespace`, which deletes what was created.
         let template = if migrated {
             Some(template(servers).await?)
         } else {
             None
         };
         tokio::try_join!(
-            create_database(&territory.addresses.write_model, template.as_deref()),
-            create_database(&territory.addresses.read_model, template.as_deref()),
-            create_vhost(&territory.addresses.broker),
+            create_database(&namespace.addresses.write_model, template.as_deref()),
+            create_database(&namespace.addresses.read_model, template.as_deref()),
+            create_vhost(&namespace.addresses.broker),
         )?;
-        Ok(territory)
+        Ok(namespace)
     }
 
-    /// Makes another database like that of the write model: migrated, empty, and used by no service. It is deleted with its server.
+    /// Creates another write model: migrated, empty and not used by any service. It is deleted with its server.
     pub(crate) async fn another_write_model(&self) -> anyhow::Result<DatabaseAddress> {
         let template = template(&self.addresses).await?;
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
@@ -60,10 +60,10 @@ impl Territory {
     }
 }
 
-impl Drop for Territory {
+impl Drop for Namespace {
     fn drop(&mut self) {
         let addresses = self.addresses.clone();
-        // A thread with a runtime of its own: we may be dropped inside of one, or while it shuts down.
+        // A thread with its own runtime, because this may be dropped within a runtime, or while one shuts down.
         let removal = std::thread::spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
                 return;
@@ -76,7 +76,7 @@ impl Drop for Territory {
                         delete_vhost(&addresses.broker),
                     );
                 };
-                // What is left behind is deleted with the servers.
+                // Anything left is deleted with the servers.
                 let _ = tokio::time::timeout(Duration::from_secs(20), removal).await;
             });
         });
@@ -120,9 +120,9 @@ async fn drop_database(database: &DatabaseAddress) -> anyhow::Result<()> {
     Ok(connection.close().await?)
 }
 
-/// The name of the migrated template databases; the first caller of all processes makes them.
+/// The name of the migrated template databases. The first caller of all processes creates them.
 async fn template(servers: &Addresses) -> anyhow::Result<String> {
-    // Servers may outlive a build: another `migration` binary gets another template.
+    // Servers may outlive a build, so another `migration` binary gets another template.
     let data = fs::metadata(binary("migration")?)?;
     let name = format!("template_{}_{}", data.mtime(), data.size());
     let mut write_model = maintenance(&servers.write_model).await?;
@@ -152,7 +152,7 @@ async fn template(servers: &Addresses) -> anyhow::Result<String> {
             &servers.read_model.named(&unfinished),
         )
         .await?;
-        // The write model last: its name says that both are whole.
+        // The write model last: its name means that both are complete.
         for connection in [&mut read_model, &mut write_model] {
             execute(
                 connection,
@@ -166,28 +166,16 @@ async fn template(servers: &Addresses) -> anyhow::Result<String> {
 }
 
 async fn migrate(write_model: &DatabaseAddress, read_model: &DatabaseAddress) -> anyhow::Result<()> {
-    let mut contract = crate::cluster::default_contract();
-    contract.extend(database_variables("WRITE_MODEL", write_model));
-    contract.extend(database_variables("READ_MODEL", read_model));
+    let mut contract = default_contract();
+    contract.extend(write_model.variables("WRITE_MODEL"));
+    contract.extend(read_model.variables("READ_MODEL"));
     contract.insert("SERVICE_PORT".to_owned(), "1".to_owned());
     let mut program = Program::new("migration --once", binary("migration")?).arguments(["--once"]);
     program.environment = Service::Migration.environment(&contract).into_iter().collect();
     program.complete(Duration::from_secs(60)).await
 }
 
-/// The variables that lead a service to a database.
-pub(crate) fn database_variables(model: &str, database: &DatabaseAddress) -> [(String, String); 5] {
-    [
-        ("HOST", database.host.clone()),
-        ("PORT", database.port.to_string()),
-        ("NAME", database.name.clone()),
-        ("USER", database.user.clone()),
-        ("PWD", database.password.clone()),
-    ]
-    .map(|(name, value)| (format!("{model}_DB_{name}"), value))
-}
-
-/// Makes a virtual host where the broker's user may do everything.
+/// Creates a virtual host in which the broker's user has all permissions.
 pub(crate) async fn create_vhost(broker: &BrokerAddress) -> anyhow::Result<()> {
     let client = http_client()?;
     let permissions = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});

@@ -1,12 +1,12 @@
-//! Whether a documentation page works without a network.
+//! Checks that a documentation page works without a network.
 
 use anyhow::ensure;
 use reqwest::{Client, Url};
 
-/// Loads the page at `/docs` of a service, and all that it names, as a browser would.
+/// Loads the page at `/docs` of a service and everything that it refers to, as a browser would.
 ///
 /// # Errors
-/// When the page, or one of its scripts and styles, comes from elsewhere or is not there, or when its set-up names another host.
+/// When the page, or one of its scripts and styles, is missing or on another host, or when its set-up names another host.
 pub async fn docs_page_needs_no_network(http: &Client, base: &str) -> anyhow::Result<()> {
     let mut url = Url::parse(base)?.join("/docs")?;
     let mut response = http.get(url.clone()).send().await?;
@@ -26,7 +26,7 @@ pub async fn docs_page_needs_no_network(http: &Client, base: &str) -> anyhow::Re
         let asset = url.join(asset)?;
         ensure!(
             asset.host() == url.host() && asset.port() == url.port(),
-            "{asset} comes from elsewhere"
+            "{asset} is on another host"
         );
         let answer = http.get(asset.clone()).send().await?;
         ensure!(answer.status().is_success(), "{asset}: {}", answer.status());

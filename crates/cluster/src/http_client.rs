@@ -9,7 +9,7 @@ use anyhow::Context as _;
 /// # Errors
 /// When the client cannot be built.
 pub fn http_client() -> anyhow::Result<reqwest::Client> {
-    // reqwest panics without a provider; an error here means that one is installed already.
+    // reqwest panics without a provider. An error here means that one is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tls = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())

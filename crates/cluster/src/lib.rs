@@ -1,6 +1,6 @@
 //! The local cluster: private PostgreSQL and RabbitMQ servers, the five real binaries with the environment contract of
-//! compose, and a simulator of Coinbase's prices. `run.sh` uses it where there is no Docker; every integration test and
-//! benchmark stands on it.
+//! compose, and a simulator of Coinbase's prices. `run.sh` uses it where there is no Docker, and every integration test
+//! and benchmark uses it.
 //!
 //! A test starts one with [`Cluster::start`]:
 //!
@@ -13,8 +13,18 @@
 //! # }
 //! ```
 //!
-//! Everything a cluster started is gone when it is dropped, and also when the process that holds it is killed: children
-//! carry a parent-death signal, and shared servers end when their standard input does.
+//! Everything that a cluster started ends when it is dropped, and also when the process that holds it is killed: children
+//! have a parent-death signal, and shared servers end when their standard input closes.
+//!
+//! # Layers
+//! A module uses only modules of its own layer and of the layers above it in this list; there are no cycles.
+//!
+//! 1. `account`, `address`, `http_client`, `ports`, `process`, `service`, `wait`: processes, ports, addresses, names.
+//! 2. `docs_page`, `log_server`, `plans`, `prices`, `proxy`, `report_page`, `sessions`: tools of tests, each usable alone.
+//! 3. `servers`, `shared`: PostgreSQL and RabbitMQ.
+//! 4. `databases`, `links`, `options`, `replica`: what a cluster consists of, on these servers.
+//! 5. `cluster`: a cluster for tests. Its submodules each add one kind of operation to [`Cluster`].
+//! 6. [`native`]: the cluster as a program.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -22,36 +32,53 @@
 )]
 
 mod account;
-mod cluster;
-mod databases;
-mod docs_page;
+mod address;
 mod http_client;
-mod log_server;
-pub mod native;
-pub mod plans;
 mod ports;
-mod prices;
 mod process;
-mod proxy;
-mod report_page;
-mod servers;
 mod service;
-mod shared;
 mod wait;
 
-pub use cluster::{
-    Administrator, Cluster, Detour, Diverted, Ended, Link, Options, Peeked, Raw, Server, Starved,
-    WhichServers,
-};
+mod docs_page;
+mod log_server;
+pub mod plans;
+mod prices;
+mod proxy;
+mod report_page;
+mod sessions;
+
+mod servers;
+mod shared;
+
+mod databases;
+mod links;
+mod options;
+mod replica;
+
+mod cluster;
+
+pub mod native;
+
+pub use address::{Addresses, BrokerAddress, DatabaseAddress};
+pub use cluster::Cluster;
+pub use cluster::admin::Ended;
+pub use cluster::administrator::Administrator;
+pub use cluster::detour::{Detour, Diverted};
+pub use cluster::messages::{Peeked, Raw};
+pub use cluster::processes::Starved;
+pub use cluster::server_control::Server;
 pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;
+pub use links::Link;
 pub use log_server::LogServer;
+pub use options::{Options, ServerChoice};
 pub use ports::Lease as PortLease;
 pub use prices::{Behaviour, PriceSimulator, Rates};
 pub use process::{Vitals, clock_faker_installed};
 pub use proxy::{TcpProxy, Traffic};
 pub use report_page::write_report;
-pub use servers::{Addresses, BrokerAddress, DatabaseAddress, Servers, postgres_binaries};
+pub use servers::{ServerSettings, Servers, postgres_binaries};
 pub use service::Service;
+pub use sessions::{blocked_sessions, end_sessions, lock_running_total};
 pub use shared::SERVERS_VARIABLE;
 pub use wait::wait_until;

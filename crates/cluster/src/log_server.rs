@@ -1,4 +1,4 @@
-//! A stand-in for Fluentd that can go away or fall silent.
+//! A fake Fluentd that can go away or fall silent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 
 use crate::proxy::{TcpProxy, Traffic};
 
-/// A server of Fluentd's forward protocol, as far as `fluent_logger` speaks it: `PackedForward` with acknowledgements. Entries are counted,
-/// not kept.
+/// A server of the part of Fluentd's forward protocol that `fluent_logger` uses: `PackedForward` with acknowledgements. It counts entries
+/// and does not keep them.
 #[derive(Debug)]
 pub struct LogServer {
-    // In front of a server that always reads.
+    // Makes the faults: the server itself always reads.
     proxy: TcpProxy,
     events: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
@@ -60,7 +60,7 @@ impl LogServer {
         self.proxy.port()
     }
 
-    /// From now on what is sent to it, and what it answers, fares like this.
+    /// Sets how traffic to and from it is treated from now on.
     ///
     /// # Panics
     /// As [`TcpProxy::set`].
@@ -74,7 +74,7 @@ impl LogServer {
         &self.proxy
     }
 
-    /// How many events it has acknowledged.
+    /// The number of events that it has acknowledged.
     #[must_use]
     pub fn events(&self) -> usize {
         self.events.load(Ordering::SeqCst)
@@ -107,7 +107,7 @@ async fn serve(listener: std::net::TcpListener, events: Arc<AtomicUsize>) {
     }
 }
 
-/// Until the client ends, or says what is no message.
+/// Acknowledges messages until the client disconnects.
 async fn acknowledge(mut client: TcpStream, events: Arc<AtomicUsize>) -> std::io::Result<()> {
     let mut received = Vec::new();
     while client.read_buf(&mut received).await? > 0 {
@@ -130,7 +130,7 @@ struct Message {
 }
 
 impl Message {
-    /// `None` while it is incomplete.
+    /// The first message in `received`, or `None` if it is incomplete.
     fn first(received: &[u8]) -> Option<Self> {
         let mut rest = received;
         let _fields = read_array_len(&mut rest).ok()?;

@@ -17,11 +17,11 @@ struct Arguments {
 enum Command {
     /// Start everything and stay until Ctrl-C or SIGTERM
     Run(RunOptions),
-    /// Stop what `run` started, and nothing else
-    Stop(native::Place),
-    /// Start servers for tests, print their addresses as JSON, stop when standard input ends
+    /// Stop the cluster that `run` started, and nothing else
+    Stop(native::FolderArgument),
+    /// Start servers for tests, print their addresses as JSON, stop when standard input closes
     Servers,
-    /// Start servers for tests, run a command that shares them, answer its exit code
+    /// Start servers for tests, run a command that uses them, return its exit code
     WithServers {
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true)]
@@ -37,7 +37,7 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(options) => native::run(options).await,
-        Command::Stop(place) => native::stop(&place).await,
+        Command::Stop(folder) => native::stop(&folder).await,
         Command::Servers => native::servers().await,
         Command::WithServers { command } => native::with_servers(&command).await,
     };

@@ -1,29 +1,29 @@
-//! Plans that PostgreSQL keeps, for tests: made while tables are empty, and followed when they are full. What a plan costs is told by the
-//! rows and blocks that it looks at, not by the time it takes.
+//! Tests of plans that PostgreSQL keeps: made while tables are empty, and used when they are full. The cost of a plan is the number of rows
+//! and blocks that it reads, not the time that it takes.
 
-mod told;
+mod auto_explain;
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
+use auto_explain::Executed;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _};
-use told::Told;
 
-/// What PostgreSQL knows of the tables when it makes a plan.
+/// The statistics that PostgreSQL has when it makes a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statistics {
-    /// Nothing: the tables were just made.
+    /// None: the tables were just created.
     None,
-    /// That they are empty.
+    /// The tables are empty.
     Empty,
-    /// Nothing, and columns were added, which make it expect fewer rows.
+    /// None, with wide columns added, which make PostgreSQL expect fewer rows.
     Wide,
-    /// That the pages, of which there are many, have one row each; in truth they have none any more.
+    /// Many pages with one row each. In fact the pages are empty.
     Sparse,
-    /// The same, but thousands of rows each.
+    /// Many pages with thousands of rows each. In fact the pages are empty.
     Dense,
-    /// All: the tables are full.
+    /// Correct, for full tables.
     Full,
 }
 
@@ -38,12 +38,12 @@ impl Statistics {
         Self::Full,
     ];
 
-    /// Brings the empty tables of a model into this state; `fill` are the statements that fill them. Plans are to be made after it.
+    /// Brings the empty tables of a model into this state. `fill` are the statements that fill them. Plans must be made after this.
     ///
     /// # Errors
     /// When the database refuses.
     pub async fn set(self, model: &PgPool, fill: &str) -> anyhow::Result<()> {
-        // An autovacuum would have plans made anew.
+        // An autovacuum would invalidate plans.
         for_each_table(model, "ALTER TABLE %s SET (autovacuum_enabled = off)").await?;
         match self {
             Self::None => Ok(()),
@@ -58,12 +58,12 @@ impl Statistics {
             Self::Sparse | Self::Dense => {
                 let rows_in_a_page = if self == Self::Sparse { 1 } else { 10_000 };
                 run(model, &format!("BEGIN; {fill}; ROLLBACK")).await?;
-                // Nor do the indexes then lead past dead entries.
+                // Also removes dead entries from the indexes.
                 run(model, "VACUUM (TRUNCATE false)").await?;
-                let claim = format!(
+                let pretend = format!(
                     "UPDATE pg_class SET relpages = 1, reltuples = {rows_in_a_page} WHERE oid = '%s'::regclass"
                 );
-                for_each_table(model, &claim).await
+                for_each_table(model, &pretend).await
             }
             Self::Full => {
                 run(model, fill).await?;
@@ -72,7 +72,7 @@ impl Statistics {
         }
     }
 
-    /// Fills the tables, where they are not full yet. Plans that were made before are kept.
+    /// Fills the tables unless they are full. Plans that were made before are kept.
     ///
     /// # Errors
     /// When the database refuses.
@@ -105,19 +105,19 @@ async fn for_each_table(model: &PgPool, statement: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A statement that a service makes, and what it may cost.
+/// A statement of a service, and its maximum cost.
 #[derive(Debug, Clone)]
 pub struct Bounded {
     /// A part of its text that no other statement has.
     pub statement: &'static str,
-    /// Its parameters as texts, which are cast to the types that the service declared.
+    /// The parameters as texts, which are cast to the types that the service declared.
     pub values: Vec<String>,
-    /// How many rows it asks for: no step of its plan may look at more than a few times as many.
+    /// The number of rows that it asks for. No step of its plan may read more than a few times as many.
     pub rows: u64,
 }
 
 impl Bounded {
-    /// Of a statement with these parameters that asks for so many rows.
+    /// A statement with these parameters that asks for this many rows.
     #[must_use]
     pub fn new(statement: &'static str, values: &[&str], rows: u64) -> Self {
         Self {
@@ -149,130 +149,127 @@ async fn prepared(session: &mut PgConnection) -> anyhow::Result<Vec<Prepared>> {
         .collect())
 }
 
-/// Executes every statement that the service has prepared in this session by its kept plan, and undoes what it did. In the order in which they
-/// were prepared: those that only read should come first, as what is undone leaves dead entries in indexes.
+/// Executes every statement that the service has prepared in this session with its kept plan, and rolls it back. They run in the order in
+/// which they were prepared: those that only read should come first, because a rollback leaves dead entries in indexes.
 ///
-/// The statements that functions execute meanwhile, by plans of their own, are held to the same bounds. Answers the texts of all that were
-/// executed, so that a test can tell that those of its functions were among them.
+/// The statements within functions have the same bounds. Returns the texts of all executed statements within functions, so that a test can
+/// check that they were executed.
 ///
 /// # Errors
-/// When one looks at more than it may, is not among `bounds`, or is bounded and was not prepared.
+/// When a statement reads more than allowed, is not among `bounds`, or is among them and was not prepared.
 pub async fn keep_within(session: &mut PgConnection, bounds: &[Bounded]) -> anyhow::Result<BTreeSet<String>> {
     let prepared = prepared(session).await?;
-    told::ask(session).await?;
+    auto_explain::enable(session).await?;
     let mut texts = BTreeSet::new();
     for bounded in bounds {
-        let found = prepared.iter().filter(|one| one.text.contains(bounded.statement));
+        let matching = prepared.iter().filter(|one| one.text.contains(bounded.statement));
         ensure!(
-            found.count() == 1,
-            "not one statement has {:?}",
+            matching.count() == 1,
+            "not exactly one statement contains {:?}",
             bounded.statement
         );
     }
     for statement in &prepared {
         let text = &statement.text;
-        let mut of_it = bounds
+        let mut its_bounds = bounds
             .iter()
             .filter(|bounded| text.contains(bounded.statement))
             .peekable();
-        ensure!(
-            of_it.peek().is_some(),
-            "nothing is said of what this may cost: {text}"
-        );
-        for bounded in of_it {
-            let (plan, told) = executed(session, statement, &bounded.values).await?;
+        ensure!(its_bounds.peek().is_some(), "this statement has no bound: {text}");
+        for bounded in its_bounds {
+            let (plan, executed) = execute(session, statement, &bounded.values).await?;
             is_within(bounded.rows, text, &plan)?;
-            are_within(bounded.rows, &told).with_context(|| format!("within {text}"))?;
-            texts.extend(told.into_iter().map(|told| told.text));
+            are_within(bounded.rows, &executed).with_context(|| format!("within {text}"))?;
+            texts.extend(executed.into_iter().map(|statement| statement.text));
         }
     }
     Ok(texts)
 }
 
-/// Does work that asks for so many rows, with statements that need not be prepared, and undoes it. Answers their texts.
+/// Does work that asks for this many rows, with statements that need not be prepared, and rolls it back. Returns their texts.
 ///
 /// # Errors
-/// When a statement looks at more than it may, or fails.
+/// When a statement reads more than allowed, or fails.
 pub async fn keep_work_within<T>(
     session: &mut PgConnection,
     rows: u64,
     work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> anyhow::Result<Vec<String>> {
-    told::ask(session).await?;
+    auto_explain::enable(session).await?;
     sqlx::raw_sql("BEGIN").execute(&mut *session).await?;
-    let (done, told) = told::during(work(session)).await?;
+    let (done, executed) = auto_explain::capture(work(session)).await?;
     done?;
     sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
-    are_within(rows, &told)?;
-    for told in &told {
-        is_within(rows, &told.text, &told.plan)?;
+    are_within(rows, &executed)?;
+    for statement in &executed {
+        is_within(rows, &statement.text, &statement.plan)?;
     }
-    Ok(told.into_iter().map(|told| told.text).collect())
+    Ok(executed.into_iter().map(|statement| statement.text).collect())
 }
 
 fn is_within(rows: u64, text: &str, plan: &Value) -> anyhow::Result<()> {
-    let looked_at = most_looked_at(plan);
+    let rows_read = max_rows_read(plan);
     let blocks = number(plan, "Shared Hit Blocks") + number(plan, "Shared Read Blocks");
     ensure!(
-        looked_at <= rows * LOOKED_AT_EACH && blocks <= rows * BLOCKS_EACH + BLOCKS,
-        "for {rows} rows a step looks at {looked_at}, and {blocks} blocks are read: {text}\n{plan:#}"
+        rows_read <= rows * MAX_READ_PER_ROW && blocks <= rows * MAX_BLOCKS_PER_ROW + MAX_FIXED_BLOCKS,
+        "for {rows} rows a step reads {rows_read} rows, and {blocks} blocks are read: {text}\n{plan:#}"
     );
     Ok(())
 }
 
-/// Each by itself, and all together: one that is executed once for each row must not look at all rows each time. Their blocks are counted by
-/// the statement that they are within.
-fn are_within(rows: u64, told: &[Told]) -> anyhow::Result<()> {
-    ensure!(!told.is_empty(), "PostgreSQL told nothing");
-    let mut together = 0;
-    for Told { text, plan } in told {
-        let looked_at = most_looked_at(plan);
+/// Checks each statement, and their sum: one that is executed once per row must not read all rows each time. The blocks are counted in the
+/// outer statement.
+fn are_within(rows: u64, executed: &[Executed]) -> anyhow::Result<()> {
+    ensure!(!executed.is_empty(), "PostgreSQL sent no plans");
+    let mut sum = 0;
+    for Executed { text, plan } in executed {
+        let rows_read = max_rows_read(plan);
         ensure!(
-            looked_at <= rows * LOOKED_AT_EACH,
-            "for {rows} rows a step looks at {looked_at}: {text}\n{plan:#}"
+            rows_read <= rows * MAX_READ_PER_ROW,
+            "for {rows} rows a step reads {rows_read}: {text}\n{plan:#}"
         );
-        together += looked_at;
+        sum += rows_read;
     }
     ensure!(
-        together <= rows * LOOKED_AT_TOGETHER_EACH,
-        "for {rows} rows {} statements look at {together}",
-        told.len()
+        sum <= rows * MAX_SUM_READ_PER_ROW,
+        "for {rows} rows {} statements read {sum}",
+        executed.len()
     );
     Ok(())
 }
 
-/// Executes the one statement that the service has prepared in this session by its kept plan, undoes what it did, and answers the plan with
-/// what each step did.
+/// Executes the only statement that the service has prepared in this session with its kept plan, and rolls it back. Returns the plan with the
+/// actual rows and blocks of each step.
 ///
 /// # Errors
-/// When there is not one statement, or the database refuses.
-pub async fn followed(session: &mut PgConnection, values: &[&str]) -> anyhow::Result<Value> {
+/// When there is not exactly one statement, or the database refuses.
+pub async fn explain_prepared(session: &mut PgConnection, values: &[&str]) -> anyhow::Result<Value> {
     let prepared = prepared(session).await?;
     let [statement] = prepared.as_slice() else {
         anyhow::bail!("{} statements are prepared", prepared.len())
     };
     let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-    told::ask(session).await?;
-    Ok(executed(session, statement, &values).await?.0)
+    auto_explain::enable(session).await?;
+    Ok(execute(session, statement, &values).await?.0)
 }
 
-/// Rows that one step of a plan may look at for each that was asked for.
-const LOOKED_AT_EACH: u64 = 8;
+/// Rows that one step of a plan may read per requested row.
+const MAX_READ_PER_ROW: u64 = 8;
 
-/// Rows for each, of all statements that are executed within one.
-const LOOKED_AT_TOGETHER_EACH: u64 = 4 * LOOKED_AT_EACH;
+/// Rows that all statements within one may read per requested row.
+const MAX_SUM_READ_PER_ROW: u64 = 4 * MAX_READ_PER_ROW;
 
-/// Blocks for each row: the way down several indexes, for those that are read and those that are written.
-const BLOCKS_EACH: u64 = 60;
+/// Blocks per requested row: the path down several indexes, for rows that are read and rows that are written.
+const MAX_BLOCKS_PER_ROW: u64 = 60;
 
-/// Blocks besides, far fewer than an index of the full tables has.
-const BLOCKS: u64 = 60;
+/// Additional blocks, far fewer than an index of the full tables has.
+const MAX_FIXED_BLOCKS: u64 = 60;
 
-async fn executed(
+async fn execute(
     session: &mut PgConnection,
     statement: &Prepared,
     values: &[String],
-) -> anyhow::Result<(Value, Vec<Told>)> {
+) -> anyhow::Result<(Value, Vec<Executed>)> {
     let Prepared { name, types, .. } = statement;
     ensure!(types.len() == values.len(), "it takes {types:?}, not {values:?}");
     let parameters: Vec<String> = values
@@ -288,7 +285,7 @@ async fn executed(
     sqlx::raw_sql("BEGIN").execute(&mut *session).await?;
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE \"{name}\" {parameters}");
     let explained = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_one(&mut *session);
-    let (explained, told) = told::during(explained).await?;
+    let (explained, executed) = auto_explain::capture(explained).await?;
     sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
     let text: String = explained
         .with_context(|| statement.text.clone())?
@@ -296,10 +293,10 @@ async fn executed(
     let plans: Value = serde_json::from_str(&text)?;
     ensure!(plans.pointer("/0/JIT").is_none(), "compiled: {plans:#}");
     let plan = plans.pointer("/0/Plan").cloned().context("no plan")?;
-    Ok((plan, told))
+    Ok((plan, executed))
 }
 
-/// A number of a step of a plan, in whole rows or blocks, as newer servers write rows with decimals; 0 where it has none.
+/// A number of rows or blocks of a plan's step, without decimals, which newer servers write. 0 if it is missing.
 #[must_use]
 pub fn number(plan: &Value, name: &str) -> u64 {
     let text = plan.get(name).map(Value::to_string).unwrap_or_default();
@@ -309,8 +306,8 @@ pub fn number(plan: &Value, name: &str) -> u64 {
         .unwrap_or_default()
 }
 
-/// The most rows that a step of the plan has looked at.
-fn most_looked_at(plan: &Value) -> u64 {
+/// The maximum number of rows that one step of the plan has read.
+fn max_rows_read(plan: &Value) -> u64 {
     let removed = [
         "Rows Removed by Filter",
         "Rows Removed by Join Filter",
@@ -319,9 +316,5 @@ fn most_looked_at(plan: &Value) -> u64 {
     let removed: u64 = removed.iter().map(|name| number(plan, name)).sum();
     let own = (number(plan, "Actual Rows") + removed) * number(plan, "Actual Loops");
     let steps = plan.get("Plans").and_then(Value::as_array);
-    steps
-        .into_iter()
-        .flatten()
-        .map(most_looked_at)
-        .fold(own, u64::max)
+    steps.into_iter().flatten().map(max_rows_read).fold(own, u64::max)
 }

@@ -1,4 +1,4 @@
-//! Free ports that two test processes never pick together.
+//! Free ports. Two test processes never pick the same one.
 
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
@@ -8,10 +8,10 @@ use std::path::Path;
 
 use anyhow::bail;
 
-const LOWEST: u16 = 12_000;
-const TRIES: usize = 500;
+const MIN_PORT: u16 = 12_000;
+const MAX_ATTEMPTS: usize = 500;
 
-/// A port that belongs to us until this is dropped, or until the process ends: the kernel then releases the lock.
+/// A port that is ours until this is dropped. The kernel releases the lock when the process ends.
 #[derive(Debug)]
 pub struct Lease {
     port: u16,
@@ -19,18 +19,18 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a free port outside the kernel's ephemeral range, where an outgoing connection could otherwise sit on it
-    /// just when a service restarts.
+    /// Takes a free port outside the kernel's ephemeral range. Within it, an outgoing connection could take the port while a
+    /// service restarts.
     ///
     /// # Errors
-    /// When none was found, which means that thousands are taken.
+    /// When none was found, because thousands are taken.
     pub fn take() -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join("pydist-cluster-ports");
         fs::create_dir_all(&folder)?;
-        // Shared by all accounts of the machine, like the temporary folder itself; fails when it is another's: no harm.
+        // All accounts share the folder. This fails without harm if another account owns it.
         let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777));
         let candidates = candidates();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let random = uuid::Uuid::new_v4().as_u128() % u128::from(candidates.end - candidates.start);
             let port = candidates.start + u16::try_from(random).unwrap_or(0);
             if let Some(lock) = lock(&folder, port)
@@ -39,7 +39,7 @@ impl Lease {
                 return Ok(Self { port, _lock: lock });
             }
         }
-        bail!("found no free port in {candidates:?} after {TRIES} tries")
+        bail!("found no free port in {candidates:?} after {MAX_ATTEMPTS} attempts")
     }
 
     /// The port.
@@ -70,9 +70,9 @@ fn candidates() -> Range<u16> {
         .split_whitespace()
         .filter_map(|number| number.parse::<u16>().ok());
     match (limits.next(), limits.next()) {
-        (Some(low), _) if low > LOWEST + 5_000 => LOWEST..low,
+        (Some(low), _) if low > MIN_PORT + 5_000 => MIN_PORT..low,
         (Some(_), Some(high)) if high < 60_000 => high + 1..u16::MAX,
-        _ => LOWEST..32_768,
+        _ => MIN_PORT..32_768,
     }
 }
 

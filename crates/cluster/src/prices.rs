@@ -1,4 +1,4 @@
-//! A program that speaks Coinbase's v2 prices protocol, with fixed rates, and with every fault that tests ask for.
+//! A simulator of Coinbase's v2 prices API with fixed rates, and with every fault that tests need.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +15,12 @@ use tokio::sync::oneshot;
 
 use crate::process::locked;
 
-/// How the simulator answers.
+/// What the simulator answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
-    /// As Coinbase does, with the set rates.
+    /// Like Coinbase, with the set rates.
     Rates,
-    /// As Coinbase does, but only after this long.
+    /// Like Coinbase, but with this delay.
     Delay(Duration),
     /// This status with an empty body.
     Status(u16),
@@ -30,23 +30,23 @@ pub enum Behaviour {
     Body(String),
     /// This status, content type and body.
     Raw(u16, String, String),
-    /// `200` with a page in HTML.
+    /// `200` with an HTML page.
     Html,
-    /// A price of something else than BTC.
+    /// A price of another asset than BTC.
     WrongBase,
-    /// A price in another currency than asked for.
+    /// A price in another currency than the requested one.
     WrongCurrency,
     /// This text as the amount.
     Amount(String),
-    /// A right answer with 1 MB of padding.
+    /// A correct answer with 1 MB of padding.
     Oversize,
-    /// `302` to a place that answers rightly.
+    /// `302` to a path that answers correctly.
     Redirect,
     /// Accepts the request and never answers.
     Hang,
 }
 
-/// What the simulator answers with, shared with its server.
+/// The state of the simulator, shared with its server.
 #[derive(Debug, Clone)]
 pub struct Rates(Arc<Shared>);
 
@@ -72,12 +72,12 @@ impl Rates {
     /// The rates to start with, by currency.
     pub const DEFAULTS: [(&str, &str); 3] = [("USD", "48478.88"), ("EUR", "41191.91"), ("GBP", "35330.89")];
 
-    /// Sets the rate of a currency, a decimal text that is passed on as it is.
+    /// Sets the rate of a currency: a decimal text, which is sent unchanged.
     pub fn set(&self, currency: &str, rate: &str) {
         locked(&self.0.rates).insert(currency.to_owned(), rate.to_owned());
     }
 
-    /// The router that speaks the protocol: any path that ends in `/buy` is the price to buy BTC.
+    /// The router of the API: any path that ends in `/buy` is the price to buy BTC.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/{*path}", axum::routing::get(answer))
@@ -93,7 +93,7 @@ impl Rates {
     }
 }
 
-/// A simulator on a port of its own, with a thread of its own: a test that blocks does not stop it.
+/// A simulator on its own port and thread, so that a test that blocks does not block it.
 #[derive(Debug)]
 pub struct PriceSimulator {
     port: u16,
@@ -106,7 +106,7 @@ impl PriceSimulator {
     /// Starts one on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port is free.
     pub fn start() -> anyhow::Result<Self> {
         let listener =
             std::net::TcpListener::bind(("127.0.0.1", 0)).context("no port for the price simulator")?;
@@ -125,7 +125,7 @@ impl PriceSimulator {
                 };
                 tokio::select! {
                     _ = async { axum::serve(listener, router).await } => {}
-                    // Hanging answers are dropped with the runtime.
+                    // Hanging requests are dropped with the runtime.
                     _ = stopped => {}
                 }
             });
@@ -144,17 +144,17 @@ impl PriceSimulator {
         self.port
     }
 
-    /// Sets the rate of a currency, a decimal text that is passed on as it is.
+    /// Sets the rate of a currency: a decimal text, which is sent unchanged.
     pub fn set_rate(&self, currency: &str, rate: &str) {
         self.rates.set(currency, rate);
     }
 
-    /// From now on it answers like this.
+    /// Sets what it answers from now on.
     pub fn answer_with(&self, behaviour: Behaviour) {
         *locked(&self.rates.0.behaviour) = behaviour;
     }
 
-    /// How many prices it was asked for.
+    /// The number of price requests so far.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.rates.0.requests.load(Ordering::SeqCst)
@@ -171,24 +171,24 @@ impl Drop for PriceSimulator {
 }
 
 #[derive(Deserialize)]
-struct Question {
+struct PriceQuery {
     #[serde(default)]
     currency: String,
 }
 
-async fn answer(State(rates): State<Rates>, uri: Uri, Query(question): Query<Question>) -> Response {
+async fn answer(State(rates): State<Rates>, uri: Uri, Query(query): Query<PriceQuery>) -> Response {
     if !uri.path().ends_with("/buy") {
         return StatusCode::NOT_FOUND.into_response();
     }
     rates.0.requests.fetch_add(1, Ordering::SeqCst);
     let behaviour = locked(&rates.0.behaviour).clone();
-    let asked = question.currency.as_str();
+    let currency = query.currency.as_str();
     match behaviour {
-        _ if uri.path().ends_with("/redirected/buy") => rates.price(asked),
-        Behaviour::Rates => rates.price(asked),
+        _ if uri.path().ends_with("/redirected/buy") => rates.price(currency),
+        Behaviour::Rates => rates.price(currency),
         Behaviour::Delay(delay) => {
             tokio::time::sleep(delay).await;
-            rates.price(asked)
+            rates.price(currency)
         }
         Behaviour::Status(code) => status(code).into_response(),
         Behaviour::RetryAfter(code, seconds) => {
@@ -201,19 +201,19 @@ async fn answer(State(rates): State<Rates>, uri: Uri, Query(question): Query<Que
         Behaviour::Html => {
             axum::response::Html("<html><body>Down for maintenance</body></html>").into_response()
         }
-        Behaviour::WrongBase => json(StatusCode::OK, price("ETH", asked, "48478.88", "")),
+        Behaviour::WrongBase => json(StatusCode::OK, price("ETH", currency, "48478.88", "")),
         Behaviour::WrongCurrency => {
-            let other = if asked == "EUR" { "USD" } else { "EUR" };
+            let other = if currency == "EUR" { "USD" } else { "EUR" };
             json(StatusCode::OK, price("BTC", other, "48478.88", ""))
         }
-        Behaviour::Amount(amount) => json(StatusCode::OK, price("BTC", asked, &amount, "")),
+        Behaviour::Amount(amount) => json(StatusCode::OK, price("BTC", currency, &amount, "")),
         Behaviour::Oversize => json(
             StatusCode::OK,
-            price("BTC", asked, "48478.88", &"x".repeat(1_000_000)),
+            price("BTC", currency, "48478.88", &"x".repeat(1_000_000)),
         ),
         Behaviour::Redirect => {
-            let place = uri.to_string().replacen("/buy", "/redirected/buy", 1);
-            (StatusCode::FOUND, [(header::LOCATION, place)]).into_response()
+            let target = uri.to_string().replacen("/buy", "/redirected/buy", 1);
+            (StatusCode::FOUND, [(header::LOCATION, target)]).into_response()
         }
         Behaviour::Hang => std::future::pending().await,
     }

@@ -1,4 +1,4 @@
-//! Child processes that never outlive us, with their output kept.
+//! Child processes that end with this process, and their output.
 
 mod clock;
 mod log_file;
@@ -15,23 +15,23 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 pub use clock::clock_faker_installed;
-pub(crate) use clock::clock_set_off;
+pub(crate) use clock::clock_variables;
 use log_file::LogFile;
-pub(crate) use log_file::remove_full as remove_full_logs;
+pub(crate) use log_file::remove_rotated as remove_rotated_logs;
 pub use vitals::Vitals;
 
 use crate::account::Account;
 
-const PAUSE: Duration = Duration::from_millis(10);
-/// Of a program whose lines are in a file as well.
-const KEPT_BESIDE_FILE: usize = 200;
-/// Of a program in a test.
-const KEPT_IN_MEMORY: usize = 500_000;
-/// Bytes of a program whose output is brief: as much as a pipe holds, so that one read empties it.
-const KEPT_OF_BRIEF: usize = 65_536;
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Lines kept in memory for a program whose output is also written to a file.
+const MAX_LINES_BESIDE_FILE: usize = 200;
+/// Lines kept in memory for a program in a test.
+const MAX_LINES_IN_MEMORY: usize = 500_000;
+/// Bytes kept of brief output: as many as a pipe holds, so that one read empties it.
+const MAX_BRIEF_BYTES: usize = 65_536;
 
 /// What to run, as whom, and how to end it.
 #[derive(Debug, Clone)]
@@ -40,18 +40,18 @@ pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    /// The whole environment: nothing is inherited.
+    /// The complete environment: nothing is inherited.
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) directory: Option<PathBuf>,
     pub(crate) account: Option<Account>,
-    /// Asks it to end; also sent by the kernel when this process dies.
+    /// The signal that asks it to end. The kernel also sends it when this process dies.
     pub(crate) end_with: Signal,
     /// How long it may take to end before it is killed.
     pub(crate) grace: Duration,
 }
 
 impl Program {
-    /// A program without arguments or environment that is ended by SIGTERM within 10 s.
+    /// A program without arguments and environment, which ends within 10 s after SIGTERM.
     pub(crate) fn new(name: &str, path: impl Into<PathBuf>) -> Self {
         Self {
             name: name.to_owned(),
@@ -85,12 +85,12 @@ impl Program {
         })
     }
 
-    /// Runs it to its end, which must be a success.
+    /// Runs it to its end. It must succeed.
     pub(crate) async fn complete(&self, limit: Duration) -> anyhow::Result<()> {
         let output = Output::in_memory();
         let process = self.start(&output)?;
         let status = process.wait(limit).await?;
-        // Its last lines may still be on their way through the reader thread.
+        // The reader thread may not have read its last lines yet.
         if !status.success() {
             tokio::time::sleep(Duration::from_millis(100)).await;
             bail!("{} failed ({status}):\n{}", self.name, output.tail());
@@ -99,7 +99,7 @@ impl Program {
     }
 
     fn command(&self) -> Command {
-        // std offers the parent-death signal only through unsafe code; setpriv is part of util-linux, so of every Debian.
+        // std offers the parent-death signal only through unsafe code. setpriv is part of util-linux, so of every Debian.
         let mut command = Command::new("setpriv");
         if let Some(account) = &self.account {
             command
@@ -118,7 +118,7 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C in a terminal goes to the foreground group: only we are to get it, and stop the others in order.
+            // Ctrl-C in a terminal signals the foreground process group: only this process should get it, and stop the others in order.
             .process_group(0);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
@@ -136,7 +136,7 @@ fn signal_name(signal: Signal) -> &'static str {
     }
 }
 
-/// A running child; killed when dropped.
+/// A running child process, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     program: Program,
@@ -152,12 +152,12 @@ impl Process {
         self.pid
     }
 
-    /// Its exit status, when it has ended.
+    /// Its exit status, if it has ended.
     pub(crate) fn ended(&self) -> Option<ExitStatus> {
         locked(&self.child).try_wait().ok().flatten()
     }
 
-    /// Fails with its last lines of output when it has ended.
+    /// Fails if it has ended, with the last lines of its output.
     pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
         match self.ended() {
             None => Ok(()),
@@ -185,7 +185,7 @@ impl Process {
         }
     }
 
-    /// Stops it for a moment, or lets it go on, unless it stands still by [`Process::signal`]; waits for nothing.
+    /// Stops or continues it at once, unless it was frozen by [`Process::signal`].
     pub(crate) fn hold(&self, held: bool) -> anyhow::Result<()> {
         let signal = if held { Signal::STOP } else { Signal::CONT };
         self.while_it_runs(|pid| {
@@ -196,10 +196,10 @@ impl Process {
         })
     }
 
-    /// Does something to it, unless it has ended.
+    /// Runs an action on it, unless it has ended.
     fn while_it_runs(&self, action: impl FnOnce(Pid) -> rustix::io::Result<()>) -> anyhow::Result<()> {
         let mut child = locked(&self.child);
-        // Under the lock and before it is reaped: the process id cannot have gone to a stranger.
+        // Under the lock it cannot be reaped, so its process id cannot belong to another process.
         if child.try_wait()?.is_none() {
             let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
             action(pid.context("not a process id")?)?;
@@ -207,10 +207,10 @@ impl Process {
         Ok(())
     }
 
-    /// SIGSTOP reaches one thread after the other: on return all stand still.
+    /// SIGSTOP stops one thread after the other. Waits until all are stopped.
     fn wait_until_frozen(&self) -> anyhow::Result<()> {
         let started = Instant::now();
-        while self.ended().is_none() && !self.stands_still() {
+        while self.ended().is_none() && !self.all_threads_are_stopped() {
             if started.elapsed() > self.program.grace {
                 bail!(
                     "{} was not frozen within {:?}",
@@ -218,23 +218,41 @@ impl Process {
                     self.program.grace
                 );
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
-    fn stands_still(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid))
+    fn all_threads_are_stopped(&self) -> bool {
+        let threads = self.procfs().and_then(|process| Ok(process.tasks()?));
+        // A thread that has ended meanwhile has no state.
+        let mut states = threads
             .into_iter()
             .flatten()
-            .flatten();
-        let mut states =
-            threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-        // The state follows the name, which is in parentheses and may hold anything.
-        states.all(|stat| {
-            stat.rsplit_once(") ")
-                .is_some_and(|(_, rest)| rest.starts_with('T'))
-        })
+            .flatten()
+            .flat_map(|thread| thread.stat());
+        states.all(|stat| stat.state == 'T')
+    }
+
+    /// The resources that it uses now.
+    pub(crate) fn vitals(&self) -> anyhow::Result<Vitals> {
+        self.still_runs()?;
+        Vitals::of(&self.procfs()?)
+    }
+
+    /// Limits how many files it may have open. The hard limit does not change: raising it again needs root.
+    pub(crate) fn limit_open_files(&self, max: u64) -> anyhow::Result<()> {
+        self.still_runs()?;
+        let limit = Rlimit {
+            current: Some(max),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        self.while_it_runs(|pid| prlimit(Some(pid), Resource::Nofile, limit).map(drop))
+            .with_context(|| format!("could not limit the open files of {}", self.program.name))
+    }
+
+    fn procfs(&self) -> anyhow::Result<procfs::process::Process> {
+        Ok(procfs::process::Process::new(i32::try_from(self.pid)?)?)
     }
 
     /// Waits for its end.
@@ -251,11 +269,11 @@ impl Process {
                     self.output.tail()
                 );
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Asks it to end and waits for that.
+    /// Asks it to end and waits until it has ended.
     pub(crate) async fn stop(&self) -> anyhow::Result<ExitStatus> {
         self.signal(self.program.end_with)?;
         self.wait(self.program.grace).await
@@ -270,12 +288,12 @@ impl Process {
             .with_context(|| format!("could not wait for {}", self.program.name))
     }
 
-    /// Asks it to end, waits, and kills it when its grace is over. For places that cannot await.
-    pub(crate) fn end_now(&self) {
+    /// Asks it to end, waits without async, and kills it after its grace time.
+    pub(crate) fn end_blocking(&self) {
         let _ = self.signal(self.program.end_with);
         let started = Instant::now();
         while self.ended().is_none() && started.elapsed() < self.program.grace {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(POLL_INTERVAL);
         }
         let _ = self.kill();
     }
@@ -287,12 +305,12 @@ impl Drop for Process {
     }
 }
 
-/// What a program wrote, over all its runs.
+/// The output of a program, over all its runs.
 #[derive(Debug, Clone)]
 pub(crate) enum Output {
     /// Line by line.
     Lines(Arc<Mutex<Lines>>),
-    /// The end of it, as it came.
+    /// Only the end, as bytes.
     Brief(Arc<Mutex<Vec<u8>>>),
 }
 
@@ -303,12 +321,12 @@ pub(crate) struct Lines {
 }
 
 impl Output {
-    /// Kept in memory only.
+    /// Output that is kept only in memory.
     pub(crate) fn in_memory() -> Self {
         Self::Lines(Arc::default())
     }
 
-    /// Appended to a file of a bounded size; only the last ones are kept in memory.
+    /// Output that is appended to a file of a bounded size. Only the last lines are kept in memory.
     pub(crate) fn to_file(path: &Path) -> anyhow::Result<Self> {
         Ok(Self::Lines(Arc::new(Mutex::new(Lines {
             kept: VecDeque::new(),
@@ -316,27 +334,27 @@ impl Output {
         }))))
     }
 
-    /// Read in large pieces, of which only the last are kept.
+    /// Output that is read in large pieces, of which only the last are kept.
     pub(crate) fn brief() -> Self {
         Self::Brief(Arc::default())
     }
 
-    /// All lines so far, as far as they are kept.
+    /// All lines that are kept.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.last_lines(usize::MAX)
     }
 
-    fn last_lines(&self, most: usize) -> Vec<String> {
+    fn last_lines(&self, max: usize) -> Vec<String> {
         match self {
             Self::Lines(lines) => {
                 let lines = locked(lines);
-                let from = lines.kept.len().saturating_sub(most);
+                let from = lines.kept.len().saturating_sub(max);
                 lines.kept.iter().skip(from).cloned().collect()
             }
             Self::Brief(end) => {
                 let end = String::from_utf8_lossy(&locked(end)).into_owned();
                 let lines: Vec<String> = end.lines().map(str::to_owned).collect();
-                let from = lines.len().saturating_sub(most);
+                let from = lines.len().saturating_sub(max);
                 lines.into_iter().skip(from).collect()
             }
         }
@@ -352,13 +370,13 @@ impl Output {
 impl Lines {
     fn add(&mut self, line: String) {
         if let Some(file) = &mut self.file {
-            // A full disk must not take the cluster down.
+            // A full disk must not stop the cluster.
             let _ = file.add(&line);
         }
         let limit = if self.file.is_some() {
-            KEPT_BESIDE_FILE
+            MAX_LINES_BESIDE_FILE
         } else {
-            KEPT_IN_MEMORY
+            MAX_LINES_IN_MEMORY
         };
         if self.kept.len() >= limit {
             self.kept.pop_front();
@@ -381,26 +399,26 @@ fn keep(stream: Option<impl Read + Send + 'static>, output: &Output) {
 }
 
 fn keep_end(mut stream: impl Read, end: &Mutex<Vec<u8>>) {
-    let mut piece = vec![0; KEPT_OF_BRIEF];
+    let mut piece = vec![0; MAX_BRIEF_BYTES];
     while let Ok(length @ 1..) = stream.read(&mut piece) {
         let mut end = locked(end);
         end.extend(piece.iter().take(length));
-        let excess = end.len().saturating_sub(KEPT_OF_BRIEF);
+        let excess = end.len().saturating_sub(MAX_BRIEF_BYTES);
         end.drain(..excess);
     }
 }
 
-/// The parent-death signal fires when the *thread* that started a child ends, and tests run on threads that come and go:
-/// all children are started by one thread that lives as long as the process.
+/// The parent-death signal is sent when the *thread* that started a child ends, and the threads of tests end early. So one thread that lives as
+/// long as the process starts all children.
 static SPAWNER: LazyLock<mpsc::Sender<(Command, mpsc::Sender<std::io::Result<Child>>)>> =
     LazyLock::new(|| {
-        let (orders, inbox) = mpsc::channel::<(Command, mpsc::Sender<std::io::Result<Child>>)>();
+        let (commands, inbox) = mpsc::channel::<(Command, mpsc::Sender<std::io::Result<Child>>)>();
         std::thread::spawn(move || {
             for (mut command, answer) in inbox {
                 let _ = answer.send(command.spawn());
             }
         });
-        orders
+        commands
     });
 
 fn spawn(command: Command) -> anyhow::Result<Child> {
@@ -414,7 +432,7 @@ fn spawn(command: Command) -> anyhow::Result<Child> {
         .context("could not run setpriv (of the package util-linux)")
 }
 
-/// A poisoned lock only means that another test panicked: what it guards is still right.
+/// Locks a mutex. A poisoned lock only means that another test panicked: the data is still valid.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -424,11 +442,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_brief_output_the_end_is_kept() {
+    fn the_end_of_brief_output_is_kept() {
         let written: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
         let end = Arc::<Mutex<Vec<u8>>>::default();
         keep_end(written.as_bytes(), &end);
-        assert_eq!(locked(&end).len(), KEPT_OF_BRIEF);
+        assert_eq!(locked(&end).len(), MAX_BRIEF_BYTES);
         let last = Output::Brief(end).last_lines(2);
         assert_eq!(last, ["line 19998", "line 19999"]);
     }

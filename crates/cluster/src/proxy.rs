@@ -1,7 +1,8 @@
-//! A TCP proxy between two parts of the cluster that fails as networks do.
+//! A TCP proxy between two parts of the cluster that simulates network faults.
 
 mod commit;
 mod connection;
+mod traffic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -9,84 +10,39 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc as orders, watch};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::ports::Lease;
 use connection::{Connection, Open};
+pub use traffic::Traffic;
 
-/// How long the port may stay occupied when a proxy listens again.
-const LISTENS_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait for the port when the proxy listens again.
+const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// What happens to the bytes and connections of a [`TcpProxy`].
-///
-/// A direction that is dropped behaves as TCP does over a network that loses every packet, and that heals when another kind is set: the
-/// sender's bytes fill the buffers on the way until it can write no more, and arrive after the healing, as if retransmitted. The end of a
-/// connection is held back like its bytes.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Traffic {
-    /// All goes through at once.
-    Pass,
-    /// Nothing listens: new connections are refused, open ones are reset.
-    Refuse,
-    /// New connections are accepted and reset at once, open ones are reset.
-    Reset,
-    /// Half-open: nothing of a client arrives. Connections stay open; new ones are accepted, and reach the server after the healing.
-    DropToServer,
-    /// Half-open: nothing of the server arrives.
-    DropToClient,
-    /// Nothing arrives on either side.
-    DropBoth,
-    /// Each direction is late by this much; the order is kept.
-    Latency(Duration),
-    /// Bytes per second, of each direction of each connection.
-    Throttle(u32),
-    /// PostgreSQL without TLS: a `COMMIT` (a simple query, as sqlx sends it) or a call of `accept_orders` (a prepared statement) reaches the
-    /// server, which carries it out; its answer is swallowed and the connection reset, so that the client cannot know. What is under way when
-    /// another kind of traffic is set fares so, too.
-    SwallowCommitAnswer,
-}
-
-impl Traffic {
-    fn listens(&self) -> bool {
-        *self != Self::Refuse
-    }
-
-    fn resets(&self) -> bool {
-        matches!(self, Self::Refuse | Self::Reset)
-    }
-
-    fn reaches_server(&self) -> bool {
-        !matches!(self, Self::DropToServer | Self::DropBoth)
-    }
-
-    fn reaches_client(&self) -> bool {
-        !matches!(self, Self::DropToClient | Self::DropBoth)
-    }
-}
-
-/// An order to the proxy's thread, and where it says that it is in force.
-enum Order {
+/// A command to the proxy's thread, and the channel on which it reports that the command is in force.
+enum Command {
     Traffic(Traffic, mpsc::Sender<anyhow::Result<()>>),
-    /// The answer is the number of connections that fell silent.
+    /// The reply is the number of connections that were silenced.
     SilenceOpen(mpsc::Sender<usize>),
 }
 
-/// A proxy on a port of its own, with a thread of its own: a test that blocks does not stop it. Dropping it resets its connections.
+/// A proxy on its own port and thread, so that a test that blocks does not block it. Dropping it resets its connections.
 #[derive(Debug)]
 pub struct TcpProxy {
     lease: Lease,
     open: Arc<AtomicUsize>,
-    orders: Option<orders::UnboundedSender<Order>>,
+    commands: Option<UnboundedSender<Command>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl TcpProxy {
-    /// Starts one in front of a server on a free port of 127.0.0.1. The server is asked for when a client connects: it may be away until
-    /// then. A client of a server that refuses is reset, not refused.
+    /// Starts a proxy for a server on a free port of 127.0.0.1. It connects to the server when a client connects; until then the server may be
+    /// away. If the server refuses the connection, the client is reset.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port is free.
     pub fn start(upstream_host: &str, upstream_port: u16) -> anyhow::Result<Self> {
         let lease = Lease::take()?;
         let listener = bind(lease.port())?;
@@ -103,12 +59,12 @@ impl TcpProxy {
             connections: JoinSet::new(),
             open: Arc::clone(&open),
         };
-        let (orders, inbox) = orders::unbounded_channel();
+        let (commands, inbox) = unbounded_channel();
         let thread = std::thread::spawn(move || runtime.block_on(proxy.run(listener, inbox)));
         Ok(Self {
             lease,
             open,
-            orders: Some(orders),
+            commands: Some(commands),
             thread: Some(thread),
         })
     }
@@ -119,23 +75,23 @@ impl TcpProxy {
         self.lease.port()
     }
 
-    /// How many connections are open now, those included that wait for a server that cannot be reached.
+    /// The number of open connections, including those that wait for an unreachable server.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// From now on traffic fares like this, that of open connections included.
+    /// Sets how traffic is treated from now on, also on open connections.
     ///
     /// # Panics
-    /// When it is to listen again and another program has taken its port.
+    /// When it should listen again and another program has taken its port.
     pub fn set(&self, traffic: Traffic) {
         let (in_force, answer) = mpsc::channel();
-        let order = Order::Traffic(traffic.clone(), in_force);
+        let command = Command::Traffic(traffic.clone(), in_force);
         let sent = self
-            .orders
+            .commands
             .as_ref()
-            .is_some_and(|orders| orders.send(order).is_ok());
+            .is_some_and(|commands| commands.send(command).is_ok());
         let outcome = if sent {
             answer.recv().map_err(anyhow::Error::from).flatten()
         } else {
@@ -146,13 +102,13 @@ impl TcpProxy {
         }
     }
 
-    /// Has every connection that is open now fall silent for ever, as behind a middlebox that has forgotten it and still acknowledges: what
-    /// either side sends is taken and lost, and so is its end; nothing is ever sent to it again. New connections fare as was set. Answers how
-    /// many fell silent.
+    /// Silences every open connection for ever, as a middlebox that has forgotten it and still acknowledges packets: what either side sends,
+    /// including the end of the connection, is accepted and dropped, and nothing is sent to it again. New connections are treated as set.
+    /// Returns the number of silenced connections.
     pub fn silence_open(&self) -> usize {
         let (in_force, answer) = mpsc::channel();
-        let orders = self.orders.as_ref();
-        let sent = orders.is_some_and(|orders| orders.send(Order::SilenceOpen(in_force)).is_ok());
+        let commands = self.commands.as_ref();
+        let sent = commands.is_some_and(|commands| commands.send(Command::SilenceOpen(in_force)).is_ok());
         // A thread that has ended has no connections.
         if sent {
             answer.recv().unwrap_or_default()
@@ -164,7 +120,7 @@ impl TcpProxy {
 
 impl Drop for TcpProxy {
     fn drop(&mut self) {
-        drop(self.orders.take());
+        drop(self.commands.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -176,30 +132,30 @@ struct Proxy {
     listener: Option<TcpListener>,
     upstream: (String, u16),
     traffic: watch::Sender<Traffic>,
-    /// Followed by those connections that are not silent yet.
+    /// Watched by the connections that are not silenced yet.
     silenced: watch::Sender<()>,
     connections: JoinSet<()>,
     open: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    async fn run(mut self, listener: std::net::TcpListener, mut inbox: orders::UnboundedReceiver<Order>) {
+    async fn run(mut self, listener: std::net::TcpListener, mut inbox: UnboundedReceiver<Command>) {
         self.listener = TcpListener::from_std(listener).ok();
         loop {
             tokio::select! {
-                order = inbox.recv() => match order {
-                    Some(Order::Traffic(traffic, in_force)) => {
+                command = inbox.recv() => match command {
+                    Some(Command::Traffic(traffic, in_force)) => {
                         let _ = in_force.send(self.enforce(traffic).await);
                     }
-                    Some(Order::SilenceOpen(in_force)) => {
+                    Some(Command::SilenceOpen(in_force)) => {
                         let speaking = self.silenced.receiver_count();
-                        // As with traffic: connections look at it before each byte.
+                        // As with traffic, connections check it before each byte.
                         self.silenced.send_replace(());
                         let _ = in_force.send(speaking);
                     }
                     None => return,
                 },
-                client = accept(self.listener.as_ref()) => self.welcome(client),
+                client = accept(self.listener.as_ref()) => self.handle(client),
                 Some(_) = self.connections.join_next() => {}
             }
         }
@@ -212,7 +168,7 @@ impl Proxy {
             self.listener = Some(listen(self.port).await?);
         }
         let resets = traffic.resets();
-        // Connections look at it before each byte that they pass on, and they share this thread: it is in force.
+        // In force at once: connections run on this thread and check it before each byte that they forward.
         self.traffic.send_replace(traffic);
         if resets {
             self.connections.shutdown().await;
@@ -220,7 +176,7 @@ impl Proxy {
         Ok(())
     }
 
-    fn welcome(&mut self, client: TcpStream) {
+    fn handle(&mut self, client: TcpStream) {
         if self.traffic.borrow().resets() {
             let _ = client.set_zero_linger();
             return;
@@ -235,7 +191,7 @@ impl Proxy {
     }
 }
 
-/// Out of file descriptors, for example: the client waits in the backlog until one is free.
+/// Accepts a client. On an error, such as too few file descriptors, the client waits in the backlog.
 async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     let Some(listener) = listener else {
         return std::future::pending().await;
@@ -248,12 +204,12 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     }
 }
 
-/// Connections of before, which have not quite ended, do not hold the port; another program may.
+/// Listens again. Earlier connections do not block the port, but another program may.
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     let since = std::time::Instant::now();
     loop {
         match bind(port) {
-            Err(_) if since.elapsed() < LISTENS_WITHIN => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(_) if since.elapsed() < LISTEN_LIMIT => tokio::time::sleep(Duration::from_millis(10)).await,
             outcome => return Ok(TcpListener::from_std(outcome?)?),
         }
     }

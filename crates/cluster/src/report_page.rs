@@ -1,4 +1,4 @@
-//! A page of the documentation that a program writes a part of.
+//! A page of the documentation with a part that a program writes.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 const END: &str = "<!-- end -->";
 
-/// Puts `section` between the marks of a page, in place of what stood there: `<!-- begin: written by {command} -->` and `<!-- end -->`.
+/// Replaces the text between the marks `<!-- begin: written by {command} -->` and `<!-- end -->` of a page by `section`.
 ///
 /// # Errors
 /// When the page cannot be read or written, or has no marks.

@@ -1,168 +1,38 @@
-//! Private servers: two PostgreSQL instances and a RabbitMQ node, with folders, ports and a cookie of their own.
-//! They never touch a server that runs already.
+//! Private servers: two PostgreSQL instances and a RabbitMQ node, with their own folders, ports and cookie.
+//! They never use a server that runs already.
 
 mod postgres;
 mod rabbitmq;
+mod setup;
 mod small_disk;
 mod temporary;
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
 
-use crate::cluster::Options;
+use crate::address::{Addresses, DatabaseAddress};
 use crate::ports::Lease;
 use crate::process::Output;
 
+pub(crate) use postgres::Postgres;
 pub use postgres::postgres_binaries;
-pub(crate) use postgres::{Durability, Postgres};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
+pub use setup::ServerSettings;
+pub(crate) use setup::{Durability, Setup};
 pub(crate) use small_disk::SmallDisk;
 use temporary::TemporaryFolder;
 
-/// How long a server may take to answer: generous, for machines that are busy with other tests.
-const START_LIMIT: Duration = Duration::from_secs(120);
-
-/// How a server is set up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Setup<'a> {
-    pub(crate) durability: Durability,
-    /// Parameters by name, with their values; they win over our own.
-    pub(crate) settings: &'a [(String, String)],
-}
-
-/// Where a database is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DatabaseAddress {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Role, the owner of the instance.
-    pub user: String,
-    /// Its password.
-    pub password: String,
-    /// Name of the database.
-    pub name: String,
-}
-
-impl DatabaseAddress {
-    /// Connection options for sqlx.
-    #[must_use]
-    pub fn options(&self) -> sqlx::postgres::PgConnectOptions {
-        sqlx::postgres::PgConnectOptions::new_without_pgpass()
-            .host(&self.host)
-            .port(self.port)
-            .username(&self.user)
-            .password(&self.password)
-            .database(&self.name)
-            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
-    }
-
-    /// `postgres://user:password@host:port/name`
-    #[must_use]
-    pub fn uri(&self) -> String {
-        let Self {
-            host,
-            port,
-            user,
-            password,
-            name,
-        } = self;
-        let [user, password, name] = [user, password, name].map(|part| url_part(part));
-        format!("postgres://{user}:{password}@{host}:{port}/{name}")
-    }
-
-    /// Another database of the same instance.
-    #[must_use]
-    pub fn named(&self, name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            ..self.clone()
-        }
-    }
-}
-
-/// Where a broker is, and which virtual host of it is ours.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct BrokerAddress {
-    /// Host name or address.
-    pub host: String,
-    /// AMQP port.
-    pub port: u16,
-    /// User, an administrator.
-    pub user: String,
-    /// Their password.
-    pub password: String,
-    /// Virtual host.
-    pub vhost: String,
-    /// `http://host:port` of the management interface.
-    pub management_url: String,
-}
-
-impl BrokerAddress {
-    /// `amqp://user:password@host:port/vhost`
-    #[must_use]
-    pub fn uri(&self) -> String {
-        let Self {
-            host,
-            port,
-            user,
-            password,
-            vhost,
-            ..
-        } = self;
-        let [user, password, vhost] = [user, password, vhost].map(|part| url_part(part));
-        format!("amqp://{user}:{password}@{host}:{port}/{vhost}")
-    }
-
-    /// The address of a management API resource, such as `permissions/{vhost}/{user}`: these stand for our virtual host and user.
-    #[must_use]
-    pub fn api(&self, resource: &str) -> String {
-        format!(
-            "{}/api/{}",
-            self.management_url,
-            resource
-                .replace("{vhost}", &url_part(&self.vhost))
-                .replace("{user}", &url_part(&self.user))
-        )
-    }
-}
-
-/// A text as one part of a URL, whatever its characters.
-pub(crate) fn url_part(text: &str) -> String {
-    // What RFC 3986 calls unreserved stays readable.
-    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'.')
-        .remove(b'_')
-        .remove(b'~');
-    utf8_percent_encode(text, ESCAPED).to_string()
-}
-
-/// The addresses of a set of servers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Addresses {
-    /// The instance of the write model.
-    pub write_model: DatabaseAddress,
-    /// The instance of the read model.
-    pub read_model: DatabaseAddress,
-    /// The broker.
-    pub broker: BrokerAddress,
-}
-
-/// Servers for tests and benchmarks, in a temporary folder that is deleted with them: quick rather than durable, unless asked to be durable.
+/// Servers for tests and benchmarks, in a temporary folder that is deleted with them. They are fast rather than durable, unless durability is
+/// requested.
 #[derive(Debug)]
 pub struct Servers {
     pub(crate) write_model: Postgres,
     pub(crate) read_model: Postgres,
     pub(crate) rabbitmq: RabbitMq,
-    // After the server that uses it.
+    // Dropped after the server that uses it.
     pub(crate) write_model_disk: Option<SmallDisk>,
-    // Last: deleted after the servers have ended.
+    // Dropped last: deleted after the servers have ended.
     _folder: TemporaryFolder,
 }
 
@@ -172,23 +42,23 @@ impl Servers {
     /// # Errors
     /// When a server is not installed or does not start.
     pub async fn start_temporary() -> anyhow::Result<Self> {
-        Self::start(&Options::default()).await
+        Self::start(&ServerSettings::default()).await
     }
 
-    /// Starts a set of servers as `options` say.
-    pub(crate) async fn start(options: &Options) -> anyhow::Result<Self> {
-        let durability = if options.durable {
+    /// Starts a set of servers with these settings.
+    pub(crate) async fn start(settings: &ServerSettings) -> anyhow::Result<Self> {
+        let durability = if settings.durable {
             Durability::WhileItRuns
         } else {
             Durability::None
         };
-        let [database_setup, broker_setup] = [&options.database_settings, &options.broker_settings]
-            .map(|settings| Setup { durability, settings });
+        let [database_setup, broker_setup] =
+            [&settings.database, &settings.broker].map(|settings| Setup { durability, settings });
         let folder = TemporaryFolder::create()?;
         let read_model_folder = folder.path().join("read_model");
         let mut write_model_folder = folder.path().join("write_model");
         let mut write_model_disk = None;
-        if let Some(bytes) = options.write_model_disk_bytes {
+        if let Some(bytes) = settings.write_model_disk_bytes {
             let disk = SmallDisk::mount(&write_model_folder, bytes).await?;
             disk.folder().clone_into(&mut write_model_folder);
             write_model_disk = Some(disk);
@@ -210,7 +80,7 @@ impl Servers {
         })
     }
 
-    /// Where they are.
+    /// Their addresses.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         Addresses {

@@ -1,4 +1,4 @@
-//! The five services, and which variables of the environment contract each one gets.
+//! The five services, and the variables of the environment contract that each of them gets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub enum Service {
     FetchBuyOrders,
 }
 
-/// Not `OTEL_SERVICE_NAME`: each service has its own name.
+/// Without `OTEL_SERVICE_NAME`, because each service has its own name.
 const TRACES: &[&str] = &[
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_HEADERS",
@@ -90,7 +90,7 @@ impl Service {
         Self::FetchBuyOrders,
     ];
 
-    /// Its name: of the crate, the binary and the compose service.
+    /// The name of its crate, binary and compose service.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ impl Service {
         }
     }
 
-    /// Its variables out of `contract`: the same that compose hands to it.
+    /// Its variables from `contract`: the same as compose passes to it.
     pub(crate) fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let groups: &[&[&str]] = match self {
             Self::Migration => &[WRITE_MODEL, READ_MODEL],
@@ -126,9 +126,32 @@ impl Service {
     }
 }
 
+/// The variables of the environment contract that have the same value in every test.
+pub(crate) fn default_contract() -> BTreeMap<String, String> {
+    [
+        ("SERVICE_HOST", "127.0.0.1"),
+        ("RUST_LOG", "info"),
+        ("LOGGING_HOST", ""),
+        ("WRITE_MODEL_DB_RETRY_WAIT_S", "1"),
+        ("READ_MODEL_DB_RETRY_WAIT_S", "1"),
+        ("Q_EXCHANGE", "pydist"),
+        ("Q_CLIENT_CONNECT_RETRY_S", "1"),
+        ("MIGRATION_PROTOCOL", "http"),
+        ("MIGRATION_HOST", "127.0.0.1"),
+        ("BTC_PRICE_PROTOCOL", "http"),
+        ("BTC_PRICE_HOST", "127.0.0.1"),
+        ("CB_PROTOCOL", "http"),
+        ("CB_HOST", "127.0.0.1"),
+        ("CB_PATH", "/v2/prices"),
+        ("QUOTE_MAX_AGE_S", "2"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
 /// A binary of this workspace: in `CLUSTER_BIN_DIR`, else beside the running program (a test runs in `deps` below that).
 pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    let running = std::env::current_exe().context("could not tell where this program is")?;
+    let running = std::env::current_exe().context("could not find the path of this program")?;
     let folder = match std::env::var_os("CLUSTER_BIN_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => {

@@ -1,4 +1,4 @@
-//! One set of servers for all tests of a process, or of a whole test run.
+//! One set of servers for all tests of a process or of a whole test run.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{ChildStdin, Command, Stdio};
@@ -6,21 +6,21 @@ use std::process::{ChildStdin, Command, Stdio};
 use anyhow::Context as _;
 use tokio::sync::OnceCell;
 
-use crate::servers::Addresses;
+use crate::address::Addresses;
 use crate::service::binary;
 
-/// Holds the addresses, as JSON, of servers that a whole test run shares: `cluster with-servers` sets it.
+/// The environment variable with the addresses, as JSON, of the servers that a test run shares. `cluster with-servers` sets it.
 pub const SERVERS_VARIABLE: &str = "CLUSTER_SERVERS";
 
-struct Shared {
+struct SharedServers {
     addresses: Addresses,
-    // The servers stop when this pipe closes: when our process ends, by whatever means.
-    _lifeline: Option<ChildStdin>,
+    // The servers stop when this pipe closes, so also when this process is killed.
+    _keep_alive: Option<ChildStdin>,
 }
 
-static SHARED: OnceCell<Shared> = OnceCell::const_new();
+static SHARED: OnceCell<SharedServers> = OnceCell::const_new();
 
-/// The addresses of the shared servers; the first caller of the process starts them, unless the run brought some.
+/// The addresses of the shared servers. The first caller of the process starts them, unless the test run has provided some.
 pub(crate) async fn addresses() -> anyhow::Result<Addresses> {
     let shared = SHARED
         .get_or_try_init(|| async { tokio::task::spawn_blocking(obtain).await? })
@@ -28,14 +28,14 @@ pub(crate) async fn addresses() -> anyhow::Result<Addresses> {
     Ok(shared.addresses.clone())
 }
 
-fn obtain() -> anyhow::Result<Shared> {
+fn obtain() -> anyhow::Result<SharedServers> {
     if let Some(given) = std::env::var_os(SERVERS_VARIABLE) {
         let text = given.into_string().ok().context("CLUSTER_SERVERS is not text")?;
         let addresses =
             serde_json::from_str(&text).context("CLUSTER_SERVERS is not the JSON of server addresses")?;
-        return Ok(Shared {
+        return Ok(SharedServers {
             addresses,
-            _lifeline: None,
+            _keep_alive: None,
         });
     }
     let mut child = Command::new(binary("cluster")?)
@@ -51,8 +51,8 @@ fn obtain() -> anyhow::Result<Shared> {
         .context("could not read from `cluster servers`")?;
     let addresses =
         serde_json::from_str(&line).context("`cluster servers` did not start; see its message above")?;
-    Ok(Shared {
+    Ok(SharedServers {
         addresses,
-        _lifeline: child.stdin.take(),
+        _keep_alive: child.stdin.take(),
     })
 }

@@ -1,4 +1,4 @@
-//! Waiting for a condition instead of sleeping and hoping.
+//! Waits for a condition, instead of a fixed sleep.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use anyhow::bail;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Polls `condition` until it answers `true`. An error counts as "not yet", so that a condition may ask a server that is
-/// still away; the last one is part of the message.
+/// Polls `condition` until it returns `true`. An error counts as "not yet", so that a condition can query a server that is
+/// still away.
 ///
 /// # Errors
-/// When `limit` has passed: a sentence with `what`, and the condition's last error.
+/// When `limit` has passed. The message contains `what` and the condition's last error.
 pub async fn wait_until(
     what: &str,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! Latency of a page by its depth, with as many orders above it: one connection, each depth in its turn.
+//! Latency of a page by its depth, which is the number of orders above it. On one connection, alternating between the depths.
 
 use std::time::Instant;
 
@@ -7,15 +7,14 @@ use cluster::{Cluster, Service};
 use reqwest::Client;
 use uuid::Uuid;
 
-use crate::bench::{Bench, quiet};
+use crate::bench::Bench;
+use crate::commits::wait_until_projected;
 use crate::figures::percentile;
 use crate::history;
 
-pub(super) const NAME: &str = "depth";
-
 const PAGE_SIZE: u32 = 10;
-/// How many orders are above the page, in words and in digits. None: the first page, which needs no reference to the one before. Ten: the
-/// second page, which tells what the look-up of a reference costs by itself.
+/// Names and numbers of orders above the page. 0 is the first page, which needs no reference. 10 is the second page, which shows what the
+/// look-up of a reference costs.
 const DEPTHS: [(&str, i64); 5] = [
     ("0 rows", 0),
     ("10 rows", 10),
@@ -35,7 +34,7 @@ const WARM_UP_ROUNDS: usize = 50;
 
 struct Depth {
     name: &'static str,
-    /// Another page each time, a [`stride`] deeper.
+    /// A different page each time, a [`stride`] deeper than the one before.
     references: Vec<Option<Uuid>>,
     latencies_us: Vec<u32>,
 }
@@ -50,7 +49,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let deepest = depths.iter().map(|(_, depth)| *depth).max().unwrap_or_default();
     let further = i64::from(rounds) * stride(deepest, rounds) + i64::from(PAGE_SIZE);
     history::fill(&cluster, deepest + further).await?;
-    quiet(&cluster).await?;
+    wait_until_projected(&cluster).await?;
     let mut all = Vec::new();
     for (name, depth) in depths {
         all.push(Depth {
@@ -65,33 +64,33 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let mut first = None;
     for depth in &mut all {
         let latencies = &mut depth.latencies_us;
-        // What is left out: plans are made, and pages of the table read.
+        // The first rounds are left out, in which plans are made and blocks of the table are read.
         latencies.drain(..WARM_UP_ROUNDS);
         latencies.sort_unstable();
-        let of = |thousandths| Ok::<_, anyhow::Error>(percentile(latencies, thousandths)? / 1000.0);
-        let (p50, p99) = (of(500)?, of(990)?);
+        let at = |thousandths| Ok::<_, anyhow::Error>(percentile(latencies, thousandths)? / 1000.0);
+        let (p50, p99) = (at(500)?, at(990)?);
         let (name, figures) = (depth.name, &mut bench.figures);
         if let Some((first_p50, first_p99)) = first {
             let (other, p50_name, p99_name) =
                 ("0 rows, in turns", format!("{name}, p50"), format!("{name}, p99"));
-            figures.add_against(NAME, p50_name, (p50, "ms"), (other, first_p50));
-            figures.add_against(NAME, p99_name, (p99, "ms"), (other, first_p99));
+            figures.add_against(p50_name, (p50, "ms"), (other, first_p50));
+            figures.add_against(p99_name, (p99, "ms"), (other, first_p99));
         } else {
             first = Some((p50, p99));
-            figures.add(NAME, format!("{name}, p50"), p50, "ms");
-            figures.add(NAME, format!("{name}, p99"), p99, "ms");
+            figures.add(format!("{name}, p50"), p50, "ms");
+            figures.add(format!("{name}, p99"), p99, "ms");
         }
     }
     Ok(())
 }
 
-/// Orders from one page that is asked for to the next: they lie apart, as those of many clients do, so that each is found by other blocks of
-/// the indexes and the table. In all a tenth of the depth.
+/// The number of orders between two measured pages. They lie apart, like those of different clients, so that each needs other blocks of the
+/// indexes and the table. In total they span a tenth of the depth.
 fn stride(depth: i64, pages: u32) -> i64 {
     (depth / 10 / i64::from(pages)).max(1)
 }
 
-/// The last orders of the pages before those that are asked for.
+/// The references of the measured pages: the last orders of the pages before them.
 async fn references(cluster: &Cluster, depth: i64, count: u32) -> anyhow::Result<Vec<Option<Uuid>>> {
     if depth == 0 {
         return Ok(vec![None; usize::try_from(count)?]);
@@ -119,7 +118,7 @@ async fn references(cluster: &Cluster, depth: i64, count: u32) -> anyhow::Result
 
 async fn in_turns(cluster: &Cluster, depths: &mut [Depth], rounds: u32) -> anyhow::Result<()> {
     let url = cluster.url(Service::FetchBuyOrders) + "/buy_orders";
-    // One request at a time, and so one connection.
+    // One request at a time needs one connection.
     let client = Client::builder().no_proxy().pool_max_idle_per_host(1).build()?;
     for round in 0..usize::try_from(rounds)? {
         for depth in &mut *depths {
@@ -146,5 +145,5 @@ async fn in_turns(cluster: &Cluster, depths: &mut [Depth], rounds: u32) -> anyho
     Ok(())
 }
 
-/// What each order of a page has once.
+/// Occurs once in each order of a page.
 const ORDER: &[u8] = b"\"btc_rate\"";

@@ -1,5 +1,5 @@
-//! Orders from end to end: accepted, relayed, projected. How many a second, how long after they were accepted, and how soon a burst is
-//! digested; beside `pgbench` with one order a transaction, and beside the broker with nothing around it.
+//! Orders from end to end: accepted, relayed, projected. Orders per second, lag of the projection, and the time to drain a burst; compared with
+//! `pgbench` with one order per transaction, and with the broker alone.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,18 @@ use anyhow::Context as _;
 use cluster::{Cluster, Service};
 
 use crate::bare_queue;
-use crate::bench::{Bench, quiet};
-use crate::commits::{Commits, newest, now_us};
+use crate::bench::{Bench, CONNECTIONS};
+use crate::commits::{Commits, newest, now_us, wait_until_projected};
 use crate::figures::{figure, percentile};
-use crate::groups::CONNECTIONS;
 use crate::pgbench::Work;
 use crate::wrk::{Ask, Load};
 
-pub(super) const NAME: &str = "end_to_end";
-
 const BURST_CONNECTIONS: u32 = 256;
 
-/// An order that is not projected after this, though the outbox is empty and later ones are, is lost.
+/// An order that is not projected within this time, although the outbox is empty and later orders are projected, is lost.
 const PROJECTED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What the bare servers do.
+/// Results of the bare servers, per second.
 struct Bare {
     pgbench: f64,
     queue: f64,
@@ -39,11 +36,11 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let projected = steady(bench, &cluster, "sustained", load(long, None)).await?;
     let other = format!("`pgbench`, {CONNECTIONS} clients");
     let figures = &mut bench.figures;
-    figures.add_against(NAME, "sustained", (projected, "/s"), (other, bare.pgbench));
+    figures.add_against("sustained", (projected, "/s"), (other, bare.pgbench));
     let (beside, other) = ("sustained beside the queue", "publish, confirm, consume");
-    figures.add_against(NAME, beside, (projected, "/s"), (other, bare.queue));
+    figures.add_against(beside, (projected, "/s"), (other, bare.queue));
     let projected = steady(bench, &cluster, "500/s", load(short, Some(500))).await?;
-    bench.figures.add(NAME, "500/s", projected, "/s");
+    bench.figures.add("500/s", projected, "/s");
     burst(bench, &cluster).await
 }
 
@@ -65,27 +62,27 @@ async fn bare(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<Bare> {
         bare.by_pgbench(&database, Work::OneOrder, CONNECTIONS, duration)
             .await
     };
-    // The first run pays for the first touch of everything.
+    // The first run warms up the caches.
     one_order().await?;
     let pgbench = one_order().await?;
     let figures = &mut bench.figures;
-    figures.add(NAME, "the queue alone: publish, confirm, consume", queue, "/s");
+    figures.add("the queue alone: publish, confirm, consume", queue, "/s");
     Ok(Bare {
         pgbench: pgbench.per_second,
         queue,
     })
 }
 
-/// Orders projected a second while they are placed.
+/// Orders projected per second while orders are placed.
 async fn steady(bench: &mut Bench, cluster: &Cluster, name: &str, load: Load) -> anyhow::Result<f64> {
     let (commits, _) = place_orders(bench, cluster, name, load).await?;
     let accepted = commits.accepted_per_second(load.duration)?;
     let lags = commits.lags_us()?;
     let figures = &mut bench.figures;
-    figures.add(NAME, format!("{name}, accepted"), accepted, "/s");
+    figures.add(format!("{name}, accepted"), accepted, "/s");
     for (what, thousandths) in [("p50", 500), ("p99", 990)] {
         let lag_ms = percentile(&lags, thousandths)? / 1000.0;
-        figures.add(NAME, format!("{name}, lag {what}"), lag_ms, "ms");
+        figures.add(format!("{name}, lag {what}"), lag_ms, "ms");
     }
     commits.projected_per_second(load.duration)
 }
@@ -101,13 +98,13 @@ async fn burst(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
     let accepted = commits.accepted_per_second(duration)?;
     let behind = u64::try_from(commits.behind_at_the_end()?)?;
     let figures = &mut bench.figures;
-    figures.add(NAME, "burst, accepted", accepted, "/s");
-    figures.add(NAME, "burst, not projected at its end", figure(behind), "");
-    figures.add(NAME, "drained after a burst", figure(drained_us) / 1e6, "s");
+    figures.add("burst, accepted", accepted, "/s");
+    figures.add("burst, not projected at its end", figure(behind), "");
+    figures.add("drained after a burst", figure(drained_us) / 1e6, "s");
     Ok(())
 }
 
-/// Until they are projected: their commits, and when that was seen, in µs.
+/// Places orders and waits until they are projected. Returns their commits, and the time when all were projected, in µs.
 async fn place_orders(
     bench: &mut Bench,
     cluster: &Cluster,
@@ -116,26 +113,26 @@ async fn place_orders(
 ) -> anyhow::Result<(Commits, i64)> {
     let from = newest(cluster).await?;
     let url = cluster.url(Service::CreateBuyOrder);
-    let outcome = bench.load(&format!("{NAME}, {name}"), &url, load).await?;
+    let outcome = bench.load(&format!("end_to_end, {name}"), &url, load).await?;
     let began = Instant::now();
     loop {
-        quiet(cluster).await?;
+        wait_until_projected(cluster).await?;
         let quiet_us = now_us(cluster).await?;
         let commits = Commits::since(cluster, from).await?;
         let missing = commits.not_projected();
-        // A request that was under way when the load ended may make an order yet, which nobody waits for.
+        // A request that was in flight when the load ended may still create an order.
         if missing > 0 && began.elapsed() < PROJECTED_WITHIN {
             continue;
         }
         if missing > 0 {
             bench.fail(format!(
-                "{NAME}, {name}: {missing} orders are not in the read model"
+                "end_to_end, {name}: {missing} orders are not in the read model"
             ));
         }
         let (orders, answered) = (commits.orders(), outcome.requests);
         if u64::try_from(orders)? < answered {
             bench.fail(format!(
-                "{NAME}, {name}: {answered} orders were answered, and there are {orders}"
+                "end_to_end, {name}: {answered} orders were answered, and there are {orders}"
             ));
         }
         return Ok((commits, quiet_us));

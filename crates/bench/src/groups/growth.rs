@@ -1,23 +1,21 @@
-//! How the cost of an order grows with the orders that are stored: beside a book that was empty, in turns; the same by the bare server.
+//! How the cost of an order grows with the number of stored orders: compared in turns with databases that were empty at first, both for the
+//! services and for the bare server.
 
 mod book;
 
 use cluster::Cluster;
 
-use crate::bench::Bench;
-use crate::figures::median;
-use crate::groups::BATCH;
+use crate::bench::{BATCH, Bench};
+use crate::figures::{median, megabytes};
 use crate::history;
 use book::{Book, Turn};
 
-pub(super) const NAME: &str = "growth";
-
-/// How many are stored, in words and in digits, and how many turns each has. The median of the turns counts.
+/// Names and numbers of stored orders, and the number of turns. The median of the turns counts.
 const STORED: [(&str, i64, usize); 2] = [("1 M", 1_000_000, 3), ("10 M", 10_000_000, 7)];
 const STORED_QUICK: [(&str, i64, usize); 1] = [("100 k", 100_000, 1)];
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
-    // A fresh one, that is empty but for what is measured here.
+    // A fresh cluster, which contains only the orders of this group.
     let empty = bench.fresh_cluster().await?;
     let large = bench.large_cluster().await?;
     let stored = if bench.quick {
@@ -49,7 +47,7 @@ async fn in_turns(
     }
     for turn in 0..turns {
         let mut books = [&mut none, &mut many];
-        // Each is first in turn, so that a trend of the machine favours neither.
+        // They alternate in being first, so that a trend of the machine favours neither.
         if turn % 2 == 1 {
             books.reverse();
         }
@@ -60,7 +58,7 @@ async fn in_turns(
     let mut add = |name: String, unit, of: fn(&Turn) -> f64| -> anyhow::Result<()> {
         let [with_none, with_many] = [&none, &many].map(|book| median(book.turns.iter().map(of)));
         let against = ("begun with none, in turns", with_none?);
-        bench.figures.add_against(NAME, name, (with_many?, unit), against);
+        bench.figures.add_against(name, (with_many?, unit), against);
         Ok(())
     };
     add(name.clone(), "/s", |turn| turn.orders_per_second)?;
@@ -68,14 +66,8 @@ async fn in_turns(
     add(bare, "/s", |turn| turn.bare_per_second)?;
     let log = format!("{name}: WAL of an order, both models");
     add(log, "bytes", |turn| turn.log_bytes_per_order)?;
-    let megabytes = megabytes(large).await?;
-    bench
-        .figures
-        .add(NAME, format!("{name}, both databases"), megabytes, "MB");
+    let bytes = history::size(large.write_model()).await? + history::size(large.read_model()).await?;
+    let size = megabytes(u64::try_from(bytes)?);
+    bench.figures.add(format!("{name}, both databases"), size, "MB");
     Ok(())
-}
-
-async fn megabytes(cluster: &Cluster) -> anyhow::Result<f64> {
-    let bytes = history::size(cluster.write_model()).await? + history::size(cluster.read_model()).await?;
-    Ok(f64::from(u32::try_from(bytes / 1_000_000)?))
 }

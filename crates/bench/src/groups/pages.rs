@@ -1,15 +1,12 @@
-//! Pages served: beside the same SELECT by `pgbench`, and beside a handler that answers a page without reading it from anywhere.
+//! Pages per second, compared with the same SELECT by `pgbench`, and with a handler that always answers the same page.
 
 use anyhow::ensure;
 use cluster::{Cluster, Service};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, CONNECTIONS};
 use crate::constant::Constant;
-use crate::groups::CONNECTIONS;
 use crate::pgbench::Work;
 use crate::wrk::{Ask, Load};
-
-pub(super) const NAME: &str = "pages";
 
 const PAGE_SIZES: [u32; 2] = [10, 100];
 
@@ -23,14 +20,14 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has orders placed until the read model holds so many.
+/// Places orders until the read model has this many.
 async fn fill(bench: &mut Bench, cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
     let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration());
     let count = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM buy_order_read_model");
     while count().fetch_one(cluster.read_model()).await? < orders && bench.failures().is_empty() {
         bench.place_orders(cluster, "orders for pages", load).await?;
     }
-    // As autovacuum would have done by itself in a minute.
+    // As autovacuum would do after a minute.
     sqlx::query("VACUUM (ANALYZE) buy_order_read_model")
         .execute(cluster.read_model())
         .await?;
@@ -57,26 +54,21 @@ async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> 
     let size_ratio = unread.bytes_each() / ours.bytes_each();
     ensure!(
         (0.9..1.1).contains(&size_ratio),
-        "the constant is no page: it has {size_ratio} times its size"
+        "the constant answer is not like a page: it has {size_ratio} times its size"
     );
 
     let figures = &mut bench.figures;
     let pgbench = format!("`pgbench`, the same SELECT, {CONNECTIONS} clients");
     let handler = "a handler that answers a constant";
     let rate = (ours.per_second(), "/s");
-    figures.add_against(NAME, name.clone(), rate, (&pgbench, theirs.per_second));
-    figures.add(
-        NAME,
-        format!("{name}, size of an answer"),
-        ours.bytes_each(),
-        "bytes",
-    );
+    figures.add_against(name.clone(), rate, (&pgbench, theirs.per_second));
+    figures.add(format!("{name}, size of an answer"), ours.bytes_each(), "bytes");
     let beside = format!("{name} beside a constant");
-    figures.add_against(NAME, beside, rate, (handler, unread.per_second()));
+    figures.add_against(beside, rate, (handler, unread.per_second()));
     let latencies = [
         ("p50", ours.p50_us, theirs.p50_us),
         ("p99", ours.p99_us, theirs.p99_us),
     ];
-    figures.add_latencies(NAME, &name, &pgbench, &latencies);
+    figures.add_latencies(&name, &pgbench, &latencies);
     Ok(())
 }

@@ -1,15 +1,12 @@
-//! Quotes from a warm cache, and how often Coinbase is asked meanwhile.
+//! Quotes per second from a warm cache, and how often Coinbase is asked meanwhile.
 
 use std::time::Instant;
 
 use anyhow::Context as _;
 use cluster::Service;
 
-use crate::bench::Bench;
-use crate::groups::CONNECTIONS;
+use crate::bench::{Bench, CONNECTIONS};
 use crate::wrk::{Ask, Load};
-
-pub(super) const NAME: &str = "quotes";
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
@@ -17,7 +14,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     cluster.http().get(&url).send().await?.error_for_status()?;
     let load = Load::unpaced(Ask::Get, CONNECTIONS, bench.duration());
     let (asked_before, began) = (cluster.prices().requests(), Instant::now());
-    let ours = bench.load(NAME, &url, load).await?;
+    let ours = bench.load("quotes", &url, load).await?;
     let asked = u32::try_from(cluster.prices().requests() - asked_before)?;
     let max_age_s: f64 = cluster
         .environment(Service::BtcPrice)?
@@ -28,10 +25,10 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 
     let name = format!("{CONNECTIONS} connections");
     let figures = &mut bench.figures;
-    figures.add(NAME, name.clone(), ours.per_second(), "/s");
-    figures.add(NAME, format!("{name}, p99"), ours.p99_us / 1000.0, "ms");
+    figures.add(name.clone(), ours.per_second(), "/s");
+    figures.add(format!("{name}, p99"), ours.p99_us / 1000.0, "ms");
     let other = "the bound of `QUOTE_MAX_AGE_S`";
-    figures.add_against(NAME, "calls to Coinbase", (f64::from(asked), ""), (other, bound));
+    figures.add_against("calls to Coinbase", (f64::from(asked), ""), (other, bound));
     if f64::from(asked) > bound {
         bench.fail(format!(
             "quotes: Coinbase was asked {asked} times, more than {bound}"

@@ -1,27 +1,25 @@
-//! Repeats answered: requests whose order is in the book, beside the look-up alone.
+//! Repeated requests per second, whose orders exist, compared with the look-up alone.
 
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Service};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::bench::{Bench, quiet};
-use crate::groups::CONNECTIONS;
+use crate::bench::{Bench, CONNECTIONS};
+use crate::commits::wait_until_projected;
 use crate::pgbench::Work;
 use crate::wrk::{Ask, Load, repeated_key};
-
-pub(super) const NAME: &str = "repeats";
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.cluster().await?;
     let keys = if bench.quick { 500 } else { 10_000 };
     let (run, ..) = uuid::Uuid::new_v4().as_fields();
     place(&cluster, run, keys).await?;
-    quiet(&cluster).await?;
+    wait_until_projected(&cluster).await?;
     let orders = count(&cluster).await?;
 
     let load = Load::unpaced(Ask::Repeats { run, keys }, CONNECTIONS, bench.duration());
     let url = cluster.url(Service::CreateBuyOrder);
-    let ours = bench.load(NAME, &url, load).await?;
+    let ours = bench.load("repeats", &url, load).await?;
     ensure!(count(&cluster).await? == orders, "repeats made new orders");
     let database = &cluster.addresses().write_model;
     let work = Work::LookUp { run, keys };
@@ -33,16 +31,16 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let other = format!("`pgbench`, the look-up alone, {CONNECTIONS} clients");
     let figures = &mut bench.figures;
     let rate = (ours.per_second(), "/s");
-    figures.add_against(NAME, name.clone(), rate, (&other, theirs.per_second));
+    figures.add_against(name.clone(), rate, (&other, theirs.per_second));
     let latencies = [
         ("p50", ours.p50_us, theirs.p50_us),
         ("p99", ours.p99_us, theirs.p99_us),
     ];
-    figures.add_latencies(NAME, &name, &other, &latencies);
+    figures.add_latencies(&name, &other, &latencies);
     Ok(())
 }
 
-/// Places the orders that are then repeated.
+/// Places the orders that are repeated later.
 async fn place(cluster: &Cluster, run: u32, keys: u32) -> anyhow::Result<()> {
     let (http, url) = (
         cluster.http(),

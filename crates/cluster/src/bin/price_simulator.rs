@@ -1,4 +1,4 @@
-//! The price simulator as a service, for compose: Coinbase's v2 prices protocol with fixed rates.
+//! The price simulator as a service, for compose: Coinbase's v2 prices API with fixed rates.
 
 use std::process::ExitCode;
 

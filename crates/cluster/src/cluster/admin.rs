@@ -1,4 +1,4 @@
-//! Admin commands of a service, run in its environment.
+//! Runs admin commands of a service in its environment.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -12,19 +12,19 @@ use crate::service::Service;
 /// Generous: an admin command of a test needs seconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How an admin command ended.
+/// The result of an admin command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Its exit code; none when it was killed.
+    /// The exit code. `None` if it was killed.
     pub code: Option<i32>,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error: its log, and its complaints.
+    /// Its standard error: the log and error messages.
     pub stderr: String,
 }
 
 impl Cluster {
-    /// An admin command of a service in the environment of the service, still to be started.
+    /// An admin command of a service in the environment of the service, not started yet.
     ///
     /// # Errors
     /// When the binary is missing.
@@ -51,11 +51,11 @@ impl Cluster {
             .spawn()?;
         let mut stdin = child.stdin.take().context("no standard input")?;
         let (pid, input) = (child.id(), input.to_owned());
-        // A command that reads nothing closes its end, which is no failure.
+        // A command that does not read closes its end, which is no failure.
         std::thread::spawn(move || stdin.write_all(input.as_bytes()));
         let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
         let Ok(ended) = tokio::time::timeout(LIMIT, ended).await else {
-            // Else the thread that waits for it would hold up the end of the test.
+            // Otherwise the thread that waits for it would delay the end of the test.
             Command::new("kill").args(["-9", &pid.to_string()]).status()?;
             anyhow::bail!("{} {arguments:?} did not end within {LIMIT:?}", service.name());
         };

@@ -1,12 +1,13 @@
-//! What an administrator of PostgreSQL does to a database that services use (own servers only).
+//! Changes that an administrator of PostgreSQL makes to a database that services use (own servers only).
 
 use anyhow::{Context as _, bail};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{Cluster, Server};
-use crate::servers::DatabaseAddress;
+use super::Cluster;
+use super::server_control::Server;
+use crate::address::DatabaseAddress;
 
-/// One who is connected to another database of the server, and so outlives what is done to this one and to its role.
+/// An administrator, connected to another database of the server, so that the connection survives changes to this database and its role.
 #[derive(Debug)]
 pub struct Administrator {
     connection: PgConnection,
@@ -23,7 +24,7 @@ impl Cluster {
         let database = match server {
             Server::WriteModel => self.addresses().write_model.clone(),
             Server::ReadModel => self.addresses().read_model.clone(),
-            Server::Broker => bail!("the broker is no database"),
+            Server::Broker => bail!("the broker is not a database"),
         };
         let maintenance = database.named("postgres").options();
         Ok(Administrator {
@@ -34,7 +35,7 @@ impl Cluster {
 }
 
 impl Administrator {
-    /// Has sessions only read unless they ask for more, or write again, and ends those that are open: as after a switch to a standby, and back.
+    /// Makes new sessions read-only by default, or resets that, and ends open sessions, as after a failover to a standby and back.
     ///
     /// # Errors
     /// When the server is away.
@@ -49,7 +50,7 @@ impl Administrator {
         self.end_sessions().await
     }
 
-    /// Gives the role of the services another password than theirs, or theirs again, and ends their sessions.
+    /// Sets the password of the services' role to theirs or to another one, and ends their sessions.
     ///
     /// # Errors
     /// When the server is away.
@@ -61,7 +62,7 @@ impl Administrator {
         self.end_sessions().await
     }
 
-    /// Renames the database, which takes that nobody is connected, or gives it its name again.
+    /// Renames the database, or gives it its old name. This ends its sessions.
     ///
     /// # Errors
     /// When the server is away.
@@ -79,7 +80,7 @@ impl Administrator {
     }
 
     async fn end_sessions(&mut self) -> anyhow::Result<()> {
-        // For at most five seconds each: a database is not renamed before its last session has ended.
+        // Waits at most five seconds for each: a database cannot be renamed while it has sessions.
         sqlx::query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1")
             .bind(&self.database.name)
             .execute(&mut self.connection)

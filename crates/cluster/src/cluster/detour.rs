@@ -1,4 +1,4 @@
-//! The way of orders from the exchange to their queue, led through a test.
+//! Diverts the messages of orders, on their way from the exchange to the queue, through a test.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use lapin::{BasicProperties, Channel, Consumer};
 use super::Cluster;
 use super::messages::{Broker, ROUTING_KEY, publish_all};
 
-/// Reaches a queue by its own name.
+/// Routes a message to the queue with the name of the routing key.
 const DEFAULT_EXCHANGE: &str = "";
 
-const CANCELLED: &str = "the broker has ended the detour";
+const CANCELLED: &str = "the broker has cancelled the consumer of the detour";
 
-/// A message on its way, as it was published.
+/// A diverted message, as it was published.
 #[derive(Debug, Clone)]
 pub struct Diverted {
     properties: BasicProperties,
@@ -33,7 +33,7 @@ impl From<Delivery> for Diverted {
     }
 }
 
-/// While there is one, published orders come to the test alone, which has to [deliver](Self::deliver) them.
+/// While it exists, published orders go only to the test, which has to [deliver](Self::deliver) them.
 pub struct Detour {
     broker: Broker,
     exchange: ShortString,
@@ -42,7 +42,7 @@ pub struct Detour {
 }
 
 impl Cluster {
-    /// Leads the messages that are published from now on through the test instead of into the queue of orders.
+    /// Diverts messages that are published from now on to the test instead of the queue of orders.
     ///
     /// # Errors
     /// When the broker is away.
@@ -61,7 +61,7 @@ impl Cluster {
             .queue_declare(named_by_the_broker, temporary, FieldTable::default())
             .await?;
         let queue = declared.name().clone();
-        // Before the other way is closed: a message that no queue takes would come back to its publisher.
+        // Before the other binding is removed: a message that no queue takes would be returned to its publisher.
         bind(&broker.channel, &queue, &exchange).await?;
         let without_acknowledgement = BasicConsumeOptions {
             no_ack: true,
@@ -87,14 +87,14 @@ impl Cluster {
 }
 
 impl Detour {
-    /// The next messages: as many as come within this time, `most` at most.
+    /// Takes the messages that come within this time, at most `max`.
     ///
     /// # Errors
     /// When the broker goes away.
-    pub async fn take(&mut self, most: usize, within: Duration) -> anyhow::Result<Vec<Diverted>> {
+    pub async fn take(&mut self, max: usize, within: Duration) -> anyhow::Result<Vec<Diverted>> {
         let mut taken = Vec::new();
         let end = tokio::time::Instant::now() + within;
-        while taken.len() < most {
+        while taken.len() < max {
             let Ok(next) = tokio::time::timeout_at(end, self.diverted.next()).await else {
                 break;
             };
@@ -114,14 +114,14 @@ impl Detour {
         publish_all(&self.broker.channel, &DEFAULT_EXCHANGE.into(), messages).await
     }
 
-    /// Opens the straight way again. What is still on the detour is delivered once more or for the first time.
+    /// Ends the detour. Messages that are still on it are delivered; some of them may be delivered twice.
     ///
     /// # Errors
     /// When the broker goes away.
     pub async fn end(mut self) -> anyhow::Result<()> {
         bind(&self.broker.channel, &ROUTING_KEY.into(), &self.exchange).await?;
         unbind(&self.broker.channel, &self.queue, &self.exchange).await?;
-        // Behind everything that came this way, and told from it by its exchange.
+        // Marks the end of the diverted messages. It differs from them in its exchange.
         let last = self
             .broker
             .channel

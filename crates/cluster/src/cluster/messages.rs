@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::Cluster;
 
-/// The queue of orders is reached by its own name.
+/// The routing key of orders is the name of their queue.
 pub(super) const ROUTING_KEY: &str = common::broker::topology::BUY_ORDER_QUEUE;
 const PERSISTENT: u8 = 2;
 
-/// A message as it is, right or wrong.
+/// A message to publish as it is, valid or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Raw {
     /// The body.
@@ -58,17 +58,17 @@ impl Cluster {
     /// When there is none, or the broker is away.
     pub async fn delete_queue(&self, name: &str) -> anyhow::Result<()> {
         let queue = format!("queues/{{vhost}}/{name}");
-        self.ask(Method::DELETE, &queue, None).await.map(drop)
+        self.manage(Method::DELETE, &queue, None).await.map(drop)
     }
 
-    /// Takes away every binding of a queue: what is published reaches it no more.
+    /// Removes every binding of a queue, so that published messages no longer reach it.
     ///
     /// # Errors
     /// When it has none, or the broker is away.
     pub async fn unbind_queue(&self, name: &str) -> anyhow::Result<()> {
         let bindings = format!("queues/{{vhost}}/{name}/bindings");
-        let mut bindings: Vec<Binding> = self.ask(Method::GET, &bindings, None).await?.json().await?;
-        // The default exchange reaches every queue, and that cannot be changed.
+        let mut bindings: Vec<Binding> = self.manage(Method::GET, &bindings, None).await?.json().await?;
+        // The binding to the default exchange cannot be removed.
         bindings.retain(|binding| !binding.source.is_empty());
         if bindings.is_empty() {
             bail!("the queue {name} is not bound");
@@ -79,18 +79,18 @@ impl Cluster {
                 properties_key,
             } = binding;
             let binding = format!("bindings/{{vhost}}/e/{source}/q/{name}/{properties_key}");
-            self.ask(Method::DELETE, &binding, None).await?;
+            self.manage(Method::DELETE, &binding, None).await?;
         }
         Ok(())
     }
 
-    /// Deletes the messages that wait in a queue; those that a consumer holds stay.
+    /// Deletes the messages that wait in a queue. Messages that a consumer holds stay.
     ///
     /// # Errors
     /// When there is no such queue, or the broker is away.
     pub async fn purge_queue(&self, name: &str) -> anyhow::Result<()> {
         let broker = self.channel().await?;
-        let name = ShortString::try_new(name).context("too long a name")?;
+        let name = ShortString::try_new(name).context("the name is too long")?;
         broker
             .channel
             .queue_purge(name, QueuePurgeOptions::default())
@@ -98,7 +98,7 @@ impl Cluster {
         broker.close().await
     }
 
-    /// How many messages wait in a queue, exactly; those that a consumer holds are not counted.
+    /// The exact number of messages that wait in a queue, without those that a consumer holds.
     ///
     /// # Errors
     /// When there is no such queue, or the broker is away.
@@ -111,7 +111,7 @@ impl Cluster {
         let queue = broker
             .channel
             .queue_declare(
-                ShortString::try_new(name).context("too long a name")?,
+                ShortString::try_new(name).context("the name is too long")?,
                 options,
                 FieldTable::default(),
             )
@@ -120,28 +120,28 @@ impl Cluster {
         Ok(queue.message_count().into())
     }
 
-    /// The first messages that wait in a queue. They stay there, marked as redelivered.
+    /// Reads up to `max` messages that wait in a queue. They stay there, marked as redelivered.
     ///
     /// # Errors
     /// When there is no such queue, or the broker is away.
-    pub async fn peek_messages(&self, name: &str, most: u32) -> anyhow::Result<Vec<Peeked>> {
-        let question = json!({"count": most, "ackmode": "ack_requeue_true", "encoding": "base64"});
+    pub async fn peek_messages(&self, name: &str, max: u32) -> anyhow::Result<Vec<Peeked>> {
+        let body = json!({"count": max, "ackmode": "ack_requeue_true", "encoding": "base64"});
         let queue = format!("queues/{{vhost}}/{name}/get");
         let messages: Vec<Got> = self
-            .ask(Method::POST, &queue, Some(&question))
+            .manage(Method::POST, &queue, Some(&body))
             .await?
             .json()
             .await?;
         messages.into_iter().map(Peeked::try_from).collect()
     }
 
-    /// Publishes messages to the exchange of the events, as they are, persistent, and waits until they are in the queue of orders.
+    /// Publishes messages unchanged and persistent to the exchange of events, and waits until they are in the queue of orders.
     ///
     /// # Errors
-    /// When the broker refuses one, no queue takes it, or the broker is away.
+    /// When the broker refuses a message, no queue takes it, or the broker is away.
     pub async fn publish(&self, messages: &[Raw]) -> anyhow::Result<()> {
         let exchange = self.contract.get("Q_EXCHANGE").context("Q_EXCHANGE is missing")?;
-        let exchange = ShortString::try_new(exchange.as_str()).context("too long a name")?;
+        let exchange = ShortString::try_new(exchange.as_str()).context("the name is too long")?;
         let properties = messages.iter().map(properties);
         let properties = properties.collect::<anyhow::Result<Vec<_>>>()?;
         let bodies = messages.iter().map(|message| message.body.as_slice());
@@ -156,8 +156,8 @@ impl Cluster {
         Ok(Broker { connection, channel })
     }
 
-    /// Asks the management interface, which must agree.
-    pub(super) async fn ask(
+    /// Sends a request to the management API, which must succeed.
+    pub(super) async fn manage(
         &self,
         method: Method,
         resource: &str,
@@ -192,14 +192,14 @@ impl Broker {
     }
 }
 
-/// Waits until all are in the queue of orders.
+/// Publishes messages and waits until all are in the queue of orders.
 pub(super) async fn publish_all(
     channel: &Channel,
     exchange: &ShortString,
     messages: impl Iterator<Item = (BasicProperties, &[u8])>,
 ) -> anyhow::Result<()> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    // Mandatory: a message that no queue takes comes back.
+    // Mandatory: a message that no queue takes is returned.
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
@@ -212,7 +212,7 @@ pub(super) async fn publish_all(
     for confirmation in pending {
         match confirmation.await? {
             Confirmation::Ack(None) => {}
-            refusal => bail!("the broker did not take a message: {refusal:?}"),
+            refusal => bail!("the broker refused a message: {refusal:?}"),
         }
     }
     Ok(())

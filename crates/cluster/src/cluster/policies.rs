@@ -1,4 +1,4 @@
-//! Policies, by which administrators of a broker change its queues.
+//! Policies, with which administrators of a broker change its queues.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use serde_json::{Value, json};
 use super::Cluster;
 use crate::wait::wait_until;
 
-/// The broker tells of its queues every few seconds.
-const IN_FORCE_WITHIN: Duration = Duration::from_secs(30);
+/// The broker reports the state of its queues every few seconds.
+const IN_FORCE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Cluster {
     /// Sets a policy on one queue, and waits until it is in force.
     ///
     /// # Errors
-    /// When there is no such queue, or the broker is away or does not take it.
+    /// When there is no such queue, or the broker is away or refuses the policy.
     pub async fn set_policy(&self, queue: &str, definition: Value) -> anyhow::Result<()> {
         let pattern = format!("^{}$", queue.replace('.', "\\."));
         let policy = json!({"pattern": pattern, "definition": definition, "apply-to": "queues"});
-        self.ask(Method::PUT, &policy_on(queue), Some(&policy)).await?;
-        self.policy_is(queue, Some(queue)).await
+        self.manage(Method::PUT, &policy_on(queue), Some(&policy)).await?;
+        self.wait_for_policy(queue, Some(queue)).await
     }
 
-    /// Takes the policy of a queue away, and waits until it is in force no more.
+    /// Deletes the policy of a queue, and waits until it is no longer in force.
     ///
     /// # Errors
     /// When there is none, or the broker is away.
     pub async fn delete_policy(&self, queue: &str) -> anyhow::Result<()> {
-        self.ask(Method::DELETE, &policy_on(queue), None).await?;
-        self.policy_is(queue, None).await
+        self.manage(Method::DELETE, &policy_on(queue), None).await?;
+        self.wait_for_policy(queue, None).await
     }
 
-    async fn policy_is(&self, queue: &str, name: Option<&str>) -> anyhow::Result<()> {
-        wait_until("the queue has its policy", IN_FORCE_WITHIN, async || {
-            let question = format!("queues/{{vhost}}/{queue}");
-            let queue: Value = self.ask(Method::GET, &question, None).await?.json().await?;
+    async fn wait_for_policy(&self, queue: &str, name: Option<&str>) -> anyhow::Result<()> {
+        wait_until("the queue has its policy", IN_FORCE_LIMIT, async || {
+            let resource = format!("queues/{{vhost}}/{queue}");
+            let queue: Value = self.manage(Method::GET, &resource, None).await?.json().await?;
             Ok(queue["policy"].as_str() == name)
         })
         .await
     }
 }
 
-/// Called as its queue: each has one at most.
+/// A policy has the name of its queue: each queue has at most one.
 fn policy_on(queue: &str) -> String {
     format!("policies/{{vhost}}/{queue}")
 }

@@ -1,10 +1,11 @@
-//! Stopping, killing, freezing and starting the servers of a cluster that has its own.
+//! Stopping, killing, freezing and starting servers, for clusters with their own.
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 
 use super::Cluster;
-use crate::servers::{DatabaseAddress, Servers};
+use crate::address::DatabaseAddress;
+use crate::servers::Servers;
 
 /// A server of a cluster with own servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Server {
 }
 
 impl Cluster {
-    /// Stops a server in order (own servers only). Data and port are kept.
+    /// Shuts a server down cleanly (own servers only). Data and port are kept.
     ///
     /// # Errors
     /// When the servers are shared, or it does not end.
@@ -32,7 +33,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Kills a server by SIGKILL (own servers only); RabbitMQ not before it has registered its quorum queues on disk.
+    /// Kills a server by SIGKILL (own servers only). Waits until RabbitMQ has registered its quorum queues on disk.
     ///
     /// # Errors
     /// When the servers are shared, or it does not run.
@@ -42,13 +43,16 @@ impl Cluster {
             Server::WriteModel => servers.write_model.kill(),
             Server::ReadModel => servers.read_model.kill(),
             Server::Broker => {
-                servers.rabbitmq.settled(self.queue()).await?;
+                servers
+                    .rabbitmq
+                    .wait_until_queues_are_registered(self.queue())
+                    .await?;
                 servers.rabbitmq.kill()
             }
         }
     }
 
-    /// Kills a server that [`Cluster::pause_server`] has frozen (own servers only): what it had not read from its sockets is lost with it.
+    /// Kills a server that [`Cluster::pause_server`] has frozen (own servers only). What it has not read from its sockets is lost.
     ///
     /// # Errors
     /// When the servers are shared, or it does not run.
@@ -61,8 +65,8 @@ impl Cluster {
         }
     }
 
-    /// Stops PostgreSQL by SIGQUIT (own servers only): sessions end at once, and the next start recovers as after a crash. RabbitMQ knows
-    /// no such stop and is killed, as by [`Cluster::kill_server`].
+    /// Stops PostgreSQL by SIGQUIT (own servers only): sessions end at once, and the next start recovers as after a crash. RabbitMQ has no
+    /// such shutdown and is killed, as by [`Cluster::kill_server`].
     ///
     /// # Errors
     /// When the servers are shared, or it does not end.
@@ -88,8 +92,8 @@ impl Cluster {
         }
     }
 
-    /// Sets the wall clock of a PostgreSQL off by this much (as libfaketime reads it: `-10m`), or right again, from its next start on (own
-    /// servers only).
+    /// Shifts the wall clock of a PostgreSQL server by this offset (in the syntax of libfaketime: `-10m`), or resets it, from its next start on
+    /// (own servers only).
     ///
     /// # Errors
     /// When the servers are shared, libfaketime is not installed, or the server is the broker.
@@ -102,13 +106,13 @@ impl Cluster {
         }
     }
 
-    /// Makes another write model on the same server: migrated, empty, and used by no service (own servers only, with which it ends).
+    /// Creates another write model on the same server: migrated, empty and not used by any service (own servers only, with which it is deleted).
     ///
     /// # Errors
     /// When the servers are shared, or do not answer.
     pub async fn another_write_model(&self) -> anyhow::Result<DatabaseAddress> {
         self.servers()?;
-        self.territory.another_write_model().await
+        self.namespace.another_write_model().await
     }
 
     /// Freezes a server's main process by SIGSTOP (own servers only).
@@ -119,7 +123,7 @@ impl Cluster {
         self.signal_server(server, Signal::STOP)
     }
 
-    /// Lets a frozen server go on (own servers only).
+    /// Resumes a frozen server (own servers only).
     ///
     /// # Errors
     /// When the servers are shared, or it does not run.
@@ -127,7 +131,7 @@ impl Cluster {
         self.signal_server(server, Signal::CONT)
     }
 
-    /// The id of a server's main process (own servers only), when it runs.
+    /// The id of a server's main process (own servers only), if it runs.
     #[must_use]
     pub fn server_pid(&self, server: Server) -> Option<u32> {
         let servers = self.own_servers.as_ref()?;
@@ -162,7 +166,7 @@ impl Cluster {
         self.kill_server(Server::Broker).await
     }
 
-    /// Runs `rabbitmqctl` on the broker, for example to set off a memory alarm (own servers only).
+    /// Runs `rabbitmqctl` on the broker (own servers only).
     ///
     /// # Errors
     /// When the servers are shared, or it fails.
@@ -182,6 +186,6 @@ impl Cluster {
     pub(super) fn servers(&self) -> anyhow::Result<&Servers> {
         self.own_servers
             .as_ref()
-            .context("these servers are not of this cluster alone: see Options::with_own_servers")
+            .context("the servers are shared: see Options::with_own_servers")
     }
 }

@@ -1,4 +1,4 @@
-//! The environment contract of `.env`, turned from compose's network to this machine's.
+//! The environment contract of `.env`, with addresses of this machine instead of compose's network.
 
 use std::collections::BTreeMap;
 use std::env::VarError;
@@ -11,16 +11,16 @@ use super::env_file::parse;
 use crate::ports::{Lease, is_free};
 use crate::service::Service;
 
-/// What the services are told, and the ports that people use.
+/// The variables of the services, and the ports for people.
 #[derive(Debug)]
 pub(crate) struct Contract {
-    pub(crate) variables: BTreeMap<String, String>,
+    variables: BTreeMap<String, String>,
     ports: BTreeMap<&'static str, u16>,
-    // The ports that nobody chose.
+    // The ports that are not configured.
     _leases: Vec<Lease>,
 }
 
-/// The ports on the host: the same as those that compose publishes.
+/// The ports on the host: the same as compose publishes.
 const PUBLISHED: [&str; 5] = [
     "CREATE_BUY_ORDER_EXT_PORT",
     "FETCH_BUY_ORDERS_EXT_PORT",
@@ -30,13 +30,13 @@ const PUBLISHED: [&str; 5] = [
 ];
 
 impl Contract {
-    /// Reads the file and checks that every port of it is free.
+    /// Reads the file and checks that every port in it is free.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
         let mut variables = parse(&text).with_context(|| format!("{} is malformed", file.display()))?;
         for (name, value) in &mut variables {
-            // As compose does.
-            if let Some(own) = own_variable(name)? {
+            // The environment overrides the file, as with compose.
+            if let Some(own) = environment_variable(name)? {
                 *value = own;
             }
         }
@@ -48,7 +48,7 @@ impl Contract {
             "SIMULATOR_RATE_EUR",
             "SIMULATOR_RATE_GBP",
         ] {
-            if let Some(own) = own_variable(name)? {
+            if let Some(own) = environment_variable(name)? {
                 variables.insert(name.to_owned(), own);
             }
         }
@@ -58,11 +58,11 @@ impl Contract {
             variables,
             _leases: Vec::new(),
         };
-        contract.move_to_this_machine()?;
+        contract.use_local_addresses()?;
         Ok(contract)
     }
 
-    /// A variable that must be there.
+    /// A required variable.
     pub(crate) fn get(&self, name: &str) -> anyhow::Result<&str> {
         let value = self.variables.get(name).filter(|value| !value.is_empty());
         value
@@ -75,7 +75,7 @@ impl Contract {
         self.ports
             .get(name)
             .copied()
-            .with_context(|| format!("{name} is no published port"))
+            .with_context(|| format!("{name} is not a published port"))
     }
 
     /// Sets a variable.
@@ -83,7 +83,7 @@ impl Contract {
         self.variables.insert(name.to_owned(), value.into());
     }
 
-    /// The port that a service listens on.
+    /// The port on which a service listens.
     pub(crate) fn service_port(&self, service: Service) -> anyhow::Result<u16> {
         let name = format!("{}_PORT", service.name().to_uppercase());
         self.get(&name)?
@@ -91,8 +91,15 @@ impl Contract {
             .with_context(|| format!("{name} is not a port"))
     }
 
-    fn move_to_this_machine(&mut self) -> anyhow::Result<()> {
-        // Native has no Fluentd: the events are in the log files.
+    /// The environment of a service that listens on `port`.
+    pub(crate) fn environment(&self, service: Service, port: u16) -> BTreeMap<String, String> {
+        let mut environment = service.environment(&self.variables);
+        environment.insert("SERVICE_PORT".to_owned(), port.to_string());
+        environment
+    }
+
+    fn use_local_addresses(&mut self) -> anyhow::Result<()> {
+        // There is no Fluentd: the events are in the log files.
         self.set("LOGGING_HOST", "");
         self.set("SERVICE_HOST", "127.0.0.1");
         for model in ["WRITE_MODEL_DB", "READ_MODEL_DB"] {
@@ -122,7 +129,7 @@ impl Contract {
     clippy::disallowed_methods,
     reason = "compose lets the environment override its file, and so does this"
 )]
-fn own_variable(name: &str) -> anyhow::Result<Option<String>> {
+fn environment_variable(name: &str) -> anyhow::Result<Option<String>> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),
@@ -130,9 +137,9 @@ fn own_variable(name: &str) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// What the private servers could not be told, or could not be asked with.
+/// Refuses credentials that the private servers cannot be configured or used with.
 fn check_credentials(variables: &BTreeMap<String, String>) -> anyhow::Result<()> {
-    const GIVEN_TO_SERVERS: [&str; 8] = [
+    const CREDENTIALS: [&str; 8] = [
         "WRITE_MODEL_POSTGRES_USER",
         "WRITE_MODEL_POSTGRES_PASSWORD",
         "WRITE_MODEL_POSTGRES_DB",
@@ -142,13 +149,13 @@ fn check_credentials(variables: &BTreeMap<String, String>) -> anyhow::Result<()>
         "Q_USER",
         "Q_PWD",
     ];
-    for (name, value) in GIVEN_TO_SERVERS
+    for (name, value) in CREDENTIALS
         .iter()
         .filter_map(|name| Some((name, variables.get(*name)?)))
     {
         ensure!(
             !value.contains(char::is_control),
-            "{name} holds a control character, for example a line break: choose another"
+            "{name} contains a control character, for example a line break: choose another value"
         );
     }
     for name in ["WRITE_MODEL_POSTGRES_USER", "READ_MODEL_POSTGRES_USER"] {
@@ -156,13 +163,13 @@ fn check_credentials(variables: &BTreeMap<String, String>) -> anyhow::Result<()>
             !variables
                 .get(name)
                 .is_some_and(|user| user.contains(['"', '\'', '$', '\\'])),
-            "{name} holds a quote, `$` or `\\`, with which PostgreSQL cannot make its first role: choose another"
+            "{name} contains a quote, `$` or `\\`, with which PostgreSQL cannot create its first role: choose another value"
         );
     }
-    // The management interface is asked by HTTP basic authentication, which ends the name at the colon.
+    // HTTP basic authentication, used for the management interface, ends the user name at a colon.
     ensure!(
         !variables.get("Q_USER").is_some_and(|user| user.contains(':')),
-        "Q_USER holds a colon, with which nobody can log in to RabbitMQ's management interface: choose another"
+        "Q_USER contains a colon, with which nobody can log in to RabbitMQ's management interface: choose another value"
     );
     Ok(())
 }
@@ -180,7 +187,7 @@ fn published(variables: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<&'
                     ));
                 } else if !is_free(port) {
                     faults.push(format!(
-                        "port {port} is taken by another program: end that, or set {name} to another port"
+                        "port {port} is taken by another program: end it, or set {name} to another port"
                     ));
                 }
                 ports.insert(name, port);

@@ -1,4 +1,4 @@
-//! A cluster in the background: a process of this program with its output in a file.
+//! A cluster in the background: another process of this program, with its output in a file.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::arguments::RunOptions;
 use super::folder::Folder;
-use super::{Interrupt, RunOptions};
+use super::shutdown::ShutdownSignal;
 
-/// Starts it, shows what it says, and returns when it is healthy or has failed.
+/// Starts it, prints its output, and returns when it is healthy or has failed.
 pub(crate) async fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
-    let mut interrupt = Interrupt::armed()?;
-    let folder = Folder::make(&options.place.folder)?;
-    // Its log must not be overwritten by a second start; the child takes the lock for good.
+    let mut shutdown = ShutdownSignal::listen()?;
+    let folder = Folder::make(&options.folder.path)?;
+    // Fails if a cluster runs, so that its log is not overwritten. The child takes the lock again.
     drop(folder.lock()?);
     let log_path = folder.background_log();
     let log = File::create(&log_path).with_context(|| format!("could not write {}", log_path.display()))?;
@@ -30,13 +31,13 @@ pub(crate) async fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         .stderr(log)
         .spawn()
         .context("could not start the process in the background")?;
-    let mut said = File::open(&log_path)?;
+    let mut output = File::open(&log_path)?;
     let ready = child.id().to_string();
     loop {
         let ended = child.try_wait()?;
         let healthy = fs::read_to_string(folder.ready_file()).is_ok_and(|pid| pid == ready);
         let mut text = Vec::new();
-        said.read_to_end(&mut text)?;
+        output.read_to_end(&mut text)?;
         std::io::stdout().write_all(&text)?;
         if let Some(status) = ended {
             return Ok(ExitCode::from(
@@ -47,12 +48,12 @@ pub(crate) async fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             ));
         }
         if healthy {
-            println!("It goes on in the background; ./stop.sh stops it.");
+            println!("The cluster runs in the background; ./stop.sh stops it.");
             return Ok(ExitCode::SUCCESS);
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
-            () = interrupt.wait() => {
+            () = shutdown.wait() => {
                 if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
                     let _ = kill_process(pid, Signal::TERM);
                 }

@@ -1,15 +1,15 @@
-//! Reads `.env` as both Composes do, 1.29 and v2, and refuses what they read differently.
+//! Reads `.env` like Compose 1.29 and v2, and refuses what they read differently.
 //!
-//! Not by a crate: `dotenvy` takes `$` and a backslash of a plain value otherwise than either. `scripts/settings.sh` reads by the same rules.
+//! Not with `dotenvy`, which treats `$` and backslashes in unquoted values differently from both: see docs/decisions/0004. `scripts/settings.sh`
+//! follows the same rules.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
 
-const ANOTHER_WAY: &str =
-    "Set the variable in the environment instead: there every character counts as it is";
+const ALTERNATIVE: &str = "Set the variable in the environment instead, where no character is special";
 
-/// The variables of the file, by name; the last line of a name counts.
+/// The variables of the file by name. If a name occurs twice, the last line counts.
 pub(super) fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let mut variables = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
@@ -37,7 +37,7 @@ fn value(text: &str) -> anyhow::Result<String> {
         let (value, rest) = quoted.split_once('"').context("the closing `\"` is missing")?;
         ensure!(
             !value.contains(['$', '\\']),
-            "`$` and `\\` mean something else within double quotes: use single quotes"
+            "`$` and `\\` are special within double quotes: use single quotes"
         );
         return ended(value.to_owned(), rest);
     }
@@ -48,7 +48,7 @@ fn value(text: &str) -> anyhow::Result<String> {
         .trim_ascii_end();
     ensure!(
         !value.contains('$') && !value.contains("\t#") && value.trim() == value,
-        "`$`, a tab before `#`, and an unusual blank at an end mean something else without quotes: put the value into single quotes"
+        "`$`, a tab before `#`, and unusual blanks at the ends are special without quotes: put the value into single quotes"
     );
     Ok(value.to_owned())
 }
@@ -59,7 +59,7 @@ fn single_quoted(quoted: &str) -> anyhow::Result<String> {
     while let Some(character) = rest.next() {
         match character {
             '\'' if value.contains("${") => {
-                bail!("Compose 1.29 replaces `${{` even within single quotes. {ANOTHER_WAY}")
+                bail!("Compose 1.29 replaces `${{` even within single quotes. {ALTERNATIVE}")
             }
             '\'' => return ended(value, rest.as_str()),
             '\\' if rest.as_str().starts_with('\'') => {
@@ -67,7 +67,7 @@ fn single_quoted(quoted: &str) -> anyhow::Result<String> {
                 value.push('\'');
             }
             '\\' if rest.as_str().starts_with('\\') => {
-                bail!("Compose 1.29 and v2 differ on `\\\\` within quotes. {ANOTHER_WAY}")
+                bail!("Compose 1.29 and v2 differ on `\\\\` within quotes. {ALTERNATIVE}")
             }
             plain => value.push(plain),
         }
@@ -141,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Each printable ASCII character and some beyond, at the beginning, in the middle, at the end, twice, and after a blank.
+    /// Values with each printable ASCII character and some others: at the beginning, in the middle, at the end, doubled, and after a blank.
     fn values() -> Vec<String> {
         let characters = (' '..='~').chain("äßéЖ漢€😀\u{301}\u{a0}".chars());
         let mut values: Vec<String> = characters
@@ -171,7 +171,7 @@ mod tests {
                 format!("\"{value}\""),
                 format!("{} # why", quoted(&value)),
             ] {
-                // A line that this reader refuses stops the native cluster.
+                // A line that is refused here stops the native cluster.
                 let Ok(read) = parse(&format!("A={text}")) else {
                     continue;
                 };

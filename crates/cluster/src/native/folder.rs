@@ -1,4 +1,4 @@
-//! The folder of a running cluster: its lock, its logs, its data.
+//! The folder of a native cluster: lock, logs and data.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::account::{closed_ancestor, is_root};
-use crate::process::remove_full_logs;
+use crate::process::remove_rotated_logs;
 
-const NEEDED_BYTES: u64 = 1_000_000_000;
+const MIN_FREE_BYTES: u64 = 1_000_000_000;
 
-/// The folder, with everything in it named.
+/// The folder, and the paths in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(PathBuf);
 
-/// Held, by the kernel, for as long as the process of the cluster lives.
+/// The lock of a running cluster. The kernel releases it when the process ends.
 #[derive(Debug)]
 pub(crate) struct RunLock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
 
 impl Folder {
-    /// Makes it when it is missing.
+    /// Creates the folder if it is missing.
     pub(crate) fn make(path: &Path) -> anyhow::Result<Self> {
-        let context = || format!("could not make the folder {}", path.display());
+        let context = || format!("could not create the folder {}", path.display());
         fs::create_dir_all(path.join("logs")).with_context(context)?;
         Ok(Self(path.canonicalize().with_context(context)?))
     }
 
-    /// The one that is there.
+    /// The folder, if it exists.
     pub(crate) fn existing(path: &Path) -> Option<Self> {
         path.canonicalize().ok().map(Self)
     }
@@ -41,14 +41,14 @@ impl Folder {
             let process = self
                 .holder()
                 .map_or_else(String::new, |pid| format!(" (process {pid})"));
-            bail!("a cluster runs already{process}: ./stop.sh stops it");
+            bail!("a cluster is already running{process}: ./stop.sh stops it");
         }
         file.set_len(0)?;
         write!(file, "{}", std::process::id())?;
         Ok(RunLock(file))
     }
 
-    /// Whether a cluster runs here, be it another user's.
+    /// Whether a cluster runs here, also one of another user.
     pub(crate) fn is_locked(&self) -> anyhow::Result<bool> {
         let path = self.0.join("lock");
         match File::open(&path) {
@@ -58,31 +58,31 @@ impl Folder {
         }
     }
 
-    /// The process id in the lock.
+    /// The process id in the lock file.
     pub(crate) fn holder(&self) -> Option<i32> {
         fs::read_to_string(self.0.join("lock")).ok()?.trim().parse().ok()
     }
 
-    /// Standard output and error of a cluster in the background.
+    /// The output of a cluster in the background.
     pub(crate) fn background_log(&self) -> PathBuf {
         self.0.join("run.log")
     }
 
-    /// Holds the process id of a cluster that is healthy.
+    /// The file with the process id of a healthy cluster.
     pub(crate) fn ready_file(&self) -> PathBuf {
         self.0.join("ready")
     }
 
-    /// Names the server processes.
+    /// The file with the ids of the server processes.
     pub(crate) fn processes_file(&self) -> PathBuf {
         self.0.join("processes")
     }
 
-    /// A new log file; the last one of the run before is kept as `.old.log`.
+    /// A new log file. The last one of the previous run is kept as `.old.log`.
     pub(crate) fn new_log(&self, name: &str) -> PathBuf {
         let log = self.0.join("logs").join(format!("{name}.log"));
         let _ = fs::rename(&log, log.with_extension("old.log"));
-        remove_full_logs(&log);
+        remove_rotated_logs(&log);
         log
     }
 
@@ -91,14 +91,14 @@ impl Folder {
         self.0.join("logs")
     }
 
-    /// The folder of the servers' data: here, or under `/var/tmp` where the accounts of the servers cannot come here.
+    /// The folder of the servers' data: within this one, or in `/var/tmp` if the accounts of the servers cannot enter this one.
     pub(crate) fn data(&self) -> anyhow::Result<PathBuf> {
         let data = self.0.join("data");
         if !is_root() {
             fs::create_dir_all(&data)?;
             return Ok(data);
         }
-        // Under a strict umask our own folders would be closed, too.
+        // With a strict umask, other accounts could not enter our own folders.
         fs::create_dir_all(&data)?;
         for ours in [&self.0, &data] {
             fs::set_permissions(ours, fs::Permissions::from_mode(0o755))?;
@@ -112,27 +112,27 @@ impl Folder {
         if !elsewhere.exists() {
             fs::create_dir(&elsewhere)?;
         }
-        // Anyone may make folders in /var/tmp.
+        // Anyone can create folders in /var/tmp.
         if fs::symlink_metadata(&elsewhere)?.uid() != 0 || !elsewhere.is_dir() || elsewhere.is_symlink() {
-            bail!("{} is not ours: remove it", elsewhere.display());
+            bail!("{} belongs to another user: remove it", elsewhere.display());
         }
         fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o711))?;
         println!(
-            "The servers refuse to run as root, and their accounts may not enter {}: their data is in {}.",
+            "The servers do not run as root, and their accounts cannot enter {}: their data is in {}.",
             closed.display(),
             elsewhere.display()
         );
         Ok(elsewhere)
     }
 
-    /// Fails with a sentence when the disk is nearly full.
+    /// Fails if the disk is nearly full.
     pub(crate) fn check_space(data: &Path) -> anyhow::Result<()> {
         let space = rustix::fs::statvfs(data)
-            .with_context(|| format!("could not ask for the space on {}", data.display()))?;
+            .with_context(|| format!("could not read the free space of {}", data.display()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
-        if free < NEEDED_BYTES {
+        if free < MIN_FREE_BYTES {
             bail!(
-                "the disk of {} is full: {} MB are free, the cluster wants 1000 MB",
+                "the disk of {} is full: {} MB are free, the cluster needs 1000 MB",
                 data.display(),
                 free / 1_000_000
             );

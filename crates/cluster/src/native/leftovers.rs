@@ -1,63 +1,64 @@
-//! Servers of a cluster that was killed: the kernel has told them to end, and this waits until they have.
+//! Servers of a cluster that was killed. The kernel has signalled them to end; this module waits until they have.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use procfs::process::Process;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(30);
 
-/// Whether a process runs: one that has ended and waits for its parent does not.
-pub(crate) fn runs(pid: i32) -> bool {
-    u32::try_from(pid).ok().and_then(started).is_some()
+/// Whether a process runs. One that has ended and was not reaped yet does not.
+pub(crate) fn is_running(pid: i32) -> bool {
+    u32::try_from(pid).ok().and_then(start_time).is_some()
 }
 
-/// Writes down which processes a cluster has started.
+/// Writes the ids and start times of a cluster's server processes to `file`.
 pub(crate) fn record(file: &Path, pids: &[u32]) -> anyhow::Result<()> {
     let lines = pids
         .iter()
-        .filter_map(|pid| Some(format!("{pid} {}\n", started(*pid)?)));
+        .filter_map(|pid| Some(format!("{pid} {}\n", start_time(*pid)?)));
     Ok(fs::write(file, lines.collect::<String>())?)
 }
 
-/// Waits until none of the processes written down is left; kills those that do not end.
+/// Waits until all recorded processes have ended, and kills those that do not end in time.
 ///
 /// # Errors
-/// When one does not end and is another user's.
+/// When a process does not end and belongs to another user.
 pub(crate) fn wait_for_end(file: &Path) -> anyhow::Result<()> {
     let Ok(text) = fs::read_to_string(file) else {
         return Ok(());
     };
-    let written: Vec<(u32, &str)> = text
+    let recorded: Vec<(u32, u64)> = text
         .lines()
         .filter_map(|line| line.split_once(' '))
-        .filter_map(|(pid, start)| Some((pid.parse().ok()?, start)))
+        .filter_map(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)))
         .collect();
     let since = Instant::now();
     loop {
-        // The start time tells a process from a stranger that got the same id later.
-        let left = written
+        // The start time tells a process from a later one with the same id.
+        let left = recorded
             .iter()
-            .filter(|(pid, start)| started(*pid).is_some_and(|now| now == *start));
+            .filter(|(pid, start)| start_time(*pid) == Some(*start));
         let left: Vec<u32> = left.map(|(pid, _)| *pid).collect();
         if left.is_empty() {
             break;
         }
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > END_LIMIT {
             for pid in left
                 .iter()
                 .filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))
             {
                 match kill_process(pid, Signal::KILL) {
-                    // It has ended just now.
+                    // SRCH: it has ended meanwhile.
                     Ok(()) | Err(Errno::SRCH) => {}
                     Err(error) => {
                         return Err(error).with_context(|| {
                             format!(
-                                "process {} of a cluster that was killed does not end, and could not be killed: do it as its user",
+                                "process {} of a cluster that was killed does not end and could not be killed: kill it as its user",
                                 pid.as_raw_nonzero()
                             )
                         });
@@ -71,15 +72,9 @@ pub(crate) fn wait_for_end(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When a process was started, in the kernel's ticks since boot; nothing for one that has ended.
-fn started(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field, a name in parentheses, may hold anything.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        None
-    } else {
-        fields.nth(18).map(str::to_owned)
-    }
+/// When a process was started, in the kernel's ticks since boot. `None` if it has ended, even if its parent has not reaped it.
+fn start_time(pid: u32) -> Option<u64> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let stat = process.stat().ok()?;
+    (!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime)
 }

@@ -1,35 +1,34 @@
-//! Where `btc_price` is to ask: decided by `btc_price` itself, the only one who can tell whether it reaches Coinbase.
+//! Chooses the source of prices. `btc_price` itself is asked whether it reaches Coinbase, as only it can tell.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::Prices;
+use super::arguments::PriceSource;
 use super::contract::Contract;
-use super::parts::environment;
-use crate::cluster::Replica;
 use crate::prices::{PriceSimulator, Rates};
+use crate::replica::Replica;
 use crate::service::Service;
 
-/// How long a first price may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the first price may take.
+const FIRST_PRICE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Starts a simulator and points `contract` to it, unless Coinbase was chosen, or nothing was and Coinbase answers.
+/// Starts a simulator and points `contract` to it, unless Coinbase was chosen, or `Auto` was chosen and Coinbase can be reached.
 pub(crate) async fn choose(
-    choice: Prices,
+    price_source: PriceSource,
     contract: &mut Contract,
     btc_price: &Replica,
     client: &reqwest::Client,
 ) -> anyhow::Result<Option<PriceSimulator>> {
-    match choice {
-        Prices::Coinbase => return Ok(None),
-        Prices::Auto if reaches_coinbase(contract, btc_price, client).await? => return Ok(None),
-        Prices::Auto => println!(
+    match price_source {
+        PriceSource::Coinbase => return Ok(None),
+        PriceSource::Auto if reaches_coinbase(contract, btc_price, client).await? => return Ok(None),
+        PriceSource::Auto => println!(
             "\n  *** {} cannot be reached from here: prices come from the SIMULATOR, at fixed rates. ***\n  \
-             *** (--prices coinbase insists on Coinbase, --prices simulator does away with this warning) ***\n",
+             *** (--prices coinbase requires Coinbase, --prices simulator avoids this warning) ***\n",
             contract.get("CB_HOST")?
         ),
-        Prices::Simulator => println!("  prices come from the simulator, at fixed rates"),
+        PriceSource::Simulator => println!("  prices come from the simulator, at fixed rates"),
     }
     let simulator = PriceSimulator::start()?;
     for (currency, default) in Rates::DEFAULTS {
@@ -49,16 +48,16 @@ async fn reaches_coinbase(
     btc_price: &Replica,
     client: &reqwest::Client,
 ) -> anyhow::Result<bool> {
-    btc_price.start(environment(Service::BtcPrice, contract, btc_price.port()))?;
-    btc_price.healthy(client).await?;
+    btc_price.start(contract.environment(Service::BtcPrice, btc_price.port()))?;
+    btc_price.wait_until_healthy(client).await?;
     let request = client
         .get(btc_price.url() + "/buy?currency=USD")
-        .timeout(PATIENCE);
+        .timeout(FIRST_PRICE_LIMIT);
     let reached = request
         .send()
         .await
         .is_ok_and(|answer| answer.status().is_success());
-    // Started again with the others.
+    // It is started again with the other services.
     btc_price
         .process()?
         .stop()

@@ -1,4 +1,4 @@
-//! `run` and `stop`.
+//! The commands `run` and `stop`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,56 +8,58 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::arguments::{FolderArgument, RunOptions};
+use super::cluster::NativeCluster;
 use super::contract::Contract;
 use super::folder::Folder;
-use super::parts::Parts;
-use super::{Interrupt, Place, RunOptions, detach, leftovers};
-use crate::servers::DatabaseAddress;
+use super::shutdown::ShutdownSignal;
+use super::{detach, leftovers};
+use crate::address::DatabaseAddress;
 use crate::wait::wait_until;
 
 const INTERRUPTED: u8 = 130;
 /// Services drain for 4 s, RabbitMQ stops in about 6 s, PostgreSQL writes a checkpoint.
-const STOPS_WITHIN: Duration = Duration::from_secs(90);
+const STOP_LIMIT: Duration = Duration::from_secs(90);
 
-/// Starts everything and stays until Ctrl-C or SIGTERM; then stops everything.
+/// Starts everything, runs until Ctrl-C or SIGTERM, and stops everything.
 ///
 /// # Errors
-/// When a part cannot be started, or a server ends; nothing is left running.
+/// When a part cannot be started, or a server ends. Nothing is left running.
 pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     if options.detach {
         return detach::run(&options).await;
     }
     if options.in_background {
-        // Away from the terminal: its end must not be ours.
-        rustix::process::setsid().context("could not leave the terminal")?;
+        // A new session, so that it survives the end of the terminal.
+        rustix::process::setsid().context("could not create a session")?;
     }
-    let mut interrupt = Interrupt::armed()?;
-    let folder = Folder::make(&options.place.folder)?;
+    let mut shutdown = ShutdownSignal::listen()?;
+    let folder = Folder::make(&options.folder.path)?;
     let _lock = folder.lock()?;
     let _ = fs::remove_file(folder.ready_file());
     leftovers::wait_for_end(&folder.processes_file())?;
     let contract = Contract::read(&options.env_file)?;
     if options.fresh {
-        println!("forgetting all stored data");
+        println!("deleting all stored data");
         let data = folder.data()?;
         fs::remove_dir_all(&data).with_context(|| format!("could not delete {}", data.display()))?;
     }
-    let parts = tokio::select! {
-        parts = Parts::start(&folder, contract, options.prices) => parts?,
-        () = interrupt.wait() => {
+    let cluster = tokio::select! {
+        cluster = NativeCluster::start(&folder, contract, options.prices) => cluster?,
+        () = shutdown.wait() => {
             println!("interrupted: everything is stopped");
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
-    introduce(&parts, &folder)?;
+    print_summary(&cluster, &folder)?;
     fs::write(folder.ready_file(), std::process::id().to_string())?;
     let ended = tokio::select! {
-        error = parts.watch() => Some(error),
-        () = interrupt.wait() => None,
+        error = cluster.watch() => Some(error),
+        () = shutdown.wait() => None,
     };
     println!("stopping the services, then the servers");
     let _ = fs::remove_file(folder.ready_file());
-    drop(parts);
+    drop(cluster);
     let _ = fs::remove_file(folder.processes_file());
     println!("everything is stopped; the data is kept");
     ended.map_or(Ok(ExitCode::SUCCESS), Err)
@@ -67,49 +69,51 @@ pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// When it does not end.
-pub async fn stop(place: &Place) -> anyhow::Result<ExitCode> {
-    let Some(folder) = Folder::existing(&place.folder) else {
-        println!("no native cluster runs");
+pub async fn stop(folder: &FolderArgument) -> anyhow::Result<ExitCode> {
+    let Some(folder) = Folder::existing(&folder.path) else {
+        println!("no native cluster is running");
         return Ok(ExitCode::SUCCESS);
     };
     if folder.is_locked()? {
         let holder = folder
             .holder()
-            .context("the lock of the running cluster does not name its process")?;
-        // Whoever holds the lock is ours; this guards against the moment in which it ends and its id is given away.
+            .context("the lock of the running cluster does not contain its process id")?;
+        // The holder of the lock is a cluster. This check is for the case that it has just ended and its id was reused.
         let command = match fs::read_link(format!("/proc/{holder}/exe")) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                bail!("the cluster that runs here (process {holder}) is another user's: stop it as that user")
+                bail!(
+                    "the cluster that runs here (process {holder}) belongs to another user: stop it as that user"
+                )
             }
             read => read.unwrap_or_default(),
         };
         let name = command.file_name().unwrap_or_default();
-        // Its file may have been deleted or built anew since.
+        // Its binary may have been deleted or rebuilt since.
         if name != "cluster" && name != "cluster (deleted)" {
             bail!(
-                "process {holder} of the lock is {}, not a cluster: not touched",
+                "process {holder} of the lock is {}, not a cluster: it is left alone",
                 command.display()
             );
         }
         println!("stopping the native cluster (process {holder})");
         kill_process(Pid::from_raw(holder).context("not a process id")?, Signal::TERM)
             .context("could not signal it")?;
-        wait_until("the cluster has stopped", STOPS_WITHIN, async || {
-            Ok(!folder.is_locked()? && !leftovers::runs(holder))
+        wait_until("the cluster has stopped", STOP_LIMIT, async || {
+            Ok(!folder.is_locked()? && !leftovers::is_running(holder))
         })
         .await?;
         println!("stopped; the data is kept");
     } else {
-        println!("no native cluster runs");
+        println!("no native cluster is running");
     }
     leftovers::wait_for_end(&folder.processes_file())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn introduce(parts: &Parts, folder: &Folder) -> anyhow::Result<()> {
-    let contract = parts.contract();
+fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()> {
+    let contract = cluster.contract();
     let port = |name| contract.port(name);
-    let prices = parts.prices();
+    let prices = cluster.prices();
     let create = port("CREATE_BUY_ORDER_EXT_PORT")?;
     let fetch = port("FETCH_BUY_ORDERS_EXT_PORT")?;
     let database = |prefix: &str| -> anyhow::Result<String> {

@@ -1,6 +1,6 @@
-//! A log file that does not grow for ever.
+//! A log file of a bounded size.
 //!
-//! Not by a crate: `tracing-appender` turns over by time alone and reopens nothing that was moved; the rest is the dozen lines below.
+//! Not a crate: `tracing-appender` rotates only by time, and the rest is the dozen lines below.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// Of one file: as much as a container's log keeps in one, by docker-compose.yml.
+/// Maximum size of one file: that of a container's log in docker-compose.yml.
 const MAX_BYTES: u64 = 10_000_000;
-/// Full files that are kept beside the one that is written: `name.1.log` is the newest.
-const FULL_FILES: u32 = 2;
+/// Rotated files that are kept: `name.1.log` is the newest.
+const ROTATED_FILES: u32 = 2;
 
-/// A file that lines are appended to. When it is full it is renamed, and another begun: `tail -F` follows.
+/// A file to which lines are appended. When it is full, it is renamed and a new one is started, which `tail -F` follows.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
@@ -41,32 +41,32 @@ impl LogFile {
         let written = format!("{line}\n");
         let length = u64::try_from(written.len()).unwrap_or(u64::MAX);
         if self.bytes > 0 && self.bytes.saturating_add(length) > self.max_bytes {
-            self.begin_another()?;
+            self.rotate()?;
         }
         self.file.write_all(written.as_bytes())?;
         self.bytes = self.bytes.saturating_add(length);
         Ok(())
     }
 
-    fn begin_another(&mut self) -> io::Result<()> {
-        for number in (1..FULL_FILES).rev() {
-            // There may be none yet.
-            let _ = fs::rename(full(&self.path, number), full(&self.path, number + 1));
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (1..ROTATED_FILES).rev() {
+            // It may not exist yet.
+            let _ = fs::rename(rotated(&self.path, number), rotated(&self.path, number + 1));
         }
-        fs::rename(&self.path, full(&self.path, 1))?;
+        fs::rename(&self.path, rotated(&self.path, 1))?;
         *self = Self::bounded(&self.path, self.max_bytes)?;
         Ok(())
     }
 }
 
-fn full(path: &Path, number: u32) -> PathBuf {
+fn rotated(path: &Path, number: u32) -> PathBuf {
     path.with_extension(format!("{number}.log"))
 }
 
-/// Forgets the full files of the run before.
-pub(crate) fn remove_full(path: &Path) {
-    for number in 1..=FULL_FILES {
-        let _ = fs::remove_file(full(path, number));
+/// Deletes the rotated files of the previous run.
+pub(crate) fn remove_rotated(path: &Path) {
+    for number in 1..=ROTATED_FILES {
+        let _ = fs::remove_file(rotated(path, number));
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
         for number in 0..10_000 {
             log.add(&format!("line {number}")).unwrap();
         }
-        // One that is longer than a file is kept whole.
+        // A line that is longer than a file is kept complete.
         log.add(&"x".repeat(3000)).unwrap();
         log.add("the last").unwrap();
         let mut names: Vec<_> = fs::read_dir(folder.path())
@@ -93,17 +93,17 @@ mod tests {
         names.sort();
         assert_eq!(names, ["queue.1.log", "queue.2.log", "queue.log"]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "the last\n");
-        assert_eq!(fs::read_to_string(full(&path, 1)).unwrap().len(), 3001);
-        let before = fs::read_to_string(full(&path, 2)).unwrap();
+        assert_eq!(fs::read_to_string(rotated(&path, 1)).unwrap().len(), 3001);
+        let before = fs::read_to_string(rotated(&path, 2)).unwrap();
         assert!(
             before.len() <= 1000 && before.ends_with("line 9999\n"),
             "{before}"
         );
 
-        // What is there already counts.
+        // Existing content counts.
         drop(log);
         let mut log = LogFile::bounded(&path, 1000).unwrap();
         log.add(&"y".repeat(995)).unwrap();
-        assert_eq!(fs::read_to_string(full(&path, 1)).unwrap(), "the last\n");
+        assert_eq!(fs::read_to_string(rotated(&path, 1)).unwrap(), "the last\n");
     }
 }

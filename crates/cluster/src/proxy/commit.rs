@@ -1,5 +1,4 @@
-//! Finds what commits in what a client of PostgreSQL sends, by the framing of its messages: a `COMMIT`, or a call of `accept_orders`, which is
-//! a transaction of its own.
+//! Finds messages of a PostgreSQL client that commit: a `COMMIT`, or a call of `accept_orders`, which is a transaction of its own.
 
 use std::collections::HashSet;
 
@@ -9,34 +8,34 @@ const BIND: u8 = b'B';
 const SYNC: u8 = b'S';
 const COMMIT: &[u8] = b"COMMIT\0";
 const ACCEPT_ORDERS: &[u8] = b"FROM accept_orders(";
-/// Of a message: its type and its length, which counts itself.
+/// Length of a message's header: the type, and the length of the message without the type.
 const HEADER: usize = 5;
-/// Of the first message, which has no type: its length and the version or a request's code.
+/// Length of the header of the first message, which has no type: its length, and the version or a request code.
 const START: usize = 8;
-const ASKS_FOR_ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
-/// As much of a message as tells what it is.
-const LOOKED_AT: usize = 512;
+const ENCRYPTION_REQUESTS: [u32; 2] = [80_877_103, 80_877_104];
+/// The bytes at the beginning of a message that are inspected.
+const INSPECTED: usize = 512;
 
-/// What the server says when it is done and waits for the next message; one byte follows.
+/// The beginning of `ReadyForQuery`, with which the server ends an answer. One byte follows.
 const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 
-/// Where in a client's stream we are. A stream that is not PostgreSQL's is followed to no avail and no harm.
+/// The state of the parser of a client's stream. A stream of another protocol does no harm.
 #[derive(Debug, Default)]
 pub(super) struct CommitFinder {
     /// The first message has been seen.
     started: bool,
-    /// The beginning of the current message, until it tells how much of it may be skipped.
+    /// The beginning of the current message, until it is known how much can be skipped.
     head: Vec<u8>,
-    /// Bytes of the current message that are of no interest.
+    /// Bytes of the current message to skip.
     skip: usize,
-    /// The names of the prepared statements that commit.
+    /// Names of the prepared statements that commit.
     committing: HashSet<Vec<u8>>,
-    /// One of them will be executed when the client says that it has sent all.
+    /// Whether one of them is bound, and so is executed at the next `Sync`.
     is_bound: bool,
 }
 
 impl CommitFinder {
-    /// Whether something that commits ends in these bytes, which follow those of the last call.
+    /// Whether a message that commits ends within these bytes, which follow those of the last call.
     pub(super) fn finds_commit(&mut self, mut bytes: &[u8]) -> bool {
         let mut found = false;
         while let Some((&first, rest)) = bytes.split_first() {
@@ -53,11 +52,11 @@ impl CommitFinder {
         found
     }
 
-    /// Ends the head when it has told what follows; whether it commits.
+    /// Handles the head once it is complete. Returns whether the message commits.
     fn decide(&mut self) -> bool {
         if !self.started {
             if self.head.len() == START {
-                self.started = !ASKS_FOR_ENCRYPTION.contains(&self.number_at(4));
+                self.started = !ENCRYPTION_REQUESTS.contains(&self.number_at(4));
                 self.skip = self.length_at(0).saturating_sub(START);
                 self.head.clear();
             }
@@ -67,11 +66,11 @@ impl CommitFinder {
             return false;
         }
         let length = self.length_at(1).saturating_add(1).max(HEADER);
-        let looked_at = match self.head[0] {
-            QUERY | PARSE | BIND => length.min(LOOKED_AT),
+        let inspected = match self.head[0] {
+            QUERY | PARSE | BIND => length.min(INSPECTED),
             _ => HEADER,
         };
-        if self.head.len() < looked_at {
+        if self.head.len() < inspected {
             return false;
         }
         let commits = self.commits();
@@ -97,7 +96,7 @@ impl CommitFinder {
                 }
                 false
             }
-            // Its first text is the name of the portal.
+            // The first text is the name of the portal, the second that of the statement.
             BIND => {
                 self.is_bound |= self.committing.contains(text(rest).0);
                 false
@@ -119,7 +118,7 @@ impl CommitFinder {
     }
 }
 
-/// A text up to its end, which is a zero, and what follows it.
+/// Splits a zero-terminated text from the rest.
 fn text(bytes: &[u8]) -> (&[u8], &[u8]) {
     match bytes.iter().position(|byte| *byte == 0) {
         Some(end) => (&bytes[..end], &bytes[end + 1..]),
@@ -127,12 +126,12 @@ fn text(bytes: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Finds the end of an answer in what the server sends. A long answer begins before the commit.
+/// Finds the end of an answer of the server. A long answer begins before the commit.
 #[derive(Debug, Default)]
 pub(super) struct AnswerEnd(Vec<u8>);
 
 impl AnswerEnd {
-    /// Whether the server is done by the end of these bytes, which follow those of the last call.
+    /// Whether an answer ends with these bytes, which follow those of the last call.
     pub(super) fn is_reached(&mut self, bytes: &[u8]) -> bool {
         self.0.extend(bytes);
         self.0.drain(..self.0.len().saturating_sub(READY.len() + 1));
@@ -150,7 +149,7 @@ mod tests {
     }
 
     fn start() -> Vec<u8> {
-        let ssl_request = [8_u32.to_be_bytes(), ASKS_FOR_ENCRYPTION[0].to_be_bytes()].concat();
+        let ssl_request = [8_u32.to_be_bytes(), ENCRYPTION_REQUESTS[0].to_be_bytes()].concat();
         let startup = [&17_u32.to_be_bytes()[..], &[0, 3, 0, 0], b"user\0q\0\0\0"].concat();
         [ssl_request, startup].concat()
     }

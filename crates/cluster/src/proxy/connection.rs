@@ -1,4 +1,4 @@
-//! One connection through a proxy: two directions that obey what was set.
+//! One connection through a proxy.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -12,13 +12,13 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::Traffic;
 use super::commit::{AnswerEnd, CommitFinder};
+use super::traffic::Traffic;
 
-/// How much may be under way in one direction, as with TCP's window.
-const UNDER_WAY: usize = 256 * 1024;
+/// Bytes in flight in one direction, like TCP's window.
+const MAX_IN_FLIGHT: usize = 256 * 1024;
 const PIECE: usize = 16 * 1024;
-/// Bytes of a throttled direction go in pieces of this long.
+/// A throttled direction sends this many pieces per second.
 const THROTTLE_STEPS_PER_S: u32 = 50;
 
 /// Counts a connection as open until it is dropped.
@@ -45,7 +45,7 @@ struct Side {
 
 impl Side {
     fn new(stream: TcpStream) -> Self {
-        // Pieces go on as they came.
+        // Pieces are forwarded as they come.
         let _ = stream.set_nodelay(true);
         Self {
             stream,
@@ -81,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// Connects to the server, and passes bytes on until both directions have ended or one has failed, or the connection is silenced.
+    /// Connects to the server and forwards bytes until both directions have ended, one has failed, or the connection is silenced.
     pub(super) async fn serve(self, upstream: (String, u16)) {
         let Self {
             mut client,
@@ -90,26 +90,26 @@ impl Connection {
         } = self;
         let mut server = None;
         let silent = tokio::select! {
-            // As with traffic: nothing passes that should not any more.
+            // First, so that nothing is forwarded after it was silenced.
             biased;
             silent = silenced.changed() => silent.is_ok(),
-            () = pass_on(&mut client, &mut server, traffic, upstream) => false,
+            () = forward(&mut client, &mut server, traffic, upstream) => false,
         };
         if silent {
-            // It speaks no more, and is not counted again.
+            // No longer counted as a connection that can be silenced.
             drop(silenced);
-            tokio::join!(swallow(Some(&mut client)), swallow(server.as_mut()));
+            tokio::join!(discard(Some(&mut client)), discard(server.as_mut()));
         }
     }
 }
 
-async fn pass_on(
+async fn forward(
     client: &mut Side,
     server: &mut Option<Side>,
     mut traffic: watch::Receiver<Traffic>,
     (host, port): (String, u16),
 ) {
-    // A server that cannot be reached does not see the client either.
+    // An unreachable server does not see the client either.
     if traffic.wait_for(Traffic::reaches_server).await.is_err() {
         return;
     }
@@ -132,26 +132,26 @@ async fn pass_on(
     server.ended_in_order = ended.is_ok();
 }
 
-/// Takes what a side sends until it ends, and tells nobody.
-async fn swallow(side: Option<&mut Side>) {
+/// Reads and drops what a side sends until it ends.
+async fn discard(side: Option<&mut Side>) {
     let Some(side) = side else { return };
     let mut piece = vec![0; PIECE];
     while let Ok(1..) = side.stream.read(&mut piece).await {}
 }
 
-/// What is particular to one of the two directions.
-trait Way {
+/// The differences between the two directions.
+trait Behaviour {
     fn passes(traffic: &Traffic) -> bool;
-    /// Sees what has arrived from the source, and whether it may go on; an error resets the connection.
+    /// Called with bytes from the source. Returns whether to forward them. An error resets the connection.
     fn arrived(&mut self, bytes: &[u8]) -> io::Result<bool>;
-    /// Sees what has been handed to the destination.
-    fn passed_on(&mut self, bytes: &[u8], traffic: &Traffic);
+    /// Called with bytes that were sent to the destination.
+    fn forwarded(&mut self, bytes: &[u8], traffic: &Traffic);
 }
 
 /// From the client to the server.
 struct Forth<'a>(CommitFinder, &'a AtomicBool);
 
-impl Way for Forth<'_> {
+impl Behaviour for Forth<'_> {
     fn passes(traffic: &Traffic) -> bool {
         traffic.reaches_server()
     }
@@ -160,8 +160,8 @@ impl Way for Forth<'_> {
         Ok(true)
     }
 
-    fn passed_on(&mut self, bytes: &[u8], traffic: &Traffic) {
-        // Always followed: a connection may be old when its commits become interesting.
+    fn forwarded(&mut self, bytes: &[u8], traffic: &Traffic) {
+        // Always parsed, because a connection may be old when the traffic is set.
         if self.0.finds_commit(bytes) && *traffic == Traffic::SwallowCommitAnswer {
             self.1.store(true, Ordering::Relaxed);
         }
@@ -171,7 +171,7 @@ impl Way for Forth<'_> {
 /// From the server to the client.
 struct Back<'a>(AnswerEnd, &'a AtomicBool);
 
-impl Way for Back<'_> {
+impl Behaviour for Back<'_> {
     fn passes(traffic: &Traffic) -> bool {
         traffic.reaches_client()
     }
@@ -186,17 +186,17 @@ impl Way for Back<'_> {
         Ok(false)
     }
 
-    fn passed_on(&mut self, _bytes: &[u8], _traffic: &Traffic) {}
+    fn forwarded(&mut self, _bytes: &[u8], _traffic: &Traffic) {}
 }
 
 struct Direction<'a> {
     source: ReadHalf<'a>,
     destination: WriteHalf<'a>,
     traffic: watch::Receiver<Traffic>,
-    /// Pieces, and when they may go on.
-    under_way: VecDeque<(Instant, Vec<u8>)>,
-    bytes_under_way: usize,
-    /// When the source has ended: when its end may be passed on.
+    /// Pieces in flight, each with the time when it is due.
+    in_flight: VecDeque<(Instant, Vec<u8>)>,
+    bytes_in_flight: usize,
+    /// If the source has ended: when its end is due at the destination.
     end: Option<Instant>,
     throttled_until: Instant,
 }
@@ -207,80 +207,80 @@ impl<'a> Direction<'a> {
             source,
             destination,
             traffic,
-            under_way: VecDeque::new(),
-            bytes_under_way: 0,
+            in_flight: VecDeque::new(),
+            bytes_in_flight: 0,
             end: None,
             throttled_until: Instant::now(),
         }
     }
 
-    async fn run<W: Way>(mut self, mut way: W) -> io::Result<()> {
+    async fn run<B: Behaviour>(mut self, mut behaviour: B) -> io::Result<()> {
         loop {
             let traffic = self.traffic.borrow_and_update().clone();
-            let passes = W::passes(&traffic);
-            let due = self.under_way.front().map(|(due, _)| *due);
+            let passes = B::passes(&traffic);
+            let due = self.in_flight.front().map(|(due, _)| *due);
             let next = due.map(|due| due.max(self.throttled_until)).or(self.end);
             let is_due = next.is_some_and(|next| next <= Instant::now());
             if passes && is_due && due.is_none() {
                 return self.destination.shutdown().await;
             }
-            let reads = passes && self.end.is_none() && self.bytes_under_way < UNDER_WAY;
+            let reads = passes && self.end.is_none() && self.bytes_in_flight < MAX_IN_FLIGHT;
             tokio::select! {
-                // What was set comes first: nothing passes that should not any more.
+                // First, so that nothing is forwarded that should not be.
                 biased;
                 changed = self.traffic.changed() => changed.map_err(io::Error::other)?,
                 ready = self.destination.writable(), if passes && is_due => {
                     ready?;
-                    self.pass_on(&mut way, &traffic)?;
+                    self.forward(&mut behaviour, &traffic)?;
                 }
                 ready = self.source.readable(), if reads => {
                     ready?;
-                    self.take(&mut way, &traffic)?;
+                    self.take(&mut behaviour, &traffic)?;
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if passes && next.is_some() && !is_due => {}
             }
         }
     }
 
-    fn take<W: Way>(&mut self, way: &mut W, traffic: &Traffic) -> io::Result<()> {
+    fn take<B: Behaviour>(&mut self, behaviour: &mut B, traffic: &Traffic) -> io::Result<()> {
         let delay = match traffic {
             Traffic::Latency(delay) => *delay,
             _ => Duration::ZERO,
         };
         let mut piece = vec![0; PIECE];
-        let Some(read) = unless_it_would_block(self.source.try_read(&mut piece))? else {
+        let Some(read) = none_if_blocked(self.source.try_read(&mut piece))? else {
             return Ok(());
         };
         piece.truncate(read);
-        let goes_on = way.arrived(&piece)?;
+        let goes_on = behaviour.arrived(&piece)?;
         let due = Instant::now() + delay;
         if read == 0 {
             self.end = Some(due);
         } else if goes_on {
-            self.bytes_under_way += read;
-            self.under_way.push_back((due, piece));
+            self.bytes_in_flight += read;
+            self.in_flight.push_back((due, piece));
         }
         Ok(())
     }
 
-    fn pass_on<W: Way>(&mut self, way: &mut W, traffic: &Traffic) -> io::Result<()> {
-        let Some((_, piece)) = self.under_way.front_mut() else {
+    fn forward<B: Behaviour>(&mut self, behaviour: &mut B, traffic: &Traffic) -> io::Result<()> {
+        let Some((_, piece)) = self.in_flight.front_mut() else {
             return Ok(());
         };
-        let most = match traffic {
+        let max = match traffic {
             Traffic::Throttle(per_second) => (per_second / THROTTLE_STEPS_PER_S).max(1) as usize,
             _ => piece.len(),
         };
-        let most = most.min(piece.len());
-        let Some(written) = unless_it_would_block(self.destination.try_write(&piece[..most]))? else {
+        let max = max.min(piece.len());
+        let Some(written) = none_if_blocked(self.destination.try_write(&piece[..max]))? else {
             return Ok(());
         };
-        way.passed_on(&piece[..written], traffic);
+        behaviour.forwarded(&piece[..written], traffic);
         piece.drain(..written);
         if piece.is_empty() {
-            self.under_way.pop_front();
+            self.in_flight.pop_front();
         }
-        self.bytes_under_way -= written;
+        self.bytes_in_flight -= written;
         self.throttled_until = Instant::now();
         if let Traffic::Throttle(per_second) = traffic {
             let taken_us = written as u64 * 1_000_000 / u64::from(*per_second).max(1);
@@ -290,7 +290,7 @@ impl<'a> Direction<'a> {
     }
 }
 
-fn unless_it_would_block(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+fn none_if_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
         outcome => outcome.map(Some),

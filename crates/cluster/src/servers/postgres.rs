@@ -12,29 +12,19 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{DatabaseAddress, START_LIMIT, Setup};
+use super::setup::{Durability, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
+use crate::address::DatabaseAddress;
 use crate::ports::Lease;
-use crate::process::{Output, Process, Program, clock_set_off, locked};
+use crate::process::{Output, Process, Program, clock_variables, locked};
 use crate::wait::wait_until;
 
-/// How long processes of a killed server may take to notice that it is gone.
-const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the child processes of a killed server may take to notice that it is gone.
+const NOTICE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where its programs are started. They ask where they are, and want an answer: there is none where the account may not look, and none on a
-/// disk that the machine does not see.
-const FROM: &str = "/";
-
-/// Whether data must survive a power cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// As in production.
-    Full,
-    /// As in production while it runs, for benchmarks; the data is deleted at the end, so it need not end in order.
-    WhileItRuns,
-    /// For tests: the data is deleted at the end anyway.
-    None,
-}
+/// The working directory of its programs. They need its path, which fails if the account cannot read the directory, or if it is on a disk of
+/// another mount namespace.
+const WORKING_DIRECTORY: &str = "/";
 
 /// An instance that can be stopped, killed and started again on the same port.
 #[derive(Debug)]
@@ -43,16 +33,16 @@ pub(crate) struct Postgres {
     program: Program,
     output: Output,
     data: PathBuf,
-    /// Whether the data was made by this process.
-    made_now: bool,
+    /// Whether this process has created the data.
+    is_new: bool,
     process: Mutex<Option<Process>>,
-    /// Variables that set its clock off, from its next start on.
+    /// Environment variables that shift its clock from its next start on.
     clock: Mutex<BTreeMap<String, String>>,
     _lease: Option<Lease>,
 }
 
 impl Postgres {
-    /// Starts an instance whose data is in `folder`; makes it, its role and its database when they are missing.
+    /// Starts an instance with its data in `folder`. Creates the data, the role and the database if they are missing.
     pub(crate) async fn start(
         folder: &Path,
         address: DatabaseAddress,
@@ -64,39 +54,39 @@ impl Postgres {
         let account = Account::for_server("postgres")?;
         private_directory(folder, account.as_ref())?;
         let data = folder.join("data");
-        let made_now = !data.join("PG_VERSION").exists();
-        if made_now {
+        let is_new = !data.join("PG_VERSION").exists();
+        if is_new {
             initialise(&binaries, folder, &address, account.as_ref()).await?;
         }
         let server = Self {
             program: program(&binaries, folder, &address, setup, account),
             output,
             data,
-            made_now,
+            is_new,
             address,
             process: Mutex::new(None),
             clock: Mutex::default(),
             _lease: lease,
         };
         server.start_again().await?;
-        server.make_database().await?;
+        server.create_database().await?;
         Ok(server)
     }
 
-    /// Where it is.
+    /// Its address.
     pub(crate) fn address(&self) -> &DatabaseAddress {
         &self.address
     }
 
-    /// Starts the process, on the same port and data, and waits until it answers.
+    /// Starts the process on the same port and data, and waits until it answers.
     pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
         self.stop();
-        self.end_left_behind().await?;
+        self.end_orphans().await?;
         *locked(&self.process) = Some(self.program_now().start(&self.output)?);
         let maintenance = self.address.named("postgres").options();
         let mut refused = false;
         wait_until("PostgreSQL answers", START_LIMIT, async || {
-            // A dead server ends the wait at once: it is no "not yet".
+            // A server that has ended will never answer.
             if self.with(Process::still_runs).is_err() {
                 return Ok(true);
             }
@@ -114,11 +104,11 @@ impl Postgres {
         self.with(Process::still_runs)
     }
 
-    /// Waits until it answers, and starts it where it has ended.
+    /// Waits until it answers, and starts it if it has ended.
     pub(crate) async fn start_if_ended(&self) -> anyhow::Result<()> {
         let maintenance = self.address.named("postgres").options();
         wait_until("PostgreSQL answers again", START_LIMIT, async || {
-            // Each time: it may be on its way to its end when we look first.
+            // Checked each time, because it may still be ending.
             if self.still_runs().is_err() {
                 self.start_again().await?;
             }
@@ -128,14 +118,15 @@ impl Postgres {
         .await
     }
 
-    /// Sets its wall clock off, as libfaketime reads it, or right again, from its next start on.
+    /// Shifts its wall clock, in the syntax of libfaketime, or resets it, from its next start on.
     pub(crate) fn set_clock(&self, offset: Option<&str>) -> anyhow::Result<()> {
-        let variables = offset.map(clock_set_off).transpose()?;
+        let variables = offset.map(clock_variables).transpose()?;
         *locked(&self.clock) = variables.unwrap_or_default();
         Ok(())
     }
 
-    /// As whom it runs is decided before its clock is set off: libfaketime makes files that belong to whom it sees first.
+    /// The program with the current clock. `env` sets the clock after setpriv has changed the user, because libfaketime creates files for the user
+    /// that it sees first.
     fn program_now(&self) -> Program {
         let mut program = self.program.clone();
         let clock = locked(&self.clock);
@@ -152,11 +143,11 @@ impl Postgres {
         program
     }
 
-    /// Has it recycle its log (WAL) at 64 MB or so, from now on and at its next starts: by default it lets a gigabyte grow.
+    /// Limits the WAL to about 64 MB, also after a restart. The default is a gigabyte.
     pub(crate) async fn keep_log_small(&self) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.address.named("postgres").options()).await?;
         let statements = [
-            // The least that is possible: two segments.
+            // The minimum: two segments.
             "ALTER SYSTEM SET min_wal_size = '32MB'",
             "ALTER SYSTEM SET max_wal_size = '64MB'",
             "SELECT pg_reload_conf()",
@@ -167,43 +158,49 @@ impl Postgres {
         Ok(connection.close().await?)
     }
 
-    /// Stops it in order: no new connections, open ones are ended.
+    /// Stops it with its usual signal: no new connections, and open ones are ended.
     pub(crate) fn stop(&self) {
         if let Some(process) = locked(&self.process).take() {
-            process.end_now();
+            process.end_blocking();
         }
     }
 
-    /// Stops it at once, by SIGQUIT, without a checkpoint.
+    /// Stops it at once by SIGQUIT, without a checkpoint.
     pub(crate) async fn stop_immediately(&self) -> anyhow::Result<()> {
         self.signal(Signal::QUIT)?;
         let ended = async || Ok(self.with(|process| Ok(process.ended().is_some()))?);
         wait_until("PostgreSQL has stopped", self.program.grace, ended).await
     }
 
-    /// A server process that was killed leaves processes behind: they notice when they are idle next, and a new server refuses to start as
-    /// long as one uses the data. One that does not notice in time is killed.
-    async fn end_left_behind(&self) -> anyhow::Result<()> {
+    /// The child processes of a killed server end when they are idle next, and a new server does not start while one of them uses the data. Waits
+    /// for them, and kills those that do not end in time.
+    async fn end_orphans(&self) -> anyhow::Result<()> {
         let Ok(data) = fs::metadata(&self.data) else {
             return Ok(());
         };
-        let noticed = wait_until("processes of before have ended", NOTICED_WITHIN, async || {
-            Ok(working_in(&data).is_empty())
-        });
+        let noticed = wait_until(
+            "the processes of the killed server have ended",
+            NOTICE_LIMIT,
+            async || Ok(working_in(&data).is_empty()),
+        );
         if noticed.await.is_ok() {
             return Ok(());
         }
-        wait_until("processes of before are killed", NOTICED_WITHIN, async || {
-            let left = working_in(&data);
-            for process in &left {
-                let _ = kill_process(*process, Signal::KILL);
-            }
-            Ok(left.is_empty())
-        })
+        wait_until(
+            "the processes of the killed server are killed",
+            NOTICE_LIMIT,
+            async || {
+                let left = working_in(&data);
+                for process in &left {
+                    let _ = kill_process(*process, Signal::KILL);
+                }
+                Ok(left.is_empty())
+            },
+        )
         .await
     }
 
-    /// Kills its main process; what it started ends when it notices.
+    /// Kills its main process. Its child processes end when they notice.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
         self.with(|process| process.kill().map(drop))
     }
@@ -213,27 +210,27 @@ impl Postgres {
         self.with(|process| process.signal(signal))
     }
 
-    /// Fails with its last lines of output when it has ended.
+    /// Fails if it has ended, with the last lines of its output.
     pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
         self.with(Process::still_runs)
     }
 
-    /// Its process id, when it was started.
+    /// Its process id, if it was started.
     pub(crate) fn pid(&self) -> Option<u32> {
         locked(&self.process).as_ref().map(Process::pid)
     }
 
-    /// Why a server that answers refuses us, and what to do. It does not tell a wrong password from a role that is not there.
+    /// Why the server refuses our credentials, and what to do. PostgreSQL does not distinguish a wrong password from a missing role.
     fn refusal(&self) -> String {
-        let (user, place) = (&self.address.user, self.data.display());
-        if self.made_now {
+        let (user, folder) = (&self.address.user, self.data.display());
+        if self.is_new {
             return format!(
-                "PostgreSQL refuses user {user} with the password that its new data in {place} was made with: please report this"
+                "PostgreSQL refuses user {user} with the password that its new data in {folder} was created with: please report this"
             );
         }
         format!(
-            "PostgreSQL refuses user {user}. Its data in {place} keeps user and password of its first start: set them in .env to what they were \
-             then. To change a password, start with the old one, ALTER ROLE … PASSWORD, then change .env. (--fresh would delete all orders.)"
+            "PostgreSQL refuses user {user}. Its data in {folder} has the user and password of its first start: set these in .env. \
+             To change a password, start with the old one, run ALTER ROLE … PASSWORD, then change .env. (--fresh would delete all orders.)"
         )
     }
 
@@ -245,7 +242,7 @@ impl Postgres {
         )
     }
 
-    async fn make_database(&self) -> anyhow::Result<()> {
+    async fn create_database(&self) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.address.named("postgres").options()).await?;
         let exists = sqlx::query("SELECT FROM pg_database WHERE datname = $1").bind(&self.address.name);
         if exists.fetch_optional(&mut connection).await?.is_none() {
@@ -264,26 +261,27 @@ impl Drop for Postgres {
     }
 }
 
-/// The processes whose working directory this is. Told by its identity: its path may look different to them.
+/// The processes whose working directory this is. Compared by device and inode: in their mount namespace the path may differ.
 fn working_in(directory: &fs::Metadata) -> Vec<Pid> {
-    let works_there = |process: &fs::DirEntry| {
-        let theirs = fs::metadata(process.path().join("cwd"));
+    let works_there = |pid: &i32| {
+        let theirs = fs::metadata(format!("/proc/{pid}/cwd"));
         theirs.is_ok_and(|theirs| (theirs.dev(), theirs.ino()) == (directory.dev(), directory.ino()))
     };
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = procfs::process::all_processes().into_iter().flatten().flatten();
     processes
+        .map(|process| process.pid)
         .filter(works_there)
-        .filter_map(|process| Pid::from_raw(process.file_name().to_str()?.parse().ok()?))
+        .filter_map(Pid::from_raw)
         .collect()
 }
 
-/// Final, as the end of the process is. PostgreSQL says `invalid_password` also for a role that does not exist.
+/// Whether the server refuses the credentials, so that waiting is useless. `invalid_password` also means a missing role.
 fn refuses_credentials(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code == "28P01")
 }
 
-/// The folder with `initdb`, `postgres` and its tools: of Debian's newest version, else of the search path.
+/// The folder with `initdb`, `postgres` and the tools: that of Debian's newest version, else one of `PATH`.
 ///
 /// # Errors
 /// When PostgreSQL is not installed.
@@ -325,7 +323,7 @@ fn program(
     let mut settings = vec![
         format!("port={}", address.port),
         "listen_addresses=127.0.0.1".to_owned(),
-        // TCP only: the path of a socket may be 107 bytes long, and a repository's folder longer.
+        // TCP only: the path of a socket is limited to 107 bytes, and the folder of the repository may be longer.
         "unix_socket_directories=".to_owned(),
         "max_connections=300".to_owned(),
         "shared_buffers=64MB".to_owned(),
@@ -333,19 +331,19 @@ fn program(
         "timezone=UTC".to_owned(),
     ];
     if durability == Durability::None {
-        // What is given up is safe from the end of a process, which tests cause, though not from that of the machine. With
-        // synchronous_commit off a kill would lose commits, too.
+        // Commits still survive the end of a process, which tests cause, but not a crash of the machine. With synchronous_commit
+        // off, a kill would lose commits, too.
         settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
     }
-    // Of a parameter that is given twice, PostgreSQL takes the last value.
+    // PostgreSQL uses the last value of a parameter that is given twice.
     settings.extend(own.iter().map(|(name, value)| format!("{name}={value}")));
     let mut program = Program::new("PostgreSQL", binaries.join("postgres"))
         .arguments(["-D".into(), folder.join("data").into_os_string()])
         .arguments(settings.iter().flat_map(|setting| ["-c", setting]));
     program.environment = environment();
-    program.directory = Some(FROM.into());
+    program.directory = Some(WORKING_DIRECTORY.into());
     program.account = account;
-    // INT ends sessions and writes a checkpoint; QUIT leaves at once.
+    // INT ends sessions and writes a checkpoint. QUIT ends at once.
     program.end_with = if durability == Durability::Full {
         Signal::INT
     } else {
@@ -371,7 +369,7 @@ async fn initialise(
     address: &DatabaseAddress,
     account: Option<&Account>,
 ) -> anyhow::Result<()> {
-    // Made beside its place and moved there when whole: an interrupted initdb leaves nothing that looks like data.
+    // Created in another folder and renamed when complete, so that an interrupted initdb leaves nothing that looks like data.
     let (unfinished, data) = (folder.join("data.unfinished"), folder.join("data"));
     if data.exists() {
         bail!(
@@ -396,10 +394,10 @@ async fn initialise(
             "--no-sync",
         ]);
     program.environment = environment();
-    program.directory = Some(FROM.into());
+    program.directory = Some(WORKING_DIRECTORY.into());
     program.account = account.cloned();
     let outcome = program.complete(START_LIMIT).await;
     fs::remove_file(&password_file)?;
     outcome?;
-    fs::rename(&unfinished, &data).context("could not move the new data folder to its place")
+    fs::rename(&unfinished, &data).context("could not rename the new data folder")
 }

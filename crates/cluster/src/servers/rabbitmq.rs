@@ -1,5 +1,6 @@
 //! One private RabbitMQ node with its management interface.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -9,24 +10,25 @@ use anyhow::{Context as _, bail};
 use reqwest::StatusCode;
 use rustix::process::Signal;
 
-use super::{BrokerAddress, Durability, START_LIMIT, Setup};
+use super::setup::{Durability, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
+use crate::address::BrokerAddress;
 use crate::http_client::http_client;
 use crate::ports::Lease;
 use crate::process::{Output, Process, Program, locked};
 use crate::wait::wait_until;
 
-/// A node has a port mapper of its own, so its name need not be unique on the machine. The data folder bears the name.
+/// A node has its own port mapper, so its name need not be unique on the machine. The data folder has this name.
 const NODE: &str = "pydist@localhost";
 
-const HELPERS_END_WITHIN: Duration = Duration::from_secs(5);
-/// A node loses the signal to end when it has only just been started.
+const HELPERS_END_LIMIT: Duration = Duration::from_secs(5);
+/// A node that was just started loses the signal to end, so it is repeated.
 const SIGNAL_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// The ports of a node.
 #[derive(Debug)]
 pub(crate) struct RabbitMqPorts {
-    /// Of the management interface.
+    /// The port of the management interface.
     pub(crate) management: u16,
     amqp: Lease,
     distribution: Lease,
@@ -35,7 +37,7 @@ pub(crate) struct RabbitMqPorts {
 }
 
 impl RabbitMqPorts {
-    /// Free ones.
+    /// Free ports.
     pub(crate) fn free() -> anyhow::Result<Self> {
         let lease = Lease::take()?;
         let ports = Self::with_management(lease.port())?;
@@ -45,7 +47,7 @@ impl RabbitMqPorts {
         })
     }
 
-    /// The management interface on a given port, free ones for the rest.
+    /// A given port for the management interface, free ports for the rest.
     pub(crate) fn with_management(port: u16) -> anyhow::Result<Self> {
         Ok(Self {
             management: port,
@@ -66,15 +68,15 @@ pub(crate) struct RabbitMq {
     output: Output,
     registry: PathBuf,
     folder: PathBuf,
-    /// Whether the data was made by this process.
-    made_now: bool,
-    // The node first: dropped, and so ended, before its port mapper.
+    /// Whether this process has created the data.
+    is_new: bool,
+    // The node first: it is dropped, and so ended, before its port mapper.
     processes: Mutex<Option<(Process, Process)>>,
     _ports: RabbitMqPorts,
 }
 
 impl RabbitMq {
-    /// Starts a node whose data is in `folder`.
+    /// Starts a node with its data in `folder`.
     pub(crate) async fn start(
         folder: &Path,
         ports: RabbitMqPorts,
@@ -92,7 +94,7 @@ impl RabbitMq {
             management_url: format!("http://127.0.0.1:{}", ports.management),
         };
         let node_data = folder.join("data").join(NODE);
-        let made_now = !node_data.exists();
+        let is_new = !node_data.exists();
         write_configuration(folder, &ports, &address, setup.settings, account.as_ref())?;
         let environment = environment(folder, &ports);
         let mut port_mapper = Program::new(
@@ -111,7 +113,7 @@ impl RabbitMq {
             program.directory = Some(folder.to_owned());
             program.account.clone_from(&account);
         }
-        // A clean stop of a node takes some 6 s, which is wasted on data that is deleted next.
+        // A clean shutdown takes about 6 s, which is wasted if the data is then deleted.
         node.end_with = if setup.durability == Durability::Full {
             Signal::TERM
         } else {
@@ -122,7 +124,7 @@ impl RabbitMq {
         let server = Self {
             registry: node_data.join("quorum").join(NODE).join("names.dets"),
             folder: folder.to_owned(),
-            made_now,
+            is_new,
             address,
             port_mapper,
             node,
@@ -134,21 +136,21 @@ impl RabbitMq {
         Ok(server)
     }
 
-    /// Where it is; the virtual host is the default one.
+    /// Its address, with the default virtual host.
     pub(crate) fn address(&self) -> &BrokerAddress {
         &self.address
     }
 
-    /// Starts the processes, on the same ports and data, and waits until the node answers.
+    /// Starts the processes on the same ports and data, and waits until the node answers.
     pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
         self.stop();
         let port_mapper = self.port_mapper.start(&self.output)?;
         *locked(&self.processes) = Some((self.node.start(&self.output)?, port_mapper));
-        self.answers().await
+        self.wait_until_it_answers().await
     }
 
     /// Waits until the node answers.
-    pub(crate) async fn answers(&self) -> anyhow::Result<()> {
+    pub(crate) async fn wait_until_it_answers(&self) -> anyhow::Result<()> {
         let client = http_client()?;
         let mut refused = false;
         wait_until("RabbitMQ answers", START_LIMIT, async || {
@@ -160,12 +162,12 @@ impl RabbitMq {
                 .basic_auth(&self.address.user, Some(&self.address.password))
                 .send()
                 .await?;
-            // Final, as the end of the process is: no "not yet".
+            // Refused credentials are final, so waiting is useless.
             refused = answer.status() == StatusCode::UNAUTHORIZED;
             if refused {
                 return Ok(true);
             }
-            // Management is up a moment before the AMQP listener.
+            // The management interface listens a moment before the AMQP listener.
             let listens = tokio::net::TcpStream::connect((&*self.address.host, self.address.port))
                 .await
                 .is_ok();
@@ -178,17 +180,17 @@ impl RabbitMq {
         self.with(Process::still_runs)
     }
 
-    /// Why a node that answers refuses us, and what to do.
+    /// Why the node refuses our credentials, and what to do.
     fn refusal(&self) -> String {
-        let (user, place) = (&self.address.user, self.folder.display());
-        if self.made_now {
+        let (user, folder) = (&self.address.user, self.folder.display());
+        if self.is_new {
             return format!(
-                "RabbitMQ refuses user {user} with the password that its new data in {place} was made with: please report this"
+                "RabbitMQ refuses user {user} with the password that its new data in {folder} was created with: please report this"
             );
         }
         format!(
-            "RabbitMQ refuses user {user}. Its data in {place} keeps user and password of its first start: set them in .env to what they were \
-             then. Or delete that folder alone, start, and bring back with scripts/republish.sh what was in the queue. (--fresh would delete \
+            "RabbitMQ refuses user {user}. Its data in {folder} has the user and password of its first start: set these in .env. \
+             Or delete only that folder, start, and publish the orders again with scripts/republish.sh. (--fresh would delete \
              all orders, too.)"
         )
     }
@@ -197,7 +199,7 @@ impl RabbitMq {
     pub(crate) fn stop(&self) {
         if let Some((node, port_mapper)) = locked(&self.processes).take() {
             self.end(&node);
-            port_mapper.end_now();
+            port_mapper.end_blocking();
             self.wait_for_helpers();
         }
     }
@@ -214,32 +216,31 @@ impl RabbitMq {
         let _ = node.kill();
     }
 
-    /// The node's helper programs end by themselves, when their pipe does: a moment later than the node.
+    /// The node's helper programs end a moment after the node, when their pipe is closed.
     fn wait_for_helpers(&self) {
         let home = self.node.environment.iter().find(|(name, _)| name == "HOME");
-        let Some(mark) = home.map(|(name, value)| format!("{name}={value}\0").into_bytes()) else {
-            return;
+        let Some((_, home)) = home else { return };
+        let is_ours = |process: procfs::process::Process| {
+            let environment = process.environ().unwrap_or_default();
+            environment
+                .get(OsStr::new("HOME"))
+                .is_some_and(|value| **value == **home)
         };
-        let ours = |process: fs::DirEntry| {
-            let environment = fs::read(process.path().join("environ")).unwrap_or_default();
-            environment.windows(mark.len()).any(|window| window == mark)
-        };
+        let processes = || procfs::process::all_processes().into_iter().flatten().flatten();
         let since = Instant::now();
-        while since.elapsed() < HELPERS_END_WITHIN
-            && fs::read_dir("/proc").into_iter().flatten().flatten().any(ours)
-        {
+        while since.elapsed() < HELPERS_END_LIMIT && processes().any(is_ours) {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Stops the node in order, as an administrator would, even where the data is not kept.
+    /// Shuts the node down cleanly, as an administrator would, even if the data is not kept.
     pub(crate) async fn shut_down(&self) -> anyhow::Result<()> {
         let Some((node, port_mapper)) = locked(&self.processes).take() else {
             return Ok(());
         };
         node.signal(Signal::TERM)?;
         node.wait(self.node.grace).await?;
-        port_mapper.end_now();
+        port_mapper.end_blocking();
         Ok(())
     }
 
@@ -253,12 +254,12 @@ impl RabbitMq {
         program.arguments(arguments).complete(START_LIMIT).await
     }
 
-    /// Waits until the node has written down which quorum queues of a virtual host it serves.
+    /// Waits until the node has registered the quorum queues of a virtual host on disk.
     ///
-    /// It does so seconds after it has confirmed their declaration (a delayed write of the registry, measured on 3.10), and
-    /// a node killed before that never serves them again. A test that kills the node right after its queues were declared
-    /// would find that fault, and no other.
-    pub(crate) async fn settled(&self, vhost: &BrokerAddress) -> anyhow::Result<()> {
+    /// It does so seconds after it has confirmed their declaration (a delayed write of the registry, measured on 3.10). A
+    /// node that is killed before never serves them again. Without this wait, a test that kills the node right after its
+    /// queues were declared would find only that fault.
+    pub(crate) async fn wait_until_queues_are_registered(&self, vhost: &BrokerAddress) -> anyhow::Result<()> {
         let request = http_client()?.get(vhost.api("queues/{vhost}"));
         let answer = request
             .basic_auth(&vhost.user, Some(&vhost.password))
@@ -276,7 +277,7 @@ impl RabbitMq {
             async || {
                 let registry =
                     fs::read(&self.registry).context("the node has no registry of quorum queues")?;
-                Ok(names.iter().all(|name| holds_atom(&registry, name)))
+                Ok(names.iter().all(|name| contains_atom(&registry, name)))
             },
         )
         .await
@@ -292,12 +293,12 @@ impl RabbitMq {
         self.with(|node| node.signal(signal))
     }
 
-    /// Fails with its last lines of output when it has ended.
+    /// Fails if it has ended, with the last lines of its output.
     pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
         self.with(Process::still_runs)
     }
 
-    /// The process ids of the node and its port mapper, when they were started.
+    /// The process ids of the node and its port mapper, if they were started.
     pub(crate) fn pids(&self) -> Vec<u32> {
         locked(&self.processes)
             .iter()
@@ -317,13 +318,13 @@ impl Drop for RabbitMq {
     }
 }
 
-/// Whether Erlang terms hold this atom: after its length, so that a longer name with the same beginning is another one.
-fn holds_atom(terms: &[u8], name: &str) -> bool {
+/// Whether Erlang terms contain this atom. The length comes first, so that a longer name with the same beginning does not match.
+fn contains_atom(terms: &[u8], name: &str) -> bool {
     let atom: Vec<u8> = u8::try_from(name.len()).into_iter().chain(name.bytes()).collect();
     terms.windows(atom.len()).any(|window| window == atom)
 }
 
-/// RabbitMQ's own start script. Debian's `/usr/sbin/rabbitmq-server` is a wrapper that insists on the system's node.
+/// RabbitMQ's own start script. Debian's `/usr/sbin/rabbitmq-server` is a wrapper that always starts the system's node.
 pub(crate) fn server_script() -> anyhow::Result<PathBuf> {
     find(
         "rabbitmq-server",
@@ -335,8 +336,8 @@ pub(crate) fn server_script() -> anyhow::Result<PathBuf> {
     .context("RabbitMQ is not installed: install the package `rabbitmq-server`")
 }
 
-fn find(name: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
-    let known = places.iter().map(PathBuf::from).find(|path| path.exists());
+fn find(name: &str, known_paths: &[&str]) -> anyhow::Result<PathBuf> {
+    let known = known_paths.iter().map(PathBuf::from).find(|path| path.exists());
     let searched = || {
         let path = std::env::var_os("PATH")?;
         std::env::split_paths(&path)
@@ -348,7 +349,7 @@ fn find(name: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("`{name}` was not found"))
 }
 
-/// A text as an Erlang term, byte by byte, so that no character of it can mean anything else.
+/// A text as an Erlang binary, byte by byte, so that no character has a special meaning.
 fn erlang_binary(text: &str) -> String {
     let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
     format!("<<{}>>", bytes.join(","))
@@ -374,9 +375,9 @@ fn environment(folder: &Path, ports: &RabbitMqPorts) -> Vec<(String, String)> {
         ("ERL_EPMD_PORT", ports.port_mapper.port().to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
         ("ERL_CRASH_DUMP_SECONDS", "0".to_owned()),
-        // The script then replaces itself by the node instead of waiting for it, so that our signals reach the node.
+        // The script then replaces itself by the node, so that our signals reach the node.
         ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
-        // Two schedulers and no busy waiting: a developer's machine has other work.
+        // Two schedulers and no busy waiting, as a developer's machine has other work.
         (
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
             "+S 2:2 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
@@ -392,13 +393,13 @@ fn write_configuration(
     settings: &[(String, String)],
     account: Option<&Account>,
 ) -> anyhow::Result<()> {
-    for place in [
+    for directory in [
         folder.to_owned(),
         folder.join("home"),
         folder.join("data"),
         folder.join("log"),
     ] {
-        private_directory(&place, account)?;
+        private_directory(&directory, account)?;
     }
     let cookie = folder.join("home/.erlang.cookie");
     if fs::read_to_string(&cookie).map_or(true, |text| text.is_empty()) {
@@ -416,7 +417,7 @@ fn write_configuration(
     );
     configuration.extend(settings.iter().map(|(name, value)| format!("{name} = {value}\n")));
     private_file(&folder.join("rabbitmq.conf"), &configuration, account)?;
-    // Not in rabbitmq.conf, where `#` begins a comment, blanks at the ends are lost, and nothing can be quoted.
+    // Not in rabbitmq.conf, where `#` starts a comment, values are trimmed, and quoting is not possible.
     let credentials = format!(
         "[{{rabbit, [{{default_user, {}}}, {{default_pass, {}}}]}}].\n",
         erlang_binary(&address.user),

@@ -1,4 +1,4 @@
-//! Temporary folders of servers, and the removal of those that a killed process left behind.
+//! Temporary folders of servers, and the removal of those that killed processes have left.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,8 +9,8 @@ use anyhow::Context as _;
 
 const PREFIX: &str = "pydist-cluster-";
 const LOCK: &str = "lock";
-/// A younger folder may belong to a process that is just about to lock it.
-const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(600);
+/// A younger folder may belong to a process that has not locked it yet.
+const ABANDONED_AFTER: Duration = Duration::from_secs(600);
 
 /// A folder that is deleted when this is dropped.
 #[derive(Debug)]
@@ -20,11 +20,11 @@ pub(crate) struct TemporaryFolder {
 }
 
 impl TemporaryFolder {
-    /// Makes one that other accounts can enter: the servers may run as one.
+    /// Creates a folder that other accounts can enter, because servers may use one of them.
     pub(crate) fn create() -> anyhow::Result<Self> {
-        remove_left_behind();
+        remove_abandoned();
         let path = std::env::temp_dir().join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
-        let context = || format!("could not make the temporary folder {}", path.display());
+        let context = || format!("could not create the temporary folder {}", path.display());
         fs::create_dir(&path).with_context(context)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).with_context(context)?;
         let lock = File::create(path.join(LOCK)).with_context(context)?;
@@ -32,7 +32,7 @@ impl TemporaryFolder {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -40,7 +40,7 @@ impl TemporaryFolder {
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // A helper process of a server may still be writing its last file.
+        // Retried, because a helper process of a server may still be writing a file.
         for _ in 0..100 {
             if fs::remove_dir_all(&self.path).is_ok() || !self.path.exists() {
                 return;
@@ -50,7 +50,7 @@ impl Drop for TemporaryFolder {
     }
 }
 
-fn remove_left_behind() {
+fn remove_abandoned() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
         return;
     };
@@ -65,7 +65,7 @@ fn remove_left_behind() {
             .ok()
             .and_then(|time| time.elapsed().ok());
         let unlocked = || File::open(&lock_file).is_ok_and(|file| file.try_lock().is_ok());
-        if age.is_some_and(|age| age > LEFT_BEHIND_AFTER) && unlocked() {
+        if age.is_some_and(|age| age > ABANDONED_AFTER) && unlocked() {
             let _ = fs::remove_dir_all(path);
         }
     }

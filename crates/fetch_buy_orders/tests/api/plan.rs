@@ -1,7 +1,7 @@
 //! Every page costs the same. The tests assert the work of the database, not its duration.
 
 use anyhow::Context as _;
-use cluster::plans::{Bounded, Statistics, followed, keep_within, number};
+use cluster::plans::{Bounded, Statistics, explain_prepared, keep_within, number};
 use cluster::{Cluster, Options};
 use fetch_buy_orders::db::{self, PageRequest};
 use reqwest::StatusCode;
@@ -43,7 +43,7 @@ async fn plan(session: &mut PgConnection, last_reference: Option<i64>) -> anyhow
         &format!("{{{last_reference}}}"),
         &format!("{{{PAGE_SIZE}}}"),
     ];
-    let plan = followed(session, &values).await?;
+    let plan = explain_prepared(session, &values).await?;
     // The second child of the join: the orders of the page.
     plan.pointer("/Plans/1").cloned().context("no plan")
 }

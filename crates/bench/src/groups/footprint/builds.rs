@@ -7,18 +7,17 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 
-use super::NAME;
 use crate::bench::Bench;
 use crate::command::Running;
 
-/// Of the services, the one with the most dependencies.
+/// A file of the service with the most dependencies.
 const TOUCHED: &str = "crates/create_buy_order/src/lib.rs";
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let target = tempfile::tempdir_in(bench.folder())?;
     let clean = build(target.path()).await?;
     let name = "cargo build --release";
-    bench.figures.add(NAME, format!("{name}, clean"), clean, "s");
+    bench.figures.add(format!("{name}, clean"), clean, "s");
     File::options()
         .append(true)
         .open(TOUCHED)
@@ -26,11 +25,11 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         .with_context(|| format!("could not touch {TOUCHED}: is this the folder of the repository?"))?;
     let touched = build(target.path()).await?;
     let name = format!("{name}, after touching create_buy_order");
-    bench.figures.add(NAME, name, touched, "s");
+    bench.figures.add(name, touched, "s");
     Ok(())
 }
 
-/// In s. What fails is told on stderr.
+/// Returns the time in s. Cargo prints errors to stderr.
 async fn build(target: &Path) -> anyhow::Result<f64> {
     let began = Instant::now();
     let mut build = Command::new("cargo");

@@ -1,15 +1,15 @@
-//! Memory that is resident: idle, and after the load.
+//! Resident memory, idle and after load.
 
 use std::time::Duration;
 
 use cluster::{Cluster, Service};
 
-use super::{NAME, megabytes};
-use crate::bench::{Bench, quiet};
-use crate::groups::CONNECTIONS;
+use crate::bench::{Bench, CONNECTIONS};
+use crate::commits::wait_until_projected;
+use crate::figures::megabytes;
 use crate::wrk::{Ask, Load};
 
-/// Until what comes after a start, or after a load, is over.
+/// Wait after a start or a load, until memory no longer changes.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 const SETTLED_AFTER_QUICK: Duration = Duration::from_millis(200);
 
@@ -27,11 +27,11 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         let name = format!("memory, {}", service.name());
         bench.load(&name, &(cluster.url(service) + path), load).await?;
     }
-    quiet(&cluster).await?;
+    wait_until_projected(&cluster).await?;
     add_figures(bench, &cluster, "after the load").await
 }
 
-/// What is idle then has done nothing yet.
+/// Restarts all services, so that they have done nothing yet.
 async fn restart(cluster: &Cluster) -> anyhow::Result<()> {
     for service in Service::ALL {
         cluster.stop(service).await?;
@@ -52,9 +52,9 @@ async fn add_figures(bench: &mut Bench, cluster: &Cluster, when: &str) -> anyhow
         let bytes = cluster.vitals(service)?.resident_bytes;
         sum += bytes;
         let name = format!("memory of {}, {when}", service.name());
-        bench.figures.add(NAME, name, megabytes(bytes), "MB");
+        bench.figures.add(name, megabytes(bytes), "MB");
     }
     let name = format!("memory of all services, {when}");
-    bench.figures.add(NAME, name, megabytes(sum), "MB");
+    bench.figures.add(name, megabytes(sum), "MB");
     Ok(())
 }

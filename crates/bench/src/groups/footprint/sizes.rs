@@ -1,4 +1,4 @@
-//! What the services take on the disk: release binaries, and images where there are any.
+//! The size of the services on disk: release binaries, and images if there are any.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use cluster::Service;
 
-use super::{NAME, megabytes};
 use crate::bench::Bench;
 use crate::command;
+use crate::figures::megabytes;
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let mut sum = 0;
@@ -19,14 +19,14 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
             .len();
         sum += bytes;
         let name = format!("binary of {}", service.name());
-        bench.figures.add(NAME, name, megabytes(bytes), "MB");
+        bench.figures.add(name, megabytes(bytes), "MB");
     }
     bench
         .figures
-        .add(NAME, "binaries of all services", megabytes(sum), "MB");
+        .add("binaries of all services", megabytes(sum), "MB");
 
     let engine_was_there = engine_answers().await;
-    // Minutes, for figures that say nothing on whether the services work.
+    // Building images takes minutes and does not show whether the services work.
     if !bench.quick
         && let Err(error) = build_images().await
     {
@@ -38,7 +38,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         bench.note("no Docker engine answers here: the sizes of images are left out");
     }
     if !engine_was_there {
-        // Does nothing where none was started.
+        // Does nothing if none was started.
         script("scripts/ensure_docker.sh", &["stop"]).await?;
     }
     Ok(())
@@ -49,10 +49,10 @@ async fn images(bench: &mut Bench) -> anyhow::Result<()> {
         let image = format!("pydist/{}", service.name());
         match docker(&["image", "inspect", "--format", "{{.Size}}", &image]).await {
             Ok(bytes) => {
-                let bytes = bytes.trim().parse().context("Docker told no size")?;
+                let bytes = bytes.trim().parse().context("Docker reported no size")?;
                 bench
                     .figures
-                    .add(NAME, format!("image {image}"), megabytes(bytes), "MB");
+                    .add(format!("image {image}"), megabytes(bytes), "MB");
             }
             Err(_) => bench.note(format!(
                 "there is no image {image}, which ./build_run_images.sh builds: its size is left out"
@@ -62,19 +62,19 @@ async fn images(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Beside this program, as those that are measured.
+/// The release binary beside this program.
 fn binary(service: Service) -> anyhow::Result<PathBuf> {
     let running = std::env::current_exe().context("could not tell where this program is")?;
     Ok(running.with_file_name(service.name()))
 }
 
-/// Those that are up to date are left as they are.
+/// Builds the images that are not up to date.
 async fn build_images() -> anyhow::Result<()> {
     script("scripts/ensure_docker.sh", &[]).await?;
     script("./build_run_images.sh", &[]).await
 }
 
-/// Of the repository, in whose folder we run.
+/// Runs a script of the repository, which is the current folder.
 async fn script(path: &str, arguments: &[&str]) -> anyhow::Result<()> {
     command::output(path, arguments, &[]).await.map(drop)
 }

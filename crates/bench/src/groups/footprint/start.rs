@@ -1,18 +1,17 @@
-//! From the start of a process until it is healthy, with the databases and the other services up.
+//! The time from the start of a process until it is healthy, while the databases and the other services run.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use cluster::{Cluster, Service};
 
-use super::NAME;
 use crate::bench::Bench;
 
-/// Odd, so that one of them is the median.
+/// Odd, so that the median is one of them.
 const STARTS: usize = 7;
 const STARTS_QUICK: usize = 1;
-/// How often it is asked: the figure is right to this.
-const EVERY: Duration = Duration::from_millis(1);
+/// How often to ask: the precision of the figure.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
@@ -30,30 +29,30 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         let name = format!("start to healthy, {}", service.name());
         bench
             .figures
-            .add(NAME, format!("{name}, median of {starts}"), median, "ms");
-        bench.figures.add(NAME, format!("{name}, worst"), worst, "ms");
+            .add(format!("{name}, median of {starts}"), median, "ms");
+        bench.figures.add(format!("{name}, worst"), worst, "ms");
         slowest = slowest.max(worst);
     }
     bench
         .figures
-        .add(NAME, "start to healthy, slowest of all", slowest, "ms");
+        .add("start to healthy, slowest of all", slowest, "ms");
     Ok(())
 }
 
-/// In ms.
+/// Returns the time in ms.
 async fn start(cluster: &Cluster, service: Service) -> anyhow::Result<f64> {
     cluster.stop(service).await?;
     let (http, url) = (cluster.http(), cluster.url(service) + "/healthcheck");
     let began = Instant::now();
     cluster.launch(service)?;
     loop {
-        // Refused until it listens.
+        // The connection is refused until it listens.
         let answered = http.get(&url).send().await;
         let took = began.elapsed();
         if answered.is_ok_and(|answer| answer.status().is_success()) {
             return Ok(took.as_secs_f64() * 1000.0);
         }
         ensure!(took < LIMIT, "{} is not healthy within {LIMIT:?}", service.name());
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

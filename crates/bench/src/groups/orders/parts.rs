@@ -1,8 +1,8 @@
-//! What an order alone waits for, one after the other, each by itself: the bound of its latency.
+//! The parts of a single order's latency, each measured alone: their sum is its lower bound.
 
 use cluster::{Cluster, DatabaseAddress, Server, Service};
 
-use super::{NAME, by_pgbench, place, turn, turns};
+use super::turns::{by_pgbench, place, turn, turns};
 use crate::bench::Bench;
 use crate::commits;
 use crate::constant::Constant;
@@ -43,14 +43,12 @@ pub(super) async fn measure(
         ),
     ] {
         let p50 = (median(latencies)? / 1000.0, "ms");
-        bench
-            .figures
-            .add_against(NAME, name, p50, (names, sum_us / 1000.0));
+        bench.figures.add_against(name, p50, (names, sum_us / 1000.0));
     }
     Ok(())
 }
 
-/// The p50 in µs of orders while those before them are neither relayed nor projected: as their parts are measured.
+/// The p50 in µs of orders while the relay and the projection are paused, as the parts are measured.
 async fn place_undisturbed(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<f64> {
     const NAME: &str = "orders, undisturbed";
     let from = commits::newest(cluster).await?;
@@ -66,7 +64,7 @@ async fn place_undisturbed(bench: &mut Bench, cluster: &Cluster) -> anyhow::Resu
     Ok(outcome.p50_us)
 }
 
-/// What is answered is of the size of an order.
+/// An order, so that the constant answer has the size of an order.
 fn an_order(cluster: &Cluster) -> reqwest::RequestBuilder {
     let order = serde_json::json!({
         "currency": "USD",

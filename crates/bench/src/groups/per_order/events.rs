@@ -1,23 +1,23 @@
-//! Orders a second while every event also goes to a Fluentd, beside those without one.
+//! Orders per second while every event also goes to Fluentd, compared with those without.
 
 use std::time::Duration;
 
 use cluster::{Cluster, LogServer, Service};
 
-use super::{NAME, newest, orders_since, place_orders};
-use crate::bench::{Bench, quiet};
+use crate::bench::{Bench, CONNECTIONS};
+use crate::commits;
 use crate::figures::figure;
-use crate::groups::CONNECTIONS;
+use crate::wrk::{Ask, Load};
 
-/// Those that an order passes.
+/// The services that an order passes through.
 const SERVICES: [Service; 3] = [Service::BtcPrice, Service::CreateBuyOrder, Service::ReadModelSync];
 
-/// Events that come later than this after the one before are of something else.
+/// After this time without an event no more events of the load are expected.
 const SILENCE: Duration = Duration::from_secs(2);
 const SILENCE_QUICK: Duration = Duration::from_millis(500);
 
 pub(super) async fn measure(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<()> {
-    // By turns, so that what else the machine does falls on both.
+    // In turns, so that other load on the machine affects both.
     let (rounds, silence): (u32, Duration) = if bench.quick {
         (1, SILENCE_QUICK)
     } else {
@@ -30,29 +30,30 @@ pub(super) async fn measure(bench: &mut Bench, cluster: &Cluster) -> anyhow::Res
 
         let fluentd = LogServer::start()?;
         restart(cluster, Some(&fluentd)).await?;
-        let from = newest(cluster).await?;
-        let events_before = silent(&fluentd, silence).await?;
+        let from = commits::newest(cluster).await?;
+        let events_before = wait_for_silence(&fluentd, silence).await?;
         with += orders_per_second(bench, cluster, "with Fluentd").await?;
-        events += figure(silent(&fluentd, silence).await? - events_before);
-        orders += orders_since(cluster, from).await?;
-        // While it is there: with what they cannot deliver, services take longer to stop.
+        events += figure(wait_for_silence(&fluentd, silence).await? - events_before);
+        orders += figure(commits::orders_since(cluster, from).await?);
+        // While Fluentd still runs: services with undelivered events take longer to stop.
         restart(cluster, None).await?;
     }
     let rounds = f64::from(rounds);
     let name = format!("{CONNECTIONS} connections, with Fluentd");
     let rate = (with / rounds, "/s");
     let figures = &mut bench.figures;
-    figures.add_against(NAME, name, rate, ("without", without / rounds));
-    figures.add(NAME, "events that Fluentd got", events / orders, "");
+    figures.add_against(name, rate, ("without", without / rounds));
+    figures.add("events that Fluentd got", events / orders, "");
     Ok(())
 }
 
 async fn orders_per_second(bench: &mut Bench, cluster: &Cluster, what: &str) -> anyhow::Result<f64> {
-    let duration = bench.duration();
-    place_orders(bench, cluster, what, duration).await
+    let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration());
+    let name = format!("per_order, {what}");
+    Ok(bench.place_orders(cluster, &name, load).await?.per_second())
 }
 
-/// Has the services of an order tell this server of their events, or none.
+/// Restarts the services of an order so that they send their events to this server, or to none.
 async fn restart(cluster: &Cluster, fluentd: Option<&LogServer>) -> anyhow::Result<()> {
     let host = fluentd.map_or("", |_| "127.0.0.1");
     let port = fluentd.map_or_else(String::new, |fluentd| fluentd.port().to_string());
@@ -62,11 +63,11 @@ async fn restart(cluster: &Cluster, fluentd: Option<&LogServer>) -> anyhow::Resu
         cluster.stop(service).await?;
         cluster.start_service(service).await?;
     }
-    quiet(cluster).await
+    commits::wait_until_projected(cluster).await
 }
 
-/// How many events have come when no more do.
-async fn silent(fluentd: &LogServer, silence: Duration) -> anyhow::Result<u64> {
+/// Waits until no more events come. Returns their number.
+async fn wait_for_silence(fluentd: &LogServer, silence: Duration) -> anyhow::Result<u64> {
     let mut before = fluentd.events();
     loop {
         tokio::time::sleep(silence).await;

@@ -1,4 +1,4 @@
-//! How fast a backlog is projected.
+//! How fast replicas project a backlog.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use cluster::{Cluster, Service, wait_until};
 use common::broker::topology::BUY_ORDER_QUEUE;
 
 use super::scale::Scale;
-use super::{add_figures, turns};
+use super::turns::{add_figures, turns};
 use crate::bench::Bench;
 use crate::history;
 
@@ -33,7 +33,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Empties the read model, and has the first orders sent again: on return all of them are in the queue, and nothing else is.
+/// Empties the read model and republishes the first orders. On return exactly these are in the queue.
 async fn pile_up(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
     sqlx::query("TRUNCATE buy_order_read_model")
         .execute(cluster.read_model())
@@ -54,7 +54,7 @@ async fn pile_up(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
     .await
 }
 
-/// Orders a second from the first commit of the projection to the last: without the start of the processes.
+/// Orders per second from the first commit of the projection to the last, so without the start of the processes.
 async fn projected(cluster: &Cluster, orders: i64) -> anyhow::Result<f64> {
     wait_until("the backlog is projected", LIMIT, async || {
         let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM buy_order_read_model")
@@ -63,7 +63,7 @@ async fn projected(cluster: &Cluster, orders: i64) -> anyhow::Result<f64> {
         Ok(rows >= orders)
     })
     .await?;
-    // The orders of the first commit had come before the time that is counted.
+    // The orders of the first commit came before the counted time.
     let (counted, took_s): (i64, f64) = sqlx::query_as(
         "SELECT sum(orders) FILTER (WHERE at > first)::bigint, extract(epoch FROM max(at) - min(at))::float8
            FROM (SELECT pg_xact_commit_timestamp(xmin) AS at, count(*) AS orders, min(min(pg_xact_commit_timestamp(xmin))) OVER () AS first

@@ -1,4 +1,4 @@
-//! A service with as many processes as are wanted.
+//! A service with a given number of processes.
 
 use anyhow::Context as _;
 use cluster::{Cluster, Service};
@@ -7,12 +7,12 @@ use futures_util::future::try_join_all;
 pub(super) struct Scale<'a> {
     cluster: &'a Cluster,
     service: Service,
-    /// All processes besides the first.
+    /// URLs of the processes besides the first.
     extras: Vec<String>,
 }
 
 impl<'a> Scale<'a> {
-    /// A service of which one process runs.
+    /// A service with one running process.
     pub(super) fn of(cluster: &'a Cluster, service: Service) -> Self {
         Self {
             cluster,
@@ -21,7 +21,7 @@ impl<'a> Scale<'a> {
         }
     }
 
-    /// Starts and stops processes until so many run, at least one, all of them healthy.
+    /// Starts and stops processes until this many run, at least one, and all are healthy.
     pub(super) async fn to(&mut self, replicas: usize) -> anyhow::Result<()> {
         while self.extras.len() + 1 > replicas.max(1) {
             let url = self.extras.pop().context("no extra process")?;
@@ -30,20 +30,20 @@ impl<'a> Scale<'a> {
         self.add(replicas).await
     }
 
-    /// Stops all of them.
+    /// Stops all processes.
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         self.to(1).await?;
         self.cluster.stop(self.service).await?;
         Ok(())
     }
 
-    /// Starts so many at once, none of which runs.
+    /// Starts this many processes at once. None may run.
     pub(super) async fn start(&mut self, replicas: usize) -> anyhow::Result<()> {
         tokio::try_join!(self.cluster.start_service(self.service), self.add(replicas))?;
         Ok(())
     }
 
-    /// Where they answer.
+    /// The URLs of all processes.
     pub(super) fn urls(&self) -> Vec<String> {
         let mut urls = vec![self.cluster.url(self.service)];
         urls.extend(self.extras.iter().cloned());

@@ -1,4 +1,4 @@
-//! The parts of a cluster for people: servers whose data stays, and the five services.
+//! A running native cluster: servers whose data is kept, and the five services.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::arguments::PriceSource;
 use super::contract::Contract;
 use super::folder::Folder;
-use super::{Prices, leftovers, prices};
-use crate::cluster::Replica;
+use super::{leftovers, prices};
+use crate::address::DatabaseAddress;
 use crate::databases::create_vhost;
 use crate::http_client::http_client;
 use crate::prices::PriceSimulator;
 use crate::process::Output;
-use crate::servers::{DatabaseAddress, Durability, Postgres, RabbitMq, RabbitMqPorts, Setup};
+use crate::replica::Replica;
+use crate::servers::{Durability, Postgres, RabbitMq, RabbitMqPorts, Setup};
 use crate::service::Service;
 
 const SETUP: Setup<'_> = Setup {
@@ -23,9 +25,9 @@ const SETUP: Setup<'_> = Setup {
     settings: &[],
 };
 
-/// Everything that runs. Dropping it stops the services, then the servers, in order.
+/// Everything that runs. Dropping it shuts down the services, then the servers.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct NativeCluster {
     services: BTreeMap<Service, Arc<Replica>>,
     contract: Contract,
     simulator: Option<PriceSimulator>,
@@ -33,9 +35,13 @@ pub(crate) struct Parts {
     databases: Vec<Postgres>,
 }
 
-impl Parts {
-    /// Starts all; on return all are healthy. What was started is stopped again on failure, or when this is cancelled.
-    pub(crate) async fn start(folder: &Folder, contract: Contract, choice: Prices) -> anyhow::Result<Self> {
+impl NativeCluster {
+    /// Starts everything, and returns when everything is healthy. On failure or cancellation it stops what it has started.
+    pub(crate) async fn start(
+        folder: &Folder,
+        contract: Contract,
+        price_source: PriceSource,
+    ) -> anyhow::Result<Self> {
         let data = folder.data()?;
         Folder::check_space(&data)?;
         for service in Service::ALL {
@@ -43,37 +49,37 @@ impl Parts {
         }
         let began = Instant::now();
         println!("starting PostgreSQL (write model, read model) and RabbitMQ");
-        let mut parts = Self {
+        let mut cluster = Self {
             services: BTreeMap::new(),
             contract,
             simulator: None,
             rabbitmq: None,
             databases: Vec::new(),
         };
-        parts.start_servers(folder, &data).await?;
+        cluster.start_servers(folder, &data).await?;
         println!("  ready after {:.1} s", began.elapsed().as_secs_f32());
 
         println!("starting the services");
         for service in Service::ALL {
             let log = folder.new_log(service.name());
-            let replica = Replica::logged(service, parts.contract.service_port(service)?, &log)?;
-            parts.services.insert(service, Arc::new(replica));
+            let replica = Replica::with_log_file(service, cluster.contract.service_port(service)?, &log)?;
+            cluster.services.insert(service, Arc::new(replica));
         }
         let client = http_client()?;
-        let btc_price = parts
+        let btc_price = cluster
             .services
             .get(&Service::BtcPrice)
             .cloned()
             .context("btc_price is unknown")?;
-        parts.simulator = prices::choose(choice, &mut parts.contract, &btc_price, &client).await?;
-        for (service, replica) in &parts.services {
-            replica.start(environment(*service, &parts.contract, replica.port()))?;
+        cluster.simulator = prices::choose(price_source, &mut cluster.contract, &btc_price, &client).await?;
+        for (service, replica) in &cluster.services {
+            replica.start(cluster.contract.environment(*service, replica.port()))?;
         }
-        for replica in parts.services.values() {
-            replica.healthy(&client).await?;
+        for replica in cluster.services.values() {
+            replica.wait_until_healthy(&client).await?;
         }
         println!("  healthy after {:.1} s", began.elapsed().as_secs_f32());
-        Ok(parts)
+        Ok(cluster)
     }
 
     async fn start_servers(&mut self, folder: &Folder, data: &Path) -> anyhow::Result<()> {
@@ -105,7 +111,7 @@ impl Parts {
         create_vhost(&broker).await
     }
 
-    /// Returns when a server has ended, with its last lines. A service that ends is started again, as compose does.
+    /// Restarts services that end, as compose does. Returns when a server has ended, with the last lines of its output.
     pub(crate) async fn watch(&self) -> anyhow::Error {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -117,8 +123,8 @@ impl Parts {
             }
             for (service, replica) in &self.services {
                 if let Err(error) = replica.process().and_then(|process| process.still_runs()) {
-                    println!("{error:#}starting {} again", service.name());
-                    if let Err(error) = replica.start(environment(*service, &self.contract, replica.port())) {
+                    println!("{error:#}restarting {}", service.name());
+                    if let Err(error) = replica.start(self.contract.environment(*service, replica.port())) {
                         return error;
                     }
                 }
@@ -126,7 +132,7 @@ impl Parts {
         }
     }
 
-    /// Where prices come from.
+    /// The source of prices, as printed.
     pub(crate) fn prices(&self) -> &'static str {
         if self.simulator.is_some() {
             "simulator"
@@ -141,16 +147,16 @@ impl Parts {
     }
 }
 
-impl Drop for Parts {
+impl Drop for NativeCluster {
     fn drop(&mut self) {
-        // All are asked at once: each may take seconds.
+        // At once, as each may take seconds.
         std::thread::scope(|scope| {
             for process in self
                 .services
                 .values()
                 .filter_map(|replica| replica.process().ok())
             {
-                scope.spawn(move || process.end_now());
+                scope.spawn(move || process.end_blocking());
             }
         });
         std::thread::scope(|scope| {
@@ -162,13 +168,6 @@ impl Drop for Parts {
             }
         });
     }
-}
-
-/// What a service is started with on this port.
-pub(crate) fn environment(service: Service, contract: &Contract, port: u16) -> BTreeMap<String, String> {
-    let mut environment = service.environment(&contract.variables);
-    environment.insert("SERVICE_PORT".to_owned(), port.to_string());
-    environment
 }
 
 async fn database(

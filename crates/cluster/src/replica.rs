@@ -12,16 +12,16 @@ use crate::process::{Output, Process, Program, locked};
 use crate::service::Service;
 use crate::wait::wait_until;
 
-/// As in `docker/services/Dockerfile`, where the reasons are.
+/// As in `docker/services/Dockerfile`, which gives the reasons.
 const ALLOCATOR: [(&str, &str); 2] = [
     ("MALLOC_MMAP_THRESHOLD_", "1048576"),
     ("MALLOC_TRIM_THRESHOLD_", "4194304"),
 ];
 
 /// Generous: several clusters may start at once on a small machine.
-const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
+const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
 /// Longer than the drain deadline of a service.
-const ENDS_WITHIN: Duration = Duration::from_secs(15);
+const END_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -34,19 +34,19 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// A process that is still to be started.
+    /// A process that is not started yet.
     pub(crate) fn new(service: Service, lease: Lease, output: Output) -> Self {
         Self::build(service, lease.port(), Some(lease), output)
     }
 
-    /// A process that is still to be started, on a port that was chosen, with its output in a file.
-    pub(crate) fn logged(service: Service, port: u16, log: &Path) -> anyhow::Result<Self> {
+    /// A process that is not started yet, on a given port, with its output in a file.
+    pub(crate) fn with_log_file(service: Service, port: u16, log: &Path) -> anyhow::Result<Self> {
         Ok(Self::build(service, port, None, Output::to_file(log)?))
     }
 
     fn build(service: Service, port: u16, lease: Option<Lease>, output: Output) -> Self {
         let mut program = Program::new(service.name(), "");
-        program.grace = ENDS_WITHIN;
+        program.grace = END_LIMIT;
         Self {
             service,
             port,
@@ -69,14 +69,14 @@ impl Replica {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Starts it; what ran before on this port is killed.
+    /// Starts it. A process that still runs on this port is killed.
     pub(crate) fn start(&self, environment: BTreeMap<String, String>) -> anyhow::Result<()> {
         let mut program = self.program.clone();
         program.path = self.service.binary()?;
         let allocator = ALLOCATOR.map(|(name, value)| (name.to_owned(), value.to_owned()));
         program.environment = environment.into_iter().chain(allocator).collect();
         let mut process = locked(&self.process);
-        // Ended before the new one wants the port, whoever else may still hold it.
+        // It must have ended before the new one needs the port, even if others still hold a reference to it.
         if let Some(before) = process.take() {
             let _ = before.kill();
         }
@@ -98,11 +98,11 @@ impl Replica {
         self.output.tail()
     }
 
-    /// Waits until it answers `/healthcheck`; fails at once when it has ended.
-    pub(crate) async fn healthy(&self, client: &reqwest::Client) -> anyhow::Result<()> {
+    /// Waits until it answers `/healthcheck`. Fails at once when it has ended.
+    pub(crate) async fn wait_until_healthy(&self, client: &reqwest::Client) -> anyhow::Result<()> {
         let process = self.process()?;
         let url = self.url() + "/healthcheck";
-        let healthy = wait_until("it is healthy", HEALTHY_WITHIN, async || {
+        let healthy = wait_until("it is healthy", HEALTHY_LIMIT, async || {
             if process.ended().is_some() {
                 return Ok(true);
             }

@@ -1,5 +1,5 @@
-//! What PostgreSQL tells of each statement that a session executes, those within functions included: its module auto_explain sends their plans
-//! as notices, which sqlx hands to `tracing`.
+//! The plans of all statements that a session executes, including those within functions: PostgreSQL's module `auto_explain` sends them as
+//! notices, which sqlx passes to `tracing`.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -14,8 +14,8 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::process::locked;
 
-/// Of every statement, with what each step of its plan did.
-const ASK: &str = "
+/// Explains every statement, with the actual rows and blocks of each step.
+const ENABLE: &str = "
     LOAD 'auto_explain';
     SET auto_explain.log_level = 'notice';
     SET auto_explain.log_min_duration = 0;
@@ -28,39 +28,39 @@ const ASK: &str = "
 
 /// A statement that was executed.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Executed {
     pub(super) text: String,
-    /// Its plan, with what each step did.
+    /// Its plan, with the actual rows and blocks of each step.
     pub(super) plan: Value,
 }
 
-/// Has a session tell of its statements from now on.
-pub(super) async fn ask(session: &mut PgConnection) -> anyhow::Result<()> {
-    let asked = sqlx::raw_sql(ASK).execute(session).await;
-    asked.context(
-        "auto_explain, which comes with PostgreSQL's contrib modules, and which a superuser may load",
+/// Makes a session send the plans of its statements from now on.
+pub(super) async fn enable(session: &mut PgConnection) -> anyhow::Result<()> {
+    let enabled = sqlx::raw_sql(ENABLE).execute(session).await;
+    enabled.context(
+        "could not load auto_explain, which is one of PostgreSQL's contrib modules and needs a superuser",
     )?;
     Ok(())
 }
 
-/// The outcome of work, and the statements that were executed for it.
-pub(super) async fn during<T>(work: impl Future<Output = T>) -> anyhow::Result<(T, Vec<Told>)> {
+/// Does work, and returns its result and the statements that were executed for it.
+pub(super) async fn capture<T>(work: impl Future<Output = T>) -> anyhow::Result<(T, Vec<Executed>)> {
     let notices = Notices::default();
     let outcome = work.with_subscriber(notices.clone()).await;
-    let told: anyhow::Result<Vec<Told>> = locked(&notices.0)
+    let executed: anyhow::Result<Vec<Executed>> = locked(&notices.0)
         .iter()
         .filter_map(|notice| Some(notice.split_once("plan:\n")?.1))
-        .map(Told::read)
+        .map(Executed::read)
         .collect();
-    Ok((outcome, told?))
+    Ok((outcome, executed?))
 }
 
-impl Told {
+impl Executed {
     fn read(json: &str) -> anyhow::Result<Self> {
-        let told: Value = serde_json::from_str(json)?;
+        let message: Value = serde_json::from_str(json)?;
         Ok(Self {
-            text: told["Query Text"].as_str().context("no text")?.to_owned(),
-            plan: told.get("Plan").context("no plan")?.clone(),
+            text: message["Query Text"].as_str().context("no text")?.to_owned(),
+            plan: message.get("Plan").context("no plan")?.clone(),
         })
     }
 }

@@ -1,31 +1,30 @@
-//! Connections between parts of a cluster that tests can break.
+//! Connections between the parts of a cluster, which tests can break.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 
-use super::Cluster;
 use crate::proxy::TcpProxy;
 use crate::service::Service;
 
-/// Who asks whom.
+/// A connection, from client to server.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
     /// Orders and their outbox.
     CreateBuyOrderToWriteModel,
-    /// The outbox's way out.
+    /// Messages from the outbox.
     CreateBuyOrderToBroker,
     /// Quotes.
     CreateBuyOrderToBtcPrice,
-    /// The simulator stands for Coinbase.
+    /// Prices; the simulator stands for Coinbase.
     BtcPriceToCoinbase,
     /// The projection.
     ReadModelSyncToReadModel,
-    /// The projection's way in.
+    /// Messages to the projection.
     ReadModelSyncToBroker,
     /// Pages.
     FetchBuyOrdersToReadModel,
-    /// The services' question for migration's health.
+    /// The health check of migration by the services.
     ToMigration,
     /// The write model's schema.
     MigrationToWriteModel,
@@ -48,7 +47,7 @@ impl Link {
         Self::MigrationToReadModel,
     ];
 
-    /// Its name in messages.
+    /// The name in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -65,7 +64,7 @@ impl Link {
         }
     }
 
-    /// Who asks: one service, or all that wait for migration.
+    /// Whether this service is a client of the link.
     fn starts_at(self, service: Service) -> bool {
         match self {
             Self::CreateBuyOrderToWriteModel
@@ -82,7 +81,7 @@ impl Link {
         }
     }
 
-    /// The variables that lead there.
+    /// The environment variables with the address of the server.
     fn host_and_port(self) -> (&'static str, &'static str) {
         match self {
             Self::CreateBuyOrderToWriteModel | Self::MigrationToWriteModel => {
@@ -100,10 +99,10 @@ impl Link {
 }
 
 /// The proxies of a cluster.
-pub(super) type Links = BTreeMap<Link, TcpProxy>;
+pub(crate) type Links = BTreeMap<Link, TcpProxy>;
 
-/// Starts a proxy for each, in front of where `contract` leads.
-pub(super) fn start(links: &[Link], contract: &BTreeMap<String, String>) -> anyhow::Result<Links> {
+/// Starts a proxy for each link, in front of the address in `contract`.
+pub(crate) fn start(links: &[Link], contract: &BTreeMap<String, String>) -> anyhow::Result<Links> {
     let start = |link: &Link| {
         let (host, port) = link.host_and_port();
         let value = |name| contract.get(name).with_context(|| format!("{name} is missing"));
@@ -112,8 +111,8 @@ pub(super) fn start(links: &[Link], contract: &BTreeMap<String, String>) -> anyh
     links.iter().map(start).collect()
 }
 
-/// The variables of a service that lead through its proxies.
-pub(super) fn variables(links: &Links, service: Service) -> impl Iterator<Item = (String, String)> {
+/// The environment variables that point a service to its proxies.
+pub(crate) fn variables(links: &Links, service: Service) -> impl Iterator<Item = (String, String)> {
     let through = move |(link, proxy): (&Link, &TcpProxy)| {
         let (host, port) = link.host_and_port();
         let variables = [(host, "127.0.0.1".to_owned()), (port, proxy.port().to_string())];
@@ -121,15 +120,4 @@ pub(super) fn variables(links: &Links, service: Service) -> impl Iterator<Item =
             .then_some(variables.map(|(name, value)| (name.to_owned(), value)))
     };
     links.iter().filter_map(through).flatten()
-}
-
-impl Cluster {
-    /// The proxy of a link that [`Options::links`](super::Options::links) names.
-    ///
-    /// # Errors
-    /// When it is not among them.
-    pub fn link(&self, link: Link) -> anyhow::Result<&TcpProxy> {
-        let proxy = self.links.get(&link);
-        proxy.with_context(|| format!("the link {} has no proxy: set Options::links", link.name()))
-    }
 }

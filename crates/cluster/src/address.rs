@@ -1,0 +1,136 @@
+//! Addresses of databases and brokers.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+
+/// How to connect to a database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DatabaseAddress {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role, the owner of the instance.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// Name of the database.
+    pub name: String,
+}
+
+impl DatabaseAddress {
+    /// Connection options for sqlx.
+    #[must_use]
+    pub fn options(&self) -> sqlx::postgres::PgConnectOptions {
+        sqlx::postgres::PgConnectOptions::new_without_pgpass()
+            .host(&self.host)
+            .port(self.port)
+            .username(&self.user)
+            .password(&self.password)
+            .database(&self.name)
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+    }
+
+    /// The environment variables that point a service to it: `{model}_DB_HOST` and the others.
+    pub(crate) fn variables(&self, model: &str) -> [(String, String); 5] {
+        [
+            ("HOST", self.host.clone()),
+            ("PORT", self.port.to_string()),
+            ("NAME", self.name.clone()),
+            ("USER", self.user.clone()),
+            ("PWD", self.password.clone()),
+        ]
+        .map(|(name, value)| (format!("{model}_DB_{name}"), value))
+    }
+
+    /// `postgres://user:password@host:port/name`
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let Self {
+            host,
+            port,
+            user,
+            password,
+            name,
+        } = self;
+        let [user, password, name] = [user, password, name].map(|part| url_part(part));
+        format!("postgres://{user}:{password}@{host}:{port}/{name}")
+    }
+
+    /// Another database of the same instance.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self.clone()
+        }
+    }
+}
+
+/// How to connect to a broker, and which of its virtual hosts to use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BrokerAddress {
+    /// Host name or address.
+    pub host: String,
+    /// AMQP port.
+    pub port: u16,
+    /// User, an administrator.
+    pub user: String,
+    /// The password of the user.
+    pub password: String,
+    /// Virtual host.
+    pub vhost: String,
+    /// `http://host:port` of the management interface.
+    pub management_url: String,
+}
+
+impl BrokerAddress {
+    /// `amqp://user:password@host:port/vhost`
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let Self {
+            host,
+            port,
+            user,
+            password,
+            vhost,
+            ..
+        } = self;
+        let [user, password, vhost] = [user, password, vhost].map(|part| url_part(part));
+        format!("amqp://{user}:{password}@{host}:{port}/{vhost}")
+    }
+
+    /// The URL of a resource of the management API. `{vhost}` and `{user}` in `resource` are replaced, as in `permissions/{vhost}/{user}`.
+    #[must_use]
+    pub fn api(&self, resource: &str) -> String {
+        format!(
+            "{}/api/{}",
+            self.management_url,
+            resource
+                .replace("{vhost}", &url_part(&self.vhost))
+                .replace("{user}", &url_part(&self.user))
+        )
+    }
+}
+
+/// Percent-encodes a text so that it can be one part of a URL.
+fn url_part(text: &str) -> String {
+    // The unreserved characters of RFC 3986 need no escape.
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// The addresses of a set of servers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The instance of the write model.
+    pub write_model: DatabaseAddress,
+    /// The instance of the read model.
+    pub read_model: DatabaseAddress,
+    /// The broker.
+    pub broker: BrokerAddress,
+}
