@@ -1,4 +1,5 @@
-//! What is left, held against what clients were told. To be asked when the load has ended and the cluster is quiet.
+//! Compares the data in the databases, the queues and the pages with the answers that clients got. Runs when the load has ended and the
+//! cluster is quiet.
 
 #[cfg(test)]
 mod tests;
@@ -19,28 +20,28 @@ use crate::load::Shared;
 use crate::violations::{Invariant, Violations};
 use crate::watcher;
 
-/// The queue of messages that can never be applied.
+/// The queue of dead letters.
 pub const DEAD_LETTER_QUEUE: &str = "buy_order.dead_letter";
 
-/// How many of a run's requests came to a bad end.
+/// How many orders of a run were lost or doubled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// Acknowledged orders that are not in the book as answered, or not on the pages.
+    /// Acknowledged orders that are not in the write model as answered.
     pub lost: usize,
     /// Identities with more than one order.
     pub doubled: usize,
 }
 
-/// Repeats every request whose outcome is unknown, twice: it must yield one order, and then the same answer again.
+/// Repeats every request with an unknown outcome twice: the first repeat must yield an order, the second the same answer.
 pub async fn repeat_unknown(shared: &Shared) {
-    const AT_ONCE: usize = 16;
+    const MAX_IN_FLIGHT: usize = 16;
     let mut seen = HashSet::new();
     let unknown = shared.ledger.entries().into_iter().filter_map(|entry| {
         let is_new = matches!(entry.outcome, Outcome::Unknown(_)) && seen.insert(entry.identity.clone());
         is_new.then_some(entry.identity)
     });
     stream::iter(unknown.collect::<Vec<_>>())
-        .for_each_concurrent(AT_ONCE, async |identity| {
+        .for_each_concurrent(MAX_IN_FLIGHT, async |identity| {
             let first = shared.place(&identity, &identity.amount(), 0).await;
             let again = shared.place(&identity, &identity.short_amount(), 1).await;
             if matches!(first, Outcome::Unknown(_)) || first != again {
@@ -53,7 +54,7 @@ pub async fn repeat_unknown(shared: &Shared) {
         .await;
 }
 
-/// Checks all that can be told from the databases, the pages and the queues; answers the damage by fault, as [`Entry::fault`] names it.
+/// Checks the databases, the pages and the queues. Returns the damage by fault, indexed as in [`Entry::fault`].
 ///
 /// # Errors
 /// When a server does not answer, which no longer has an excuse.
@@ -66,7 +67,7 @@ pub async fn check(
     let orders = books::orders(cluster.write_model()).await?;
     let keys = books::keys(cluster.write_model()).await?;
     let entries = shared.ledger.entries();
-    let damage = Ledgered::new(&orders, &keys).check(&entries, violations);
+    let damage = Book::new(&orders, &keys).check(&entries, violations);
     if let Some(what) = watcher::total(cluster.write_model()).await? {
         violations.add(Invariant::I3, what);
     }
@@ -104,50 +105,51 @@ async fn check_idle(pool: &PgPool, violations: &Violations) -> anyhow::Result<()
     Ok(())
 }
 
-/// The book, looked up as clients name its orders.
-struct Ledgered<'a> {
+/// The orders of the write model, indexed as clients identify them.
+struct Book<'a> {
     orders: HashMap<i64, &'a Row>,
-    made: HashMap<(String, String, Uuid), Vec<i64>>,
+    ids: HashMap<(String, String, Uuid), Vec<i64>>,
 }
 
-impl<'a> Ledgered<'a> {
+impl<'a> Book<'a> {
     fn new(orders: &'a [Row], keys: &[Key]) -> Self {
-        let mut made: HashMap<_, Vec<i64>> = HashMap::new();
+        let mut ids: HashMap<_, Vec<i64>> = HashMap::new();
         for key in keys {
             let name = (
                 key.currency.clone(),
                 key.currency_amount.clone(),
                 key.idempotence_key,
             );
-            made.entry(name).or_default().push(key.buy_order_id);
+            ids.entry(name).or_default().push(key.buy_order_id);
         }
         Self {
             orders: orders.iter().map(|row| (row.id, row)).collect(),
-            made,
+            ids,
         }
     }
 
-    fn of(&self, identity: &Identity) -> &[i64] {
+    /// The ids of the orders with this identity.
+    fn ids_of(&self, identity: &Identity) -> &[i64] {
         let name = (identity.currency.to_owned(), identity.amount(), identity.key);
-        self.made.get(&name).map(Vec::as_slice).unwrap_or_default()
+        self.ids.get(&name).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// I1 and I2.
+    /// Checks I1 and I2.
     fn check(&self, entries: &[Entry], violations: &Violations) -> HashMap<Option<usize>, Damage> {
         let mut damage: HashMap<Option<usize>, Damage> = HashMap::new();
         let mut told: HashMap<&Identity, HashSet<&Order>> = HashMap::new();
         for entry in entries {
             let orders = told.entry(&entry.identity).or_default();
             if let Outcome::Acknowledged(order) = &entry.outcome {
-                let in_book = match self.of(&entry.identity) {
-                    [id] => self.orders.get(id).is_some_and(|row| is(row, order)),
+                let in_book = match self.ids_of(&entry.identity) {
+                    [id] => self.orders.get(id).is_some_and(|row| equals(row, order)),
                     _ => false,
                 };
                 if !in_book {
                     damage.entry(entry.fault).or_default().lost += 1;
                     violations.add(
                         Invariant::I1,
-                        format!("not in the book as it was answered: {entry:?}"),
+                        format!("not in the write model as it was answered: {entry:?}"),
                     );
                 }
                 if orders.insert(order) && orders.len() == 2 {
@@ -160,38 +162,38 @@ impl<'a> Ledgered<'a> {
             }
         }
         self.check_refused(entries, violations);
-        self.check_strangers(&told, violations);
+        self.check_unrequested(&told, violations);
         damage
     }
 
-    /// An identity that was refused whenever it was asked for has no order.
+    /// An identity whose every request was refused must have no order.
     fn check_refused(&self, entries: &[Entry], violations: &Violations) {
         let mut only_refused: HashMap<&Identity, bool> = HashMap::new();
         for entry in entries {
             *only_refused.entry(&entry.identity).or_insert(true) &= entry.outcome == Outcome::Refused;
         }
         for (identity, _) in only_refused.iter().filter(|(_, only)| **only) {
-            if !self.of(identity).is_empty() {
+            if !self.ids_of(identity).is_empty() {
                 violations.add(
                     Invariant::I2,
-                    format!("refused, and yet in the book: {identity:?}"),
+                    format!("refused, but in the write model: {identity:?}"),
                 );
             }
         }
     }
 
-    /// Every order of the book belongs to one identity that a client asked for.
-    fn check_strangers(&self, told: &HashMap<&Identity, HashSet<&Order>>, violations: &Violations) {
+    /// Every order belongs to exactly one identity that a client asked for.
+    fn check_unrequested(&self, told: &HashMap<&Identity, HashSet<&Order>>, violations: &Violations) {
         let mut owners: HashMap<i64, usize> = HashMap::new();
         for identity in told.keys() {
-            let made = self.of(identity);
-            if made.len() > 1 {
+            let ids = self.ids_of(identity);
+            if ids.len() > 1 {
                 violations.add(
                     Invariant::I2,
-                    format!("{} orders in the book for {identity:?}", made.len()),
+                    format!("{} orders in the write model for {identity:?}", ids.len()),
                 );
             }
-            for id in made {
+            for id in ids {
                 *owners.entry(*id).or_default() += 1;
             }
         }
@@ -205,8 +207,8 @@ impl<'a> Ledgered<'a> {
     }
 }
 
-fn is(row: &Row, order: &Order) -> bool {
-    let same = Order {
+fn equals(row: &Row, order: &Order) -> bool {
+    let expected = Order {
         id: row.external_id,
         created_at: row.created_at.clone(),
         currency: row.currency.clone(),
@@ -214,10 +216,10 @@ fn is(row: &Row, order: &Order) -> bool {
         btc_rate: row.btc_rate.clone(),
         btc_amount: row.btc_amount.clone(),
     };
-    same == *order
+    expected == *order
 }
 
-/// I4.
+/// Checks I4.
 fn compare(orders: &[Row], projected: &[Row], violations: &Violations) {
     if orders == projected {
         return;
@@ -235,18 +237,18 @@ fn compare(orders: &[Row], projected: &[Row], violations: &Violations) {
     }
 }
 
-/// I5, the second half.
+/// Checks the dead letters of I5.
 async fn check_dead_letters(
     cluster: &Cluster,
     poisoned: &[Vec<u8>],
     violations: &Violations,
 ) -> anyhow::Result<()> {
-    // More than can be expected, so that each stranger is seen.
-    let most = u32::try_from(poisoned.len())
+    // More than expected, so that unexpected ones are seen.
+    let max = u32::try_from(poisoned.len())
         .unwrap_or(u32::MAX)
         .saturating_add(1000);
     let mut letters: Vec<Vec<u8>> = cluster
-        .peek_messages(DEAD_LETTER_QUEUE, most)
+        .peek_messages(DEAD_LETTER_QUEUE, max)
         .await?
         .into_iter()
         .map(|letter| letter.payload)
@@ -262,7 +264,7 @@ async fn check_dead_letters(
         violations.add(
             Invariant::I5,
             format!(
-                "the dead letters are {:?}, and what was poisoned is {:?}",
+                "the dead letters are {:?}, the poisoned messages are {:?}",
                 show(&letters),
                 show(&expected)
             ),
@@ -271,7 +273,7 @@ async fn check_dead_letters(
     Ok(())
 }
 
-/// I6: the pages, walked now that nothing changes, are the book from its end to its beginning.
+/// Checks I6: now that nothing changes, the pages must show all orders, newest first.
 async fn check_pages(client: &Client, orders: &[Row], violations: &Violations) -> anyhow::Result<()> {
     const PAGE_SIZE: usize = 1000;
     let (mut shown, mut after) = (Vec::new(), None);
@@ -289,13 +291,17 @@ async fn check_pages(client: &Client, orders: &[Row], violations: &Violations) -
             break;
         }
     }
-    let right =
-        shown.len() == orders.len() && orders.iter().rev().zip(&shown).all(|(row, order)| is(row, order));
+    let right = shown.len() == orders.len()
+        && orders
+            .iter()
+            .rev()
+            .zip(&shown)
+            .all(|(row, order)| equals(row, order));
     if !right {
         violations.add(
             Invariant::I6,
             format!(
-                "the pages show {} orders, the book holds {}, or in another order",
+                "the pages show {} orders, and the write model holds {}, or their order differs",
                 shown.len(),
                 orders.len()
             ),

@@ -1,17 +1,17 @@
-//! What the two models hold, as the checks compare it.
+//! The rows of the two models, as the checks compare them.
 
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgPool, Row as _};
 use uuid::Uuid;
 
-/// A row of either model, with every field as text: `12.50` and `12.5` are different here, as they are to a client.
+/// A row of either model. Decimals are texts: `12.50` and `12.5` differ here, as they do for a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The id that orders the book.
+    /// The internal id, by which orders are sorted.
     pub id: i64,
     /// The id that clients see.
     pub external_id: Uuid,
-    /// Whose order it is.
+    /// The client who placed the order.
     pub client_id: i64,
     /// UTC, with microseconds.
     pub created_at: String,
@@ -27,7 +27,7 @@ pub struct Row {
     pub btc_amount: String,
 }
 
-/// An idempotence key and the order that it made.
+/// An idempotence key and its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// ISO 4217 code.
@@ -95,7 +95,7 @@ pub async fn keys(write_model: &PgPool) -> sqlx::Result<Vec<Key>> {
     .await
 }
 
-/// Events that the broker has not confirmed.
+/// The number of events that the broker has not confirmed.
 ///
 /// # Errors
 /// When the database is away.
@@ -105,7 +105,7 @@ pub async fn outbox_depth(write_model: &PgPool) -> sqlx::Result<i64> {
         .await
 }
 
-/// The event that has waited longest, by its place in the outbox.
+/// The outbox id of the oldest event that waits.
 ///
 /// # Errors
 /// When the database is away.
@@ -115,7 +115,7 @@ pub async fn oldest_event(write_model: &PgPool) -> sqlx::Result<Option<i64>> {
         .await
 }
 
-/// The event that came last of those that wait, by its place in the outbox.
+/// The outbox id of the newest event that waits.
 ///
 /// # Errors
 /// When the database is away.
@@ -125,7 +125,7 @@ pub async fn newest_event(write_model: &PgPool) -> sqlx::Result<Option<i64>> {
         .await
 }
 
-/// Which relay holds the lease, if one does.
+/// The relay that holds the lease, if one does.
 ///
 /// # Errors
 /// When the database is away.
@@ -151,7 +151,7 @@ pub async fn projected(read_model: &PgPool) -> sqlx::Result<Vec<Row>> {
     .await
 }
 
-/// How many rows a table of ours has.
+/// The number of orders in the write model.
 ///
 /// # Errors
 /// When the database is away.
@@ -161,7 +161,7 @@ pub async fn count_orders(write_model: &PgPool) -> sqlx::Result<i64> {
         .await
 }
 
-/// How many orders are projected.
+/// The number of orders in the read model.
 ///
 /// # Errors
 /// When the database is away.

@@ -1,4 +1,4 @@
-//! A client of the cluster: what it asks, and how it reads the answers.
+//! A client of the cluster: sends requests and reads the answers.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::ledger::{Identity, Order, Outcome};
 /// Longer than any request may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Shorter than the wait for what the services use to come down: idle connections of ours are among it.
+/// How long our connections stay idle. Shorter than the wait for the services to release resources, as these include our connections.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Asks the replicas of the two public services; cheap to clone.
+/// Sends requests to the replicas of the two public services. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -23,12 +23,12 @@ pub struct Client {
     fetch: Vec<String>,
 }
 
-/// How a request failed to get a plain answer.
+/// Why a request got no usable answer.
 #[derive(Debug)]
 pub enum Failed {
-    /// Nothing listens.
+    /// Nothing listens at the address.
     NotAccepted(String),
-    /// Accepted, but no answer, or one of `503`.
+    /// The connection was accepted, but there was no answer, or `503`.
     NotAnswered(String),
     /// An answer that must never be given.
     Wrong(String),
@@ -50,7 +50,7 @@ struct Answer {
 }
 
 impl Client {
-    /// A client of replicas at these addresses, which uses a connection for several requests.
+    /// A client of the replicas at these URLs, which reuses connections.
     ///
     /// # Errors
     /// When no HTTP client can be built.
@@ -58,8 +58,8 @@ impl Client {
         Self::with(reqwest::Client::builder().pool_idle_timeout(IDLE), create, fetch)
     }
 
-    /// The same with a connection for each request. One that stood idle can cross with its end, which no server can prevent: this way a
-    /// request that has a connection was accepted.
+    /// The same with a new connection for each request. A request on a reused connection can cross with the server closing it, which no
+    /// server can prevent. Without reuse a request that has a connection was accepted.
     ///
     /// # Errors
     /// As there.
@@ -80,16 +80,14 @@ impl Client {
         Ok(Self { http, create, fetch })
     }
 
-    /// How many replicas accept orders.
+    /// The number of replicas that accept orders.
     #[must_use]
     pub fn create_replicas(&self) -> usize {
         self.create.len()
     }
 
-    /// Places an order with the replica of this number; where nothing listens, with the next one, as a load balancer would.
-    ///
-    /// # Errors
-    /// [`Failed::Wrong`] beside the outcome where the answer is one that must never be given.
+    /// Places an order with the replica of this index or, if it does not listen, with the next one, as a load balancer would. Returns the
+    /// outcome, and the answer if it is one that must never be given.
     pub async fn place(
         &self,
         identity: &Identity,
@@ -117,7 +115,7 @@ impl Client {
                     Ok(Outcome::Acknowledged(answer.buy_order))
                 }
                 _ => Err(Failed::Wrong(format!(
-                    "an answer that is no order of ours: {text}"
+                    "an answer without the requested order: {text}"
                 ))),
             },
             StatusCode::CONFLICT => Ok(Outcome::Refused),
@@ -125,7 +123,7 @@ impl Client {
         }
     }
 
-    /// A page, from the replica of this number or the next one that listens.
+    /// Reads a page from the replica of this index or the next one that listens.
     ///
     /// # Errors
     /// [`Failed`].
@@ -144,7 +142,7 @@ impl Client {
         .await
     }
 
-    /// Whether every replica that serves pages knows this order.
+    /// Whether every replica of `fetch_buy_orders` shows this order.
     pub async fn shown_by_all(&self, order: Uuid) -> bool {
         for url in &self.fetch {
             let request = self

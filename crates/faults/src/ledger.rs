@@ -1,4 +1,4 @@
-//! What clients asked for and what they were told: the one witness that stands outside the system.
+//! What clients asked for and what they were told: the only record outside the system.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// What names one order for ever. There is one client, so it is not part of it.
+/// The fields that identify one order for ever. All orders belong to one client, so the client is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// ISO 4217 code.
@@ -18,13 +18,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The amount as the columns spell it: two decimals.
+    /// The amount with two decimals, as in the database.
     #[must_use]
     pub fn amount(&self) -> String {
         format!("{}.{:02}", self.cents / 100, self.cents % 100)
     }
 
-    /// The same amount as short as it can be spelt: `1`, `1.5`, `1.25`.
+    /// The same amount in its shortest form: `1`, `1.5`, `1.25`.
     #[must_use]
     pub fn short_amount(&self) -> String {
         let text = self.amount();
@@ -32,7 +32,7 @@ impl Identity {
     }
 }
 
-/// An order as a client was told of it. Every field is the text of the answer.
+/// An order as it was answered to a client. Every field is the text of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct Order {
     /// External id.
@@ -49,27 +49,27 @@ pub struct Order {
     pub btc_amount: String,
 }
 
-/// What a client knows after its request.
+/// The outcome of a request, as far as the client knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// `200`: the order is in the book.
+    /// `200`: the order was accepted.
     Acknowledged(Order),
-    /// `409`: the order would have passed the cap.
+    /// `409`: the order does not fit under the cap.
     Refused,
-    /// No answer, or `5xx`, and why: the order may be in the book or not.
+    /// No answer, or `5xx`, with the reason: the order may have been accepted or not.
     Unknown(String),
 }
 
-/// One request and what became of it.
+/// One request and its outcome.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// What was asked for.
     pub identity: Identity,
-    /// The fault that was at work when it was sent, by its place among the faults of the run; none while nothing was wrong.
+    /// The index of the fault that was active when it was sent. `None` if none was active.
     pub fault: Option<usize>,
     /// How long the answer took.
     pub took: Duration,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -77,40 +77,40 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Ledger {
     entries: Mutex<Vec<Entry>>,
-    weather: Mutex<Weather>,
+    period: Mutex<Period>,
 }
 
-/// Whether a fault is at work.
+/// A period with one active fault, or with none.
 #[derive(Debug, Clone, Copy)]
-struct Weather {
+struct Period {
     fault: Option<usize>,
     since: Instant,
 }
 
-/// A request that is under way.
+/// A request in flight.
 #[derive(Debug)]
 pub struct Sent {
     at: Instant,
-    weather: Weather,
+    period: Period,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        let weather = Weather {
+        let period = Period {
             fault: None,
             since: Instant::now(),
         };
         Self {
             entries: Mutex::default(),
-            weather: Mutex::new(weather),
+            period: Mutex::new(period),
         }
     }
 }
 
 impl Ledger {
-    /// From now on this fault is at work, or none.
-    pub fn fault_at_work(&self, fault: Option<usize>) {
-        *locked(&self.weather) = Weather {
+    /// From now on this fault is active, or none.
+    pub fn set_active_fault(&self, fault: Option<usize>) {
+        *locked(&self.period) = Period {
             fault,
             since: Instant::now(),
         };
@@ -121,28 +121,28 @@ impl Ledger {
     pub fn sent(&self) -> Sent {
         Sent {
             at: Instant::now(),
-            weather: *locked(&self.weather),
+            period: *locked(&self.period),
         }
     }
 
-    /// Records a request. Answers whether it stayed without an outcome although no fault was at work while it was under way, nor shortly before.
+    /// Records a request. Returns whether it has no outcome although no fault was active while it was in flight or shortly before.
     pub fn record(&self, identity: Identity, sent: &Sent, outcome: Outcome) -> bool {
-        // What a fault left behind in a connection of the client is met by its next request.
-        const AFTERMATH: Duration = Duration::from_secs(1);
-        let calm = sent.weather.fault.is_none()
-            && sent.at.duration_since(sent.weather.since) > AFTERMATH
-            && locked(&self.weather).fault.is_none();
+        // A fault may have broken a connection of the client, which the next request then uses.
+        const AFTER_EFFECT: Duration = Duration::from_secs(1);
+        let calm = sent.period.fault.is_none()
+            && sent.at.duration_since(sent.period.since) > AFTER_EFFECT
+            && locked(&self.period).fault.is_none();
         let unexplained = calm && matches!(outcome, Outcome::Unknown(_));
         locked(&self.entries).push(Entry {
             identity,
-            fault: sent.weather.fault,
+            fault: sent.period.fault,
             took: sent.at.elapsed(),
             outcome,
         });
         unexplained
     }
 
-    /// One of the latest identities, for a repeat.
+    /// One of the latest identities, at random, for a repeat.
     #[must_use]
     pub fn recent(&self, random: &mut fastrand::Rng) -> Option<Identity> {
         const RECENT: usize = 300;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amount_has_two_spellings() {
+    fn an_amount_has_two_forms() {
         for (cents, amount, short) in [
             (1, "0.01", "0.01"),
             (100, "1.00", "1"),
@@ -192,15 +192,15 @@ mod tests {
     #[test]
     fn a_request_without_an_outcome_is_explained_by_a_fault() {
         let ledger = Ledger::default();
-        ledger.fault_at_work(Some(0));
+        ledger.set_active_fault(Some(0));
         let sent = ledger.sent();
-        ledger.fault_at_work(None);
+        ledger.set_active_fault(None);
         assert!(!ledger.record(identity(1), &sent, Outcome::Unknown("no answer".to_owned())));
         assert_eq!(ledger.entries()[0].fault, Some(0));
     }
 
     #[test]
-    fn a_request_without_an_outcome_in_calm_weather_is_not_explained() {
+    fn a_request_without_an_outcome_while_no_fault_is_active_is_not_explained() {
         let ledger = Ledger::default();
         let mut sent = ledger.sent();
         sent.at += Duration::from_secs(2);

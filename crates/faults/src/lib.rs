@@ -1,8 +1,9 @@
-//! The fault suite. It starts a cluster of real processes, has clients place orders and walk the pages, breaks one thing after the other, and
-//! at last holds what is left against what the clients were told.
+//! The fault suite. It starts a cluster of real processes, lets clients place orders and read pages, injects one fault after the other, and
+//! finally compares the data in the databases with the answers that the clients got.
 //!
-//! In reading order: [`scenarios`] says what is broken; [`run`] plays one; [`load`] are the clients, and [`ledger`] what they know;
-//! [`stage`] waits for recovery; [`watcher`] looks on meanwhile; [`audit`] checks at the end; [`report`] counts.
+//! In reading order: [`scenarios`] are the faults; [`run`] runs one scenario; [`load`] are the clients, and [`ledger`] is what they were
+//! told; [`stage`] makes faults and waits for recovery; [`watcher`] checks the databases meanwhile; [`audit`] checks everything at the end;
+//! [`report`] counts.
 #![allow(
     clippy::print_stdout,
     reason = "a program for people: its progress goes to the terminal"
@@ -22,6 +23,7 @@ pub mod watcher;
 
 pub mod audit;
 pub mod books;
+pub mod metrics;
 pub mod violations;
 pub mod vitals;
 

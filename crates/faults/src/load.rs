@@ -1,4 +1,4 @@
-//! The load: clients that place orders and walk the pages while faults are at work.
+//! The load: clients that place orders and read pages while faults are active.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,27 +14,28 @@ use crate::client::{Client, Failed};
 use crate::ledger::{Identity, Ledger, Outcome};
 use crate::violations::{Invariant, Violations};
 
-/// All that orders can be placed in.
+/// The currencies in which orders can be placed.
 pub const CURRENCIES: [&str; 3] = ["USD", "EUR", "GBP"];
 
-/// Clients that place orders, one request after the other.
+/// The number of clients that place orders, each one request after the other.
 const BUYERS: usize = 8;
 
+/// The number of clients that read all pages, again and again.
 const WALKERS: usize = 2;
 
-/// Of one page of a walk.
+/// Orders per page of a walk.
 const PAGE_SIZE: usize = 200;
 
-/// Of one small order, in hundredths: less than 0.006 BTC, so that a run stays below the cap.
-const LARGEST_SMALL_ORDER: u64 = 20_000;
+/// The maximum of a small order, in hundredths: less than 0.006 BTC, so that a run stays below the cap.
+const MAX_SMALL_ORDER: u64 = 20_000;
 
-/// 45 BTC at the rate of the simulator: placed first, so that [`OVER_THE_CAP`] never fits.
+/// 45 BTC at the rate of the simulator, in hundredths. Placed first, so that [`OVER_THE_CAP`] never fits.
 const BASE_ORDER: u64 = 218_154_960;
 
-/// 56 BTC.
+/// 56 BTC, in hundredths.
 const OVER_THE_CAP: u64 = 271_481_728;
 
-/// Of clients that rest.
+/// How often clients that rest check whether they may go on.
 const NAP: Duration = Duration::from_millis(20);
 
 /// What the clients of a run share.
@@ -44,19 +45,19 @@ pub struct Shared {
     pub client: Client,
     /// What they asked and were told.
     pub ledger: Ledger,
-    /// What they saw that must not be.
+    /// Violations that they saw.
     pub violations: Violations,
-    /// Walks through all pages that came to their end.
+    /// The number of completed walks through all pages.
     pub walks: AtomicU64,
-    /// Whether the clock that dates orders was wrong: then a later order may bear an earlier time.
+    /// Whether the clock of the write model was wrong: then a later order may have an earlier time.
     pub misdated: AtomicBool,
-    /// Whether clients ask for nothing: connections that nobody uses fare differently.
+    /// Whether clients send nothing, for faults that affect idle connections.
     pub resting: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl Shared {
-    /// For clients of this cluster.
+    /// The state shared by clients of this cluster.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self {
@@ -71,13 +72,13 @@ impl Shared {
     }
 
     /// Waits while clients rest.
-    async fn rested(&self) {
+    async fn wait_while_resting(&self) {
         while self.resting.load(Ordering::Relaxed) {
             tokio::time::sleep(NAP).await;
         }
     }
 
-    /// Places an order and records what became of it.
+    /// Places an order and records the outcome.
     pub async fn place(&self, identity: &Identity, amount: &str, replica: usize) -> Outcome {
         let sent = self.ledger.sent();
         let (outcome, wrong) = self.client.place(identity, amount, replica).await;
@@ -88,14 +89,14 @@ impl Shared {
         if self.ledger.record(identity.clone(), &sent, outcome.clone()) {
             self.violations.add(
                 Invariant::I0,
-                format!("{identity:?} failed while no fault was at work: {outcome:?}"),
+                format!("{identity:?} failed while no fault was active: {outcome:?}"),
             );
         }
         outcome
     }
 }
 
-/// Clients at work.
+/// Running clients.
 #[derive(Debug)]
 pub struct Load {
     shared: Arc<Shared>,
@@ -103,7 +104,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Places the order that makes the cap near, and sets the clients to work.
+    /// Places a large order, so that the cap is near, and starts the clients.
     ///
     /// # Errors
     /// When the first order is not accepted.
@@ -130,7 +131,7 @@ impl Load {
         })
     }
 
-    /// Lets every client end what it has begun.
+    /// Lets every client finish its request, and stops them.
     pub async fn stop(mut self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
         while let Some(ended) = self.clients.join_next().await {
@@ -155,7 +156,7 @@ pub fn new_order(random: &mut fastrand::Rng) -> Identity {
 pub fn new_order_in(currency: &'static str, random: &mut fastrand::Rng) -> Identity {
     Identity {
         currency,
-        cents: random.u64(1..=LARGEST_SMALL_ORDER),
+        cents: random.u64(1..=MAX_SMALL_ORDER),
         key: random_key(random),
     }
 }
@@ -166,7 +167,7 @@ pub(crate) fn random_key(random: &mut fastrand::Rng) -> Uuid {
 
 async fn buy(shared: Arc<Shared>, mut random: fastrand::Rng, number: usize) {
     while !shared.stopping.load(Ordering::Relaxed) {
-        shared.rested().await;
+        shared.wait_while_resting().await;
         let identity = match random.u8(..100) {
             0..70 => new_order(&mut random),
             70..90 => shared
@@ -195,7 +196,7 @@ async fn buy(shared: Arc<Shared>, mut random: fastrand::Rng, number: usize) {
     }
 }
 
-/// The same order several times at once, at different replicas.
+/// Sends the same order several times at once to different replicas.
 async fn at_once(shared: &Shared, identity: &Identity, times: usize) {
     let amount = identity.amount();
     join_all((0..times).map(|replica| shared.place(identity, &amount, replica))).await;
@@ -205,7 +206,7 @@ async fn think(random: &mut fastrand::Rng, range_ms: std::ops::Range<u64>) {
     tokio::time::sleep(Duration::from_millis(random.u64(range_ms))).await;
 }
 
-/// Walks all pages again and again. What one walk has shown, the next one must show, too.
+/// Reads all pages again and again. Each walk must show all orders that the one before has shown.
 async fn walk(shared: Arc<Shared>, mut random: fastrand::Rng, number: usize) {
     let mut known = HashSet::new();
     while !shared.stopping.load(Ordering::Relaxed) {
@@ -241,7 +242,7 @@ async fn walk_once(
     let mut after = None;
     let mut last_created_at = None::<String>;
     loop {
-        shared.rested().await;
+        shared.wait_while_resting().await;
         let page = shared
             .client
             .page(after, PAGE_SIZE, number + random.usize(..2))

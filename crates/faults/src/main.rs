@@ -15,28 +15,28 @@ use faults::scenarios;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
-/// Breaks a cluster under load, and holds what is left against what clients were told.
+/// Breaks a cluster under load, and compares its data with the answers that clients got.
 #[derive(Parser)]
 struct Arguments {
-    /// Of the first run; each run with the same seed makes the same choices
+    /// Seed of the first run; runs with the same seed make the same random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Seeds for every scenario, counted from the first
+    /// Number of seeds to run every scenario with, counted from --seed
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// Only scenarios whose name contains this
+    /// Run only scenarios whose name contains this
     #[arg(long)]
     only: Option<String>,
-    /// Goes on with further seeds for this long
+    /// Go on with further seeds for this long
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<u64>,
-    /// Scenarios at once, each with a cluster of its own
+    /// Number of scenarios at once, each with its own cluster
     #[arg(long, default_value_t = 6)]
     jobs: u32,
-    /// Writes the table into this page, between its marks
+    /// Write the table into this page, between its marks
     #[arg(long, value_name = "PAGE")]
     report: Option<PathBuf>,
-    /// Names the scenarios, and runs none
+    /// List the scenarios and exit
     #[arg(long)]
     list: bool,
 }
@@ -55,7 +55,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         .filter(wanted)
         .map(Arc::new)
         .collect();
-    // Last, so that the others need not wait for the machine twice.
+    // These come last, so that the machine becomes idle for them only once.
     chosen.sort_by_key(|scenario| scenario.alone);
     if arguments.list {
         for scenario in &chosen {
@@ -71,7 +71,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut failed = Vec::new();
     let mut seed = arguments.seed;
     loop {
-        play_all(&chosen, seed, arguments.jobs, &mut rows, &mut failed).await?;
+        run_all(&chosen, seed, arguments.jobs, &mut rows, &mut failed).await?;
         seed += 1;
         let all_seeds = seed >= arguments.seed + arguments.seeds;
         let limit = Duration::from_secs(arguments.minutes.unwrap_or(0) * 60);
@@ -85,7 +85,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         cluster::write_report(page, "./test.sh faults --report", &section)?;
     }
     for command in &failed {
-        println!("FAILED; to repeat it: {command}");
+        println!("FAILED. To repeat it: {command}");
     }
     Ok(if failed.is_empty() {
         ExitCode::SUCCESS
@@ -94,34 +94,34 @@ async fn main() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Plays every scenario with this seed, several at once.
-async fn play_all(
+/// Runs every scenario with this seed, several at once.
+async fn run_all(
     chosen: &[Arc<Scenario>],
     seed: u64,
     jobs: u32,
     rows: &mut Vec<Row>,
     failed: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let places = Arc::new(Semaphore::new(usize::try_from(jobs)?));
+    let slots = Arc::new(Semaphore::new(usize::try_from(jobs)?));
     let mut runs = JoinSet::new();
     for scenario in chosen.iter().cloned() {
-        let places = Arc::clone(&places);
+        let slots = Arc::clone(&slots);
         runs.spawn(async move {
             let wanted = if scenario.alone { jobs } else { 1 };
-            let place = places.acquire_many_owned(wanted).await;
-            let played = tokio::task::spawn_blocking(move || {
-                let outcomes = play(&scenario, seed);
+            let slot = slots.acquire_many_owned(wanted).await;
+            let run = tokio::task::spawn_blocking(move || {
+                let outcomes = run_one(&scenario, seed);
                 (scenario, outcomes)
             });
-            let outcomes = played.await;
-            drop(place);
+            let outcomes = run.await;
+            drop(slot);
             outcomes
         });
     }
     while let Some(ended) = runs.join_next().await {
         let (scenario, outcomes) = ended??;
         let outcomes = outcomes?;
-        say(&scenario, seed, &outcomes);
+        print_outcome(&scenario, seed, &outcomes);
         if !outcomes.failures.is_empty() {
             failed.push(format!("./test.sh faults --seed {seed} --only {}", scenario.name));
         }
@@ -130,15 +130,15 @@ async fn play_all(
     Ok(())
 }
 
-/// On a thread and a runtime of its own, so that scenarios do not get in each other's way.
-fn play(scenario: &Scenario, seed: u64) -> anyhow::Result<Outcomes> {
+/// Runs a scenario on a runtime of its own, so that scenarios do not delay each other.
+fn run_one(scenario: &Scenario, seed: u64) -> anyhow::Result<Outcomes> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     Ok(LocalSet::new().block_on(&runtime, run(scenario, seed)))
 }
 
-fn say(scenario: &Scenario, seed: u64, outcomes: &Outcomes) {
+fn print_outcome(scenario: &Scenario, seed: u64, outcomes: &Outcomes) {
     let title = format!("{:>2} {} (seed {seed})", scenario.number, scenario.name);
     if outcomes.failures.is_empty() {
         println!("{title}: every invariant holds");

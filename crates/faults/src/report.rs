@@ -8,26 +8,26 @@ use crate::audit::Damage;
 use crate::ledger::{Entry, Outcome};
 use crate::stage::Fault;
 
-/// What happened while faults of one kind were at work.
+/// The results of one kind of fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Number of the family.
     pub number: u8,
-    /// Kind of fault; empty for the time while nothing was wrong.
+    /// Kind of fault. Empty for the time without a fault.
     pub kind: String,
-    /// How often.
+    /// How often it was made.
     pub times: usize,
-    /// Orders asked for, repeats included.
+    /// Requests for orders, including repeats.
     pub requests: usize,
-    /// Of these, answered with the order.
+    /// Requests answered with an order.
     pub acknowledged: usize,
-    /// Refused for the cap.
+    /// Requests refused because of the cap.
     pub refused: usize,
-    /// Without an answer, or `503`.
+    /// Requests without an answer, or answered with `503`.
     pub unknown: usize,
-    /// Acknowledged, and not in the book.
+    /// Acknowledged orders that are not in the write model.
     pub lost: usize,
-    /// In the book twice.
+    /// Orders that exist twice.
     pub doubled: usize,
     /// The slowest recovery.
     pub recovered_after: Duration,
@@ -58,12 +58,12 @@ impl Row {
         damage: &HashMap<Option<usize>, Damage>,
     ) -> Vec<Self> {
         let mut rows: Vec<Self> = Vec::new();
-        let mut counted = |kind: &str, fault: Option<usize>, recovered_after: Option<Duration>| {
-            let place = rows.iter().position(|row| row.kind == kind).unwrap_or_else(|| {
+        let mut count = |kind: &str, fault: Option<usize>, recovered_after: Option<Duration>| {
+            let index = rows.iter().position(|row| row.kind == kind).unwrap_or_else(|| {
                 rows.push(Self::new(number, kind));
                 rows.len() - 1
             });
-            let row = &mut rows[place];
+            let row = &mut rows[index];
             row.times += usize::from(recovered_after.is_some());
             row.recovered_after = row.recovered_after.max(recovered_after.unwrap_or_default());
             for entry in entries.iter().filter(|entry| entry.fault == fault) {
@@ -78,10 +78,10 @@ impl Row {
             row.lost += damage.lost;
             row.doubled += damage.doubled;
         };
-        for (place, fault) in faults.iter().enumerate() {
-            counted(&fault.kind, Some(place), Some(fault.recovered_after));
+        for (index, fault) in faults.iter().enumerate() {
+            count(&fault.kind, Some(index), Some(fault.recovered_after));
         }
-        counted("", None, None);
+        count("", None, None);
         rows
     }
 
@@ -97,7 +97,8 @@ impl Row {
     }
 }
 
-/// The rows of all runs, those of one kind added up, in the order of the families. The time without faults is one row, the last.
+/// The rows of all runs in the order of the families. Rows of one kind are added up. The time without a fault is one row, and the sum of
+/// all is the last.
 #[must_use]
 pub fn summary(rows: &[Row]) -> Vec<Row> {
     let mut order: BTreeMap<(bool, u8), Vec<Row>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! One run: a cluster, its load, one scenario, and the checks.
+//! One run: a cluster, its load, one scenario and the checks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,21 +19,21 @@ use crate::violations::Invariant;
 use crate::vitals::Census;
 use crate::watcher::Watcher;
 
-/// Under load before the first fault: pools are filled, and what the processes use is measured.
+/// Load before the first fault, so that pools are full when the resources of the processes are measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// What came out of a run.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Outcomes {
-    /// By kind of fault.
+    /// One per kind of fault.
     pub rows: Vec<Row>,
-    /// What did not hold; empty is a success.
+    /// Violated invariants and errors. Empty means success.
     pub failures: Vec<String>,
-    /// The last lines of every service, where something did not hold.
+    /// The last lines of every service, if something failed.
     pub last_lines: String,
 }
 
-/// Plays a scenario with this seed.
+/// Runs a scenario with this seed.
 pub async fn run(scenario: &Scenario, seed: u64) -> Outcomes {
     match scenario.start().await.context("the cluster did not start") {
         Err(error) => Outcomes {
@@ -95,16 +95,16 @@ async fn play_and_check(
     load.stop().await;
     played?;
 
-    quieten(cluster, shared).await?;
+    wait_until_quiet(cluster, shared).await?;
     audit::repeat_unknown(shared).await;
-    quieten(cluster, shared).await?;
+    wait_until_quiet(cluster, shared).await?;
     if watcher.stop() == 0 {
         shared.violations.add(Invariant::I3, "no snapshot was taken");
     }
     if shared.walks.load(Ordering::Relaxed) == 0 {
         shared
             .violations
-            .add(Invariant::I6, "no walk through the pages came to its end");
+            .add(Invariant::I6, "no walk through the pages was completed");
     }
     let damage = audit::check(cluster, shared, &stage.poisoned).await?;
     before.wait_until_back(cluster, &shared.violations).await?;
@@ -123,8 +123,8 @@ async fn play_and_check(
     Ok(Row::of_run(scenario.number, &stage.faults, &entries, &damage))
 }
 
-/// Waits until every order is projected and the outbox is empty; later than promised is a violation.
-async fn quieten(cluster: &Cluster, shared: &Shared) -> anyhow::Result<()> {
+/// Waits until every order is projected and the outbox is empty. If that takes longer than promised, it is a violation.
+async fn wait_until_quiet(cluster: &Cluster, shared: &Shared) -> anyhow::Result<()> {
     let quiet = wait_until("the cluster is quiet", RECOVERY_LIMIT, async || {
         let depth = books::outbox_depth(cluster.write_model()).await?;
         let orders = books::count_orders(cluster.write_model()).await?;

@@ -1,4 +1,4 @@
-//! What is done to a cluster in one run.
+//! A scenario: what is done to a cluster in one run.
 
 use cluster::{Cluster, Options, Service};
 use futures_util::future::LocalBoxFuture;
@@ -7,19 +7,19 @@ use crate::stage::Stage;
 
 type Play = dyn for<'a> Fn(&'a mut Stage) -> LocalBoxFuture<'a, anyhow::Result<()>> + Send + Sync;
 
-/// A family of faults, played in one cluster one after the other.
+/// Faults of one family, injected into one cluster one after the other.
 pub struct Scenario {
     /// The number of the family, as in the report.
     pub number: u8,
-    /// What `--only` is given.
+    /// The name for `--only`.
     pub name: String,
     /// How the cluster is started.
     pub options: Options,
-    /// Services that run twice.
+    /// Services that run with two processes.
     pub doubled: &'static [Service],
-    /// Whether not a single request may stay without an outcome.
+    /// Whether every request must get an outcome.
     pub strict: bool,
-    /// Whether it measures time, and so must have the machine for itself.
+    /// Whether it measures time, and so needs the machine for itself.
     pub alone: bool,
     play: Box<Play>,
 }
@@ -42,14 +42,14 @@ impl Scenario {
         }
     }
 
-    /// Started like this.
+    /// Starts the cluster with these options.
     #[must_use]
     pub fn with_options(mut self, options: Options) -> Self {
         self.options = options;
         self
     }
 
-    /// With two processes of each of the services that may be scaled.
+    /// Runs two processes of each service that can be scaled.
     #[must_use]
     pub fn with_replicas(mut self) -> Self {
         self.doubled = &[
@@ -60,14 +60,14 @@ impl Scenario {
         self
     }
 
-    /// Not one request that was accepted may fail.
+    /// Requires that no accepted request fails.
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
         self
     }
 
-    /// Alone on the machine.
+    /// Runs alone on the machine.
     #[must_use]
     pub fn alone(mut self) -> Self {
         self.alone = true;
@@ -86,7 +86,7 @@ impl Scenario {
         Ok(cluster)
     }
 
-    /// Plays it.
+    /// Runs it.
     ///
     /// # Errors
     /// When a fault cannot be made, or the cluster does not recover at all.

@@ -1,4 +1,4 @@
-//! The faults, by family.
+//! The scenarios, by family of faults.
 
 mod administrators;
 mod broker;

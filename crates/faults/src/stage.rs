@@ -1,4 +1,4 @@
-//! What a scenario acts on: a cluster under load, and a clock for its recovery.
+//! The environment of a scenario: a cluster under load. It makes faults and measures recovery.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,38 +14,38 @@ use crate::violations::Invariant;
 /// Recovery is promised within this time.
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
-/// A cluster that has not recovered by then never will.
+/// A cluster that has not recovered by then counts as lost.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(120);
 
-/// Between two faults: whether all is well without one is watched, too.
+/// Pause between two faults, in which the checks run without a fault.
 const CALM: Duration = Duration::from_millis(1_500);
 
-/// What works asks and answers within this time.
-const AT_ONCE: Duration = Duration::from_secs(3);
+/// A probe that takes longer counts as failed.
+const SLOW_PROBE: Duration = Duration::from_secs(3);
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A fault that was at work.
+/// A fault that was made.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Its kind: one row of the report.
+    /// The kind: one row of the report.
     pub kind: String,
-    /// What it struck.
+    /// What it affected.
     pub target: String,
     /// From its end until everything worked again.
     pub recovered_after: Duration,
 }
 
-/// Where a scenario plays.
+/// The environment of a scenario.
 #[derive(Debug)]
 pub struct Stage {
     /// The cluster.
     pub cluster: Arc<Cluster>,
-    /// The only source of chance in a scenario: its seed repeats the run.
+    /// The only source of randomness in a scenario, so that its seed repeats the run.
     pub random: fastrand::Rng,
-    /// The clients, with what they were told.
+    /// The clients, with the answers that they got.
     pub shared: Arc<Shared>,
-    /// Bodies of messages that were poisoned on purpose: just these have to be dead letters at the end.
+    /// Bodies of messages that were poisoned on purpose. At the end exactly these must be dead letters.
     pub poisoned: Vec<Vec<u8>>,
     /// The faults so far.
     pub faults: Vec<Fault>,
@@ -53,7 +53,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A stage whose lines begin with `title`.
+    /// A stage that prints lines that begin with `title`.
     #[must_use]
     pub fn new(title: String, cluster: Arc<Cluster>, shared: Arc<Shared>, random: fastrand::Rng) -> Self {
         Self {
@@ -66,8 +66,8 @@ impl Stage {
         }
     }
 
-    /// Has a fault at work from the begin to the end of `work`, and then waits until everything works again: each service is healthy, and an
-    /// order in each currency that is placed with each replica is accepted and shown on the pages.
+    /// Runs `work`, which makes a fault and ends it, then waits until everything works again: each service is healthy, and an order in each
+    /// currency that is placed with each replica is accepted and shown on the pages.
     ///
     /// # Errors
     /// When the fault could not be made, or the cluster does not recover at all.
@@ -77,16 +77,11 @@ impl Stage {
         target: &str,
         work: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
-        let (number, named) = self.begin(kind, target);
-        work.await
-            .with_context(|| format!("could not have the fault: {named}"))?;
-        let recovered_after = self.recover().await.context(named.clone())?;
-        self.conclude(number, &named, recovered_after).await;
-        Ok(())
+        self.run_fault(kind, target, work, false).await
     }
 
-    /// As [`Stage::fault`], for one that `work` makes and that never ends: everything must work again all the same. It is looked at for as
-    /// long as recovery may take, as not every request meets the fault.
+    /// As [`Stage::fault`], for a fault that `work` makes and that never ends: everything must work again all the same. It is checked for as
+    /// long as recovery may take, because not every request meets the fault.
     ///
     /// # Errors
     /// As there.
@@ -96,15 +91,10 @@ impl Stage {
         target: &str,
         work: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
-        let (number, named) = self.begin(kind, target);
-        work.await
-            .with_context(|| format!("could not have the fault: {named}"))?;
-        let recovered_after = self.settle().await.context(named.clone())?;
-        self.conclude(number, &named, recovered_after).await;
-        Ok(())
+        self.run_fault(kind, target, work, true).await
     }
 
-    /// As [`Stage::fault`], for one that must not keep a single order from being accepted.
+    /// As [`Stage::fault`], for a fault during which every order must still be accepted.
     ///
     /// # Errors
     /// As there.
@@ -114,53 +104,65 @@ impl Stage {
         target: &str,
         work: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
-        let number = self.faults.len();
+        let index = self.faults.len();
         self.fault(kind, target, work).await?;
         for entry in self.shared.ledger.entries() {
-            if entry.fault == Some(number) && matches!(entry.outcome, Outcome::Unknown(_)) {
+            if entry.fault == Some(index) && matches!(entry.outcome, Outcome::Unknown(_)) {
                 self.shared.violations.add(
                     Invariant::I0,
-                    format!("{kind} {target} kept an order from being accepted: {entry:?}"),
+                    format!("{kind} {target}: an order was not accepted: {entry:?}"),
                 );
             }
         }
         Ok(())
     }
 
-    /// All services, in an order of chance.
+    /// All services, in random order.
     pub fn services(&mut self) -> Vec<Service> {
         let mut services = Service::ALL.to_vec();
         self.random.shuffle(&mut services);
         services
     }
 
-    /// Lets a fault last.
+    /// Waits while a fault lasts.
     pub async fn last(duration: Duration) {
         tokio::time::sleep(duration).await;
     }
 
-    fn begin(&mut self, kind: &str, target: &str) -> (usize, String) {
-        let number = self.faults.len();
+    async fn run_fault(
+        &mut self,
+        kind: &str,
+        target: &str,
+        work: impl Future<Output = anyhow::Result<()>>,
+        endless: bool,
+    ) -> anyhow::Result<()> {
+        let name = format!("{kind} {target}");
+        let index = self.faults.len();
         self.faults.push(Fault {
             kind: kind.to_owned(),
             target: target.to_owned(),
             recovered_after: Duration::ZERO,
         });
-        self.shared.ledger.fault_at_work(Some(number));
-        (number, format!("{kind} {target}"))
-    }
-
-    async fn conclude(&mut self, number: usize, named: &str, recovered_after: Duration) {
-        self.shared.ledger.fault_at_work(None);
-        self.faults[number].recovered_after = recovered_after;
-        self.say(&format!("{named}: recovered after {recovered_after:.1?}"));
+        self.shared.ledger.set_active_fault(Some(index));
+        work.await
+            .with_context(|| format!("could not make the fault: {name}"))?;
+        let recovered = if endless {
+            self.recover_for_good().await
+        } else {
+            self.recover().await
+        };
+        let recovered_after = recovered.context(name.clone())?;
+        self.shared.ledger.set_active_fault(None);
+        self.faults[index].recovered_after = recovered_after;
+        println!("{}: {name}: recovered after {recovered_after:.1?}", self.title);
         if recovered_after > RECOVERY_LIMIT {
             self.shared.violations.add(
                 Invariant::I8,
-                format!("{named}: recovered after {recovered_after:.1?}"),
+                format!("{name}: recovered after {recovered_after:.1?}"),
             );
         }
         Self::last(CALM).await;
+        Ok(())
     }
 
     async fn recover(&mut self) -> anyhow::Result<Duration> {
@@ -177,8 +179,8 @@ impl Stage {
         }
     }
 
-    /// Looks again and again for [`RECOVERY_LIMIT`], and then until everything works; answers when something failed or was slow last.
-    async fn settle(&mut self) -> anyhow::Result<Duration> {
+    /// Probes for [`RECOVERY_LIMIT`], and then until everything works. Returns the time of the last probe that failed or was slow.
+    async fn recover_for_good(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let mut recovered_after = Duration::ZERO;
         loop {
@@ -186,13 +188,13 @@ impl Stage {
             let mut why_not = self.probe().await;
             for service in Service::ALL {
                 if why_not.is_none() {
-                    let ready = self.asked(service, "/readyz").await;
+                    let ready = self.ask(service, "/readyz").await;
                     why_not = ready
                         .err()
                         .map(|why| format!("{} is not ready: {why:#}", service.name()));
                 }
             }
-            if why_not.is_some() || asked.elapsed() > AT_ONCE {
+            if why_not.is_some() || asked.elapsed() > SLOW_PROBE {
                 recovered_after = began.elapsed();
             }
             match why_not {
@@ -205,16 +207,16 @@ impl Stage {
         }
     }
 
-    /// Why not everything works, if so.
+    /// Checks whether everything works. Returns the reason if not.
     async fn probe(&mut self) -> Option<String> {
         for service in Service::ALL {
-            if let Err(why) = self.asked(service, "/healthcheck").await {
+            if let Err(why) = self.ask(service, "/healthcheck").await {
                 return Some(format!("{} is not healthy: {why:#}", service.name()));
             }
         }
         let mut orders = Vec::new();
         for replica in 0..self.shared.client.create_replicas() {
-            // Of each currency, because prices fail and recover by currency.
+            // One per currency, because prices fail and recover per currency.
             orders.extend(CURRENCIES.map(|currency| (replica, new_order_in(currency, &mut self.random))));
         }
         let placed = orders
@@ -239,7 +241,7 @@ impl Stage {
         None
     }
 
-    async fn asked(&self, service: Service, path: &str) -> anyhow::Result<()> {
+    async fn ask(&self, service: Service, path: &str) -> anyhow::Result<()> {
         let url = self.cluster.url(service) + path;
         let limit = Duration::from_secs(3);
         self.cluster
@@ -251,13 +253,9 @@ impl Stage {
             .error_for_status()?;
         Ok(())
     }
-
-    fn say(&self, what: &str) {
-        println!("{}: {what}", self.title);
-    }
 }
 
-/// What a service says at `/readyz`: status and body.
+/// The answer of a service at `/readyz`: status and body.
 ///
 /// # Errors
 /// When it does not answer.

@@ -1,44 +1,44 @@
-//! What must hold, and what was found not to.
+//! The invariants, and the violations that were found.
 
 use std::fmt;
 use std::sync::Mutex;
 
 use crate::ledger::locked;
 
-/// What every run checks. Named as in `docs/RELIABILITY.md`.
+/// The invariants that every run checks. Named as in `docs/RELIABILITY.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
-    /// No answer is `500`, and nothing fails while no fault is at work.
+    /// No answer is `500`, and nothing fails while no fault is active.
     I0,
-    /// Every acknowledged order is in the write model, with the very amounts that were answered.
+    /// Every acknowledged order is in the write model, with exactly the amounts that were answered.
     I1,
     /// At most one order per client, currency, amount and key.
     I2,
-    /// The total equals the sum, and never passes 100, in every snapshot.
+    /// In every snapshot the total equals the sum of the orders and is at most 100.
     I3,
     /// The read model equals the write model, field by field.
     I4,
-    /// The outbox is empty; the dead letters are just what was poisoned on purpose.
+    /// The outbox is empty, and the dead letters are exactly the messages that were poisoned on purpose.
     I5,
     /// The pages show every order once, newest first.
     I6,
-    /// Repeating an unknown request yields one order, and then the same answer again.
+    /// Repeating a request with an unknown outcome yields one order, and every later repeat the same answer.
     I7,
-    /// Recovery within 30 s of the fault's end, without a hand.
+    /// The cluster recovers within 30 s of the fault's end, without help.
     I8,
-    /// Memory, open files, threads and tasks of each process are back where they were.
+    /// Each process uses about as much memory, open files, threads and tasks as before.
     I9,
     /// No connection is left idle in a transaction.
     I10,
-    /// Clients that behave badly do not make the others wait: p99 within three times of undisturbed.
+    /// Misbehaving clients do not slow down the others: their p99 is at most three times the undisturbed one.
     I11,
-    /// What clients or messages have a service hold fits into its container.
+    /// What a service holds for clients or messages fits into the memory of its container.
     I12,
-    /// A service that lacks what it needs says so at `/readyz`.
+    /// A service whose dependency is unusable reports it at `/readyz`.
     I13,
-    /// Messages that can never be applied hold up nothing, wherever they have to wait.
+    /// Messages that can never be applied do not delay others, wherever they wait.
     I14,
-    /// Of two relays one works: the other sends nothing until it takes over.
+    /// Of two relays one works. The other publishes nothing until it takes over.
     I15,
 }
 
@@ -48,35 +48,35 @@ impl fmt::Display for Invariant {
     }
 }
 
-/// What was found, with the number of times.
+/// The violations that were found.
 #[derive(Debug, Default)]
 pub struct Violations(Mutex<Vec<(Invariant, String)>>);
 
 impl Violations {
-    /// Notes one.
+    /// Records a violation.
     pub fn add(&self, invariant: Invariant, what: impl Into<String>) {
         locked(&self.0).push((invariant, what.into()));
     }
 
-    /// Whether everything held.
+    /// Whether none was found.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         locked(&self.0).is_empty()
     }
 
-    /// One sentence each; of a kind that was found often only the first ones.
+    /// One sentence per violation. Of each invariant only the first few are shown, the others are counted.
     #[must_use]
     pub fn sentences(&self) -> Vec<String> {
-        const OF_A_KIND: usize = 5;
+        const MAX_SHOWN: usize = 5;
         let mut all = locked(&self.0).clone();
         all.sort_by_key(|(invariant, _)| *invariant);
         let kinds = all.chunk_by(|(one, _), (other, _)| one == other);
         let mut sentences = Vec::new();
         for kind in kinds {
-            let shown = kind.iter().take(OF_A_KIND);
+            let shown = kind.iter().take(MAX_SHOWN);
             sentences.extend(shown.map(|(invariant, what)| format!("{invariant}: {what}")));
-            if kind.len() > OF_A_KIND {
-                sentences.push(format!("{}: and {} more", kind[0].0, kind.len() - OF_A_KIND));
+            if kind.len() > MAX_SHOWN {
+                sentences.push(format!("{}: and {} more", kind[0].0, kind.len() - MAX_SHOWN));
             }
         }
         sentences
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_found_often_is_counted_not_listed() {
+    fn frequent_violations_are_counted_not_listed() {
         let violations = Violations::default();
         for number in 0..9 {
             violations.add(Invariant::I3, format!("snapshot {number}"));

@@ -1,59 +1,61 @@
-//! What each process uses: memory, open files, connections, threads and tasks have to be back where they were when all is over (I9).
+//! The resources of each process. At the end memory, open files, connections, threads and tasks must be about where they were (I9).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use cluster::{Cluster, Service, Vitals};
 
+use crate::metrics;
 use crate::violations::{Invariant, Violations};
 
-/// A service may keep this much more than before: buffers that grew, connections in its pool, of which there are at most ten, and the tasks
-/// that serve them.
+/// How much more than before a service may keep: grown buffers, the connections of its pool, at most ten, and the tasks that serve them.
 const MORE_BYTES: u64 = 24 * 1024 * 1024;
 const MORE_SOCKETS: u64 = 16;
 const MORE_OTHER_FILES: u64 = 4;
 const MORE_THREADS: u64 = 4;
 const MORE_TASKS: u64 = 16;
 
-/// What is idle is given back within this time.
+/// The tasks of the async runtime.
+const TASKS: &str = "tokio_alive_tasks";
+
+/// Idle resources are released within this time.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the processes of a cluster used at one moment.
+/// The resources of all processes of a cluster at one moment.
 #[derive(Debug)]
-pub struct Census(BTreeMap<String, Figures>);
+pub struct Census(BTreeMap<String, Resources>);
 
 #[derive(Debug)]
-struct Figures {
+struct Resources {
     vitals: Vitals,
     tasks: u64,
 }
 
 impl Census {
-    /// Takes the figures of every process.
+    /// Reads the resources of every process.
     ///
     /// # Errors
     /// When one does not run.
     pub async fn take(cluster: &Cluster) -> anyhow::Result<Self> {
-        let mut figures = BTreeMap::new();
+        let mut resources = BTreeMap::new();
         for service in Service::ALL {
-            let first = Figures {
+            let first = Resources {
                 vitals: cluster.vitals(service)?,
-                tasks: tasks(cluster, &cluster.url(service)).await?,
+                tasks: metrics::value(cluster, &cluster.url(service), TASKS).await?,
             };
-            figures.insert(service.name().to_owned(), first);
+            resources.insert(service.name().to_owned(), first);
             for url in cluster.extras(service) {
-                let extra = Figures {
+                let extra = Resources {
                     vitals: cluster.vitals_extra(&url)?,
-                    tasks: tasks(cluster, &url).await?,
+                    tasks: metrics::value(cluster, &url, TASKS).await?,
                 };
-                figures.insert(format!("{} at {url}", service.name()), extra);
+                resources.insert(format!("{} at {url}", service.name()), extra);
             }
         }
-        Ok(Self(figures))
+        Ok(Self(resources))
     }
 
-    /// Waits until every process uses no more than before; what does not come down is a violation.
+    /// Waits until every process uses about as much as before. One that uses more after [`LIMIT`] is a violation.
     ///
     /// # Errors
     /// When a process does not run.
@@ -94,7 +96,7 @@ impl Census {
     }
 }
 
-/// I12: a service that had more than this resident at any time since it started would have been killed in its container.
+/// Checks I12: a service whose resident memory was ever above `bytes` would have been killed in its container.
 ///
 /// # Errors
 /// When it does not run.
@@ -107,7 +109,7 @@ pub fn fits_container(
     const MIB: u64 = 1024 * 1024;
     let peak = cluster.vitals(service)?.peak_resident_bytes;
     println!(
-        "   {} had {} MiB resident at most, of {}",
+        "   {}: at most {} MiB resident, limit {} MiB",
         service.name(),
         peak / MIB,
         bytes / MIB
@@ -116,7 +118,7 @@ pub fn fits_container(
         violations.add(
             Invariant::I12,
             format!(
-                "{} had {} MiB resident, and may have {}",
+                "{}: {} MiB resident, limit {} MiB",
                 service.name(),
                 peak / MIB,
                 bytes / MIB
@@ -126,18 +128,7 @@ pub fn fits_container(
     Ok(())
 }
 
-/// Open files that are no connections.
+/// Open files other than sockets.
 fn other_files(vitals: &Vitals) -> u64 {
     vitals.open_files - vitals.sockets
-}
-
-/// Tasks of the async runtime, as the service tells at `/metrics`.
-async fn tasks(cluster: &Cluster, url: &str) -> anyhow::Result<u64> {
-    let answer = cluster.http().get(format!("{url}/metrics")).send().await?;
-    let text = answer.error_for_status()?.text().await?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("tokio_alive_tasks "));
-    line.and_then(|count| count.parse().ok())
-        .with_context(|| format!("{url}/metrics does not tell the number of tasks"))
 }

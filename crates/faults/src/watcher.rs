@@ -1,4 +1,4 @@
-//! Looks at both databases while faults are at work.
+//! Checks both databases while faults are active.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +14,13 @@ use crate::violations::Invariant;
 
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A database that is away is asked again later.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Limit of one query: the database may be away.
+const QUERY_LIMIT: Duration = Duration::from_secs(3);
 
-/// A service that was frozen inside a transaction leaves it idle until the server ends it, after 15 s.
-const LONGEST_IDLE_S: i32 = 17;
+/// A service that is frozen inside a transaction leaves it idle until the server ends it, after 15 s.
+const MAX_IDLE_S: i32 = 17;
 
-/// Looks at it until it is stopped.
+/// A task that checks the databases until it is stopped.
 #[derive(Debug)]
 pub struct Watcher {
     task: JoinHandle<()>,
@@ -28,7 +28,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts looking.
+    /// Starts the checks.
     #[must_use]
     pub fn start(cluster: &Cluster, shared: &Arc<Shared>) -> Self {
         let snapshots = Arc::new(AtomicU64::new(0));
@@ -44,7 +44,7 @@ impl Watcher {
         }
     }
 
-    /// Stops looking, and answers how many snapshots of the total were taken.
+    /// Stops the checks. Returns the number of snapshots of the total.
     #[must_use]
     pub fn stop(self) -> u64 {
         self.task.abort();
@@ -54,17 +54,17 @@ impl Watcher {
 
 async fn watch(write_model: PgPool, read_model: PgPool, shared: Arc<Shared>, snapshots: Arc<AtomicU64>) {
     loop {
-        if let Ok(Ok(snapshot)) = timeout(PATIENCE, total(&write_model)).await {
+        if let Ok(Ok(snapshot)) = timeout(QUERY_LIMIT, total(&write_model)).await {
             snapshots.fetch_add(1, Ordering::Relaxed);
             if let Some(what) = snapshot {
                 shared.violations.add(Invariant::I3, what);
             }
         }
         for (model, pool) in [("write", &write_model), ("read", &read_model)] {
-            if let Ok(Ok(count @ 1..)) = timeout(PATIENCE, idle_in_transaction(pool, LONGEST_IDLE_S)).await {
+            if let Ok(Ok(count @ 1..)) = timeout(QUERY_LIMIT, idle_in_transaction(pool, MAX_IDLE_S)).await {
                 shared.violations.add(
                     Invariant::I10,
-                    format!("{count} connections to the {model} model were idle in a transaction for {LONGEST_IDLE_S} s"),
+                    format!("{count} connections to the {model} model were idle in a transaction for {MAX_IDLE_S} s"),
                 );
             }
         }
@@ -72,7 +72,7 @@ async fn watch(write_model: PgPool, read_model: PgPool, shared: Arc<Shared>, sna
     }
 }
 
-/// What is wrong with the total, as one snapshot shows it.
+/// Checks the total in one snapshot. Returns a sentence if it is wrong.
 ///
 /// # Errors
 /// When the database is away.
@@ -87,7 +87,7 @@ pub async fn total(write_model: &PgPool) -> sqlx::Result<Option<String>> {
     Ok((!right).then_some(text))
 }
 
-/// Connections of services that have stood idle inside a transaction for at least this long.
+/// The number of connections that have been idle in a transaction for at least this long.
 ///
 /// # Errors
 /// When the database is away.

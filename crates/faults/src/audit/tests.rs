@@ -53,7 +53,7 @@ fn entry(identity: Identity, outcome: Outcome) -> Entry {
 
 fn found(orders: &[Row], keys: &[Key], entries: &[Entry]) -> (Vec<String>, Damage) {
     let violations = Violations::default();
-    let damage = Ledgered::new(orders, keys).check(entries, &violations);
+    let damage = Book::new(orders, keys).check(entries, &violations);
     (
         violations.sentences(),
         damage.get(&None).copied().unwrap_or_default(),

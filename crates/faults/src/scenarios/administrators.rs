@@ -1,4 +1,4 @@
-//! 5, too: what administrators do to a database while services use it, and undo again.
+//! Family 5, continued: what administrators do to a database while services use it, and later undo.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use crate::scenario::Scenario;
 use crate::stage::{Stage, readiness};
 use crate::violations::Invariant;
 
+/// How long a change lasts.
 const CHANGED: Duration = Duration::from_secs(5);
 
-/// A probe asks at most once a second, and each dependency has a moment to answer.
-const TOLD_WITHIN: Duration = Duration::from_secs(10);
+/// Readiness is checked at most once a second, and each dependency has a moment to answer.
+const REPORTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// With pauses while what they need is away.
+/// Includes the pauses between attempts while a dependency is away.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -67,7 +68,7 @@ impl Change {
         }
     }
 
-    /// Who cannot work meanwhile. Pages are read, so a database that is only read from serves them.
+    /// The services that cannot work meanwhile. A read-only database still serves pages.
     fn unready(self, server: Server) -> &'static [Service] {
         match (server, self) {
             (Server::WriteModel, _) => &[Service::CreateBuyOrder],
@@ -81,33 +82,38 @@ async fn administered(stage: &mut Stage, server: Server, name: &str) -> anyhow::
     let cluster = Arc::clone(&stage.cluster);
     let mut administrator = cluster.administrator(server).await?;
     for change in Change::ALL {
-        let number = stage.faults.len();
-        let mut told = Ok(());
+        let index = stage.faults.len();
+        let mut reported = Ok(());
         let changed = async {
             change.make(&mut administrator).await?;
-            told = say_so(&cluster, change, server, name).await;
+            reported = wait_until_reported(&cluster, change, server, name).await;
             Stage::last(CHANGED).await;
             change.undo(&mut administrator).await
         };
         if server == Server::WriteModel {
             stage.fault(change.kind(), name, changed).await?;
-            felt(stage, number)?;
+            ensure_orders_failed(stage, index)?;
         } else {
             stage.harmless_fault(change.kind(), name, changed).await?;
         }
-        if let Err(why) = told {
+        if let Err(why) = reported {
             let what = format!("{} {name}: {why:#}", change.kind());
             stage.shared.violations.add(Invariant::I13, what);
         }
     }
-    started_meanwhile(stage, &mut administrator, name).await
+    start_while_read_only(stage, &mut administrator, name).await
 }
 
-/// Waits until those who cannot work say so, and why.
-async fn say_so(cluster: &Cluster, change: Change, server: Server, name: &str) -> anyhow::Result<()> {
+/// Waits until the services that cannot work report it at `/readyz`, with the reason.
+async fn wait_until_reported(
+    cluster: &Cluster,
+    change: Change,
+    server: Server,
+    name: &str,
+) -> anyhow::Result<()> {
     for service in change.unready(server) {
         let mut said = (0, String::new());
-        let told = wait_until("its /readyz says 503", TOLD_WITHIN, async || {
+        let told = wait_until("its /readyz says 503", REPORTED_WITHIN, async || {
             said = readiness(cluster, *service).await?;
             Ok(said.0 == 503 && names(&said.1, change, name))
         });
@@ -117,7 +123,7 @@ async fn say_so(cluster: &Cluster, change: Change, server: Server, name: &str) -
     Ok(())
 }
 
-/// A database that answers is not away: an operator would look in the wrong place.
+/// Whether the text names the database and does not call a read-only one away: an operator would look in the wrong place.
 fn names(text: &str, change: Change, name: &str) -> bool {
     text.contains(name)
         && match change {
@@ -126,18 +132,18 @@ fn names(text: &str, change: Change, name: &str) -> bool {
         }
 }
 
-/// That orders were kept from being accepted, else there was no fault.
-fn felt(stage: &Stage, number: usize) -> anyhow::Result<()> {
+/// Checks that orders were not accepted meanwhile: otherwise there was no fault.
+fn ensure_orders_failed(stage: &Stage, index: usize) -> anyhow::Result<()> {
     let entries = stage.shared.ledger.entries();
     entries
         .iter()
-        .any(|entry| entry.fault == Some(number) && matches!(entry.outcome, Outcome::Unknown(_)))
+        .any(|entry| entry.fault == Some(index) && matches!(entry.outcome, Outcome::Unknown(_)))
         .then_some(())
-        .context("it kept no order from being accepted")
+        .context("all orders were accepted meanwhile")
 }
 
-/// Nothing is to be migrated, so pages can be served: a read-only database is no reason to be away, too.
-async fn started_meanwhile(
+/// With nothing to migrate, `migration` and `fetch_buy_orders` must start on a read-only database and serve pages.
+async fn start_while_read_only(
     stage: &mut Stage,
     administrator: &mut Administrator,
     name: &str,
@@ -157,7 +163,7 @@ async fn started_meanwhile(
         })
         .await;
         Change::ReadOnly.undo(administrator).await?;
-        // One that has given up is started again by its supervisor.
+        // A service that has given up is restarted, as its supervisor would do.
         for service in [Service::Migration, Service::FetchBuyOrders] {
             if cluster.vitals(service).is_err() {
                 cluster.launch(service)?;
@@ -184,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_only_database_is_not_told_as_away() {
+    fn a_read_only_database_is_not_reported_as_away() {
         let says = |text, change| names(text, change, "read_model");
         assert!(says("not ready: read_model is read-only", Change::ReadOnly));
         assert!(!says("not ready: read_model is away", Change::ReadOnly));

@@ -1,4 +1,4 @@
-//! 4: RabbitMQ. Whatever happens to it, orders are accepted throughout.
+//! Family 4: RabbitMQ. Orders are accepted throughout, whatever happens to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let own = || Options::default().with_own_servers();
     vec![
         Scenario::new(4, "broker-restarted", |stage| Box::pin(restarted(stage))).with_options(own()),
-        Scenario::new(4, "broker-meddled-with", |stage| Box::pin(meddled_with(stage))).with_options(own()),
+        Scenario::new(4, "broker-meddled-with", |stage| Box::pin(reconfigured(stage))).with_options(own()),
         Scenario::new(4, "broker-alarmed", |stage| Box::pin(alarmed(stage))).with_options(own()),
         Scenario::new(4, "queue-deleted", |stage| Box::pin(queue_deleted(stage))),
     ]
@@ -46,7 +46,7 @@ async fn restarted(stage: &mut Stage) -> anyhow::Result<()> {
     stage
         .harmless_fault("RabbitMQ: `stop_app`", "", app_stopped)
         .await?;
-    // What was sent to it meanwhile is on no disk, and nobody has confirmed it.
+    // Messages sent to it meanwhile are on no disk, and are not confirmed.
     let killed_while_frozen = async {
         cluster.pause_server(Server::Broker)?;
         Stage::last(AWAY).await;
@@ -58,7 +58,7 @@ async fn restarted(stage: &mut Stage) -> anyhow::Result<()> {
         .await
 }
 
-async fn meddled_with(stage: &mut Stage) -> anyhow::Result<()> {
+async fn reconfigured(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     for _ in 0..3 {
         let closed = cluster.close_broker_connections();
@@ -82,7 +82,7 @@ async fn meddled_with(stage: &mut Stage) -> anyhow::Result<()> {
     stage
         .harmless_fault("RabbitMQ: SIGSTOP for 30 s, SIGCONT", "", frozen)
         .await?;
-    // What the relay had in hand must not be forgotten with it.
+    // The messages that the relay had in flight must not be lost.
     let killed_meanwhile = async {
         cluster.pause_server(Server::Broker)?;
         Stage::last(AWAY).await;
@@ -120,8 +120,8 @@ async fn alarmed(stage: &mut Stage) -> anyhow::Result<()> {
         .await
 }
 
-/// A queue takes what it holds with it: that cannot be had back from the broker, only from the write model. So this fault ends with what an
-/// operator does about it (`docs/operations.md`): the orders since shortly before are sent again.
+/// The messages of a deleted queue are lost, and only the write model still has their orders. So this fault ends with what an operator does
+/// (`docs/operations.md`): the orders since shortly before are republished.
 async fn queue_deleted(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     let deleted = async {

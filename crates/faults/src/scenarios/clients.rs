@@ -1,4 +1,4 @@
-//! 7: clients that behave badly. The others must not notice.
+//! Family 7: misbehaving clients. The others must not be affected.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,15 +20,15 @@ use crate::vitals::fits_container;
 
 const DISTURBED: Duration = Duration::from_secs(10);
 
-/// Bad clients at once, of those that send something.
+/// The number of misbehaving clients at once, of those that send something.
 const BAD_CLIENTS: usize = 50;
 
-/// Connections that only stand there, at each of two services.
+/// The number of idle connections to each of two services.
 const IDLE_EACH: usize = 1_000;
 
 const HUNG_UP: &str = "the client hung up";
 
-/// Other clients may wait three times as long as undisturbed ones. On a small machine the scheduler alone makes some wait for this long.
+/// Other clients may wait three times as long as undisturbed ones. Below this the scheduler of a small machine dominates.
 const NOISE: Duration = Duration::from_millis(25);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -36,10 +36,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 async fn bad_clients(stage: &mut Stage) -> anyhow::Result<()> {
-    // What undisturbed clients see is measured first.
+    // First the undisturbed latency is measured.
     Stage::last(DISTURBED).await;
 
-    // First, as it is the most memory ever that is looked at.
+    // These come first, because the peak of memory since the start is checked.
     let cluster = Arc::clone(&stage.cluster);
     for (kind, request) in [
         ("clients: 3,500 with half a body", half_sent::body()),
@@ -83,27 +83,27 @@ async fn bad_clients(stage: &mut Stage) -> anyhow::Result<()> {
     disturb(stage, "clients: 2,000 idle connections", idle(&addresses)).await
 }
 
-/// Has bad clients at work, and holds what the others met against what they meet undisturbed.
+/// Runs misbehaving clients, and compares the latency of the others with the undisturbed one.
 async fn disturb(
     stage: &mut Stage,
     kind: &str,
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let number = stage.faults.len();
+    let index = stage.faults.len();
     stage.fault(kind, "", work).await?;
     let entries = stage.shared.ledger.entries();
     let of = |fault: Option<usize>| entries.iter().filter(move |entry| entry.fault == fault);
-    for entry in of(Some(number)) {
+    for entry in of(Some(index)) {
         if matches!(&entry.outcome, Outcome::Unknown(why) if why != HUNG_UP) {
             let what = format!("{kind}: another client's order was not accepted: {entry:?}");
             stage.shared.violations.add(Invariant::I0, what);
         }
     }
     let undisturbed = p99(of(None))?;
-    let disturbed = p99(of(Some(number)))?;
+    let disturbed = p99(of(Some(index)))?;
     println!("   {kind}: p99 {disturbed:.1?}, undisturbed {undisturbed:.1?}");
     if disturbed > undisturbed.max(NOISE) * 3 {
-        let what = format!("{kind}: others waited {disturbed:?} at p99, undisturbed ones {undisturbed:?}");
+        let what = format!("{kind}: p99 of the others is {disturbed:?}, undisturbed {undisturbed:?}");
         stage.shared.violations.add(Invariant::I11, what);
     }
     Ok(())
@@ -113,7 +113,11 @@ fn p99<'a>(entries: impl Iterator<Item = &'a Entry>) -> anyhow::Result<Duration>
     const ENOUGH: usize = 200;
     let answered = entries.filter(|entry| !matches!(entry.outcome, Outcome::Unknown(_)));
     let mut took: Vec<Duration> = answered.map(|entry| entry.took).collect();
-    ensure!(took.len() >= ENOUGH, "{} answers are too few to tell", took.len());
+    ensure!(
+        took.len() >= ENOUGH,
+        "{} answers are too few for a percentile",
+        took.len()
+    );
     took.sort_unstable();
     Ok(took[took.len() * 99 / 100])
 }
@@ -124,9 +128,9 @@ async fn hang_up(shared: &Shared, mut random: fastrand::Rng) -> anyhow::Result<(
     join_all(clients.into_iter().map(async |mut random| {
         while began.elapsed() < DISTURBED {
             let identity = new_order(&mut random);
-            let patience = Duration::from_millis(random.u64(0..50));
+            let limit = Duration::from_millis(random.u64(0..50));
             let sent = shared.ledger.sent();
-            let answered = timeout(patience, shared.client.place(&identity, &identity.amount(), 0)).await;
+            let answered = timeout(limit, shared.client.place(&identity, &identity.amount(), 0)).await;
             let (outcome, wrong) = answered.unwrap_or((Outcome::Unknown(HUNG_UP.to_owned()), None));
             if let Some(what) = wrong {
                 shared.violations.add(Invariant::I0, what);
@@ -139,7 +143,7 @@ async fn hang_up(shared: &Shared, mut random: fastrand::Rng) -> anyhow::Result<(
     Ok(())
 }
 
-/// Sends the beginning of a request, and then a byte now and then.
+/// Sends the beginning of a request, and then one byte every 500 ms.
 async fn slowly(address: &str, beginning: &str) -> anyhow::Result<()> {
     let began = Instant::now();
     let connected = join_all((0..BAD_CLIENTS).map(async |_| {
@@ -157,7 +161,7 @@ async fn slowly(address: &str, beginning: &str) -> anyhow::Result<()> {
         .context("a slow client could not connect")
 }
 
-/// Sends chunk after chunk, and begins anew when the service has had enough.
+/// Sends chunk after chunk, and starts again when the service cuts it off.
 async fn endlessly(address: &str) -> anyhow::Result<()> {
     const BEGINNING: &[u8] =
         b"PUT /buy_order HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -1,4 +1,4 @@
-//! 12: a service whose wall clock is wrong.
+//! Family 12: a service whose wall clock is wrong.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! 12, too: the wall clock of the server that dates orders and the relay's lease is wrong.
+//! Family 12, continued: the wall clock of the write model's server, which dates orders and the relay's lease, is wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Options, Server, Service, wait_until};
 
 use crate::books;
+use crate::metrics;
 use crate::scenario::Scenario;
 use crate::stage::{RECOVERY_LIMIT, Stage};
 use crate::violations::Invariant;
@@ -15,10 +16,10 @@ use crate::violations::Invariant;
 /// Much longer than a lease.
 const BACK: &str = "-10m";
 
-/// Orders come all the time, and so do events.
+/// Orders are placed all the time, so events come soon.
 const WAITING_WITHIN: Duration = Duration::from_secs(20);
 
-/// Metrics of the outbox are asked of the database every five seconds.
+/// The outbox metrics are read from the database every five seconds.
 const MEASURED: Duration = Duration::from_secs(7);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -69,8 +70,8 @@ async fn back(stage: &mut Stage) -> anyhow::Result<()> {
         .await
 }
 
-/// The broker confirms nothing, so that events wait, and the relay dies, so that it does not give its lease back: it is held until a time that
-/// is minutes ahead now. Answers the last event of before.
+/// Freezes the broker, so that events wait, and kills the relay, so that it does not release its lease. After the clock was set back the
+/// lease ends minutes in the future. Returns the outbox id of the last event from before.
 async fn set_back_with_lease_held(cluster: &Cluster) -> anyhow::Result<i64> {
     let pool = cluster.write_model();
     cluster.pause_server(Server::Broker)?;
@@ -82,7 +83,7 @@ async fn set_back_with_lease_held(cluster: &Cluster) -> anyhow::Result<i64> {
     cluster.set_server_clock(Server::WriteModel, Some(BACK))?;
     cluster.stop_server_immediately(Server::WriteModel).await?;
     cluster.start_server(Server::WriteModel).await?;
-    // What the crash took of it are seconds: a renewal need not be on disk at once.
+    // The crash may have lost the last renewal, which need not be on disk at once: a matter of seconds.
     let held: bool =
         sqlx::query_scalar("SELECT held_until > clock_timestamp() + interval '1 minute' FROM relay_lease")
             .fetch_one(pool)
@@ -93,7 +94,7 @@ async fn set_back_with_lease_held(cluster: &Cluster) -> anyhow::Result<i64> {
     last.context("no event waited when the clock was set back")
 }
 
-/// Metrics whose value was negative while events of the future waited.
+/// Metrics that were negative while events with a future time waited.
 async fn negative_metrics(cluster: &Cluster) -> Vec<String> {
     let began = Instant::now();
     let mut negative = Vec::new();
@@ -103,8 +104,12 @@ async fn negative_metrics(cluster: &Cluster) -> Vec<String> {
             Service::ReadModelSync,
             Service::FetchBuyOrders,
         ] {
-            // One that only just starts does not answer.
-            for metric in negative_lines(&metrics(cluster, service).await.unwrap_or_default()) {
+            // A service that is still starting does not answer.
+            for metric in negative_lines(
+                &metrics::text(cluster, &cluster.url(service))
+                    .await
+                    .unwrap_or_default(),
+            ) {
                 let metric = format!("{}: {metric}", service.name());
                 if !negative.contains(&metric) {
                     negative.push(metric);
@@ -116,14 +121,7 @@ async fn negative_metrics(cluster: &Cluster) -> Vec<String> {
     negative
 }
 
-async fn metrics(cluster: &Cluster, service: Service) -> anyhow::Result<String> {
-    let url = cluster.url(service) + "/metrics";
-    let limit = Duration::from_secs(3);
-    let answer = cluster.http().get(url).timeout(limit).send().await?;
-    answer.text().await.context("no text")
-}
-
-/// Nothing that is counted or timed here can be below zero.
+/// The samples with a negative value: no count or time can be negative.
 fn negative_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.starts_with('#')).filter(|line| {
         line.rsplit(' ')

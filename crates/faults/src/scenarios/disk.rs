@@ -1,4 +1,4 @@
-//! 11: no room for the write model.
+//! Family 11: the disk of the write model is full.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::ledger::Outcome;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 
-/// Of the disk: an empty instance and its first log segments take about 60 MB.
-const BYTES: u64 = 192 * 1024 * 1024;
+/// Size of the disk. An empty instance and its first WAL segments take about 60 MB.
+const DISK_BYTES: u64 = 192 * 1024 * 1024;
 
 const FULL: Duration = Duration::from_secs(10);
 const DEAD: Duration = Duration::from_secs(3);
 
-/// Of the answer of 503 to an order that the write model did not take.
+/// Part of the body of `503` when the write model did not take an order.
 const NOT_WRITTEN: &str = "orders cannot be written";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let options = Options::default().with_write_model_disk(BYTES);
+    let options = Options::default().with_write_model_disk(DISK_BYTES);
     vec![Scenario::new(11, "disk-full", |stage| Box::pin(full(stage))).with_options(options)]
 }
 
@@ -40,7 +40,7 @@ async fn full(stage: &mut Stage) -> anyhow::Result<()> {
         .iter()
         .any(|entry| refused(&entry.outcome))
         .then_some(())
-        .context("the full disk kept no order from being accepted")?;
+        .context("all orders were accepted while the disk was full")?;
     let exhausted = async {
         cluster.exhaust_write_model_disk().await?;
         Stage::last(DEAD).await;

@@ -1,4 +1,4 @@
-//! Clients that begin a request, and then wait: what they have sent is held for them.
+//! Clients that send the beginning of a request and then wait, so that the service has to hold it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use tokio::task::JoinSet;
 
 use crate::stage::Stage;
 
-/// Half a container: the rest is for requests that end.
+/// Half the memory of a container. The other half is for complete requests.
 pub(super) const BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 
 const CLIENTS: usize = 3_500;
-/// So many that what they send would not fit.
+/// This many clients send more than fits.
 const ENOUGH: usize = 2_000;
-/// So many come together, and the next ones so much later: all within a few seconds.
+/// This many connect at once, and the next ones after [`BETWEEN`].
 const TOGETHER: usize = 20;
 const BETWEEN: Duration = Duration::from_millis(10);
-/// On a machine that is busy they take longer.
+/// Generous, for a busy machine.
 const COME_WITHIN: Duration = Duration::from_secs(30);
-/// Who is sent away comes again.
+/// A rejected client connects again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
 
-/// Of the container's check (docker-compose.yml).
+/// The interval and timeout of the container's health check (docker-compose.yml).
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 const CHECK_LIMIT: Duration = Duration::from_secs(3);
 
-/// All of a request but the end of its body, which is as long as it may be.
+/// A request with a body of the maximum size, without the end of the body.
 pub(super) fn body() -> Vec<u8> {
     const LENGTH: usize = 16_384;
     const SENT: usize = 16_000;
@@ -45,7 +45,7 @@ pub(super) fn body() -> Vec<u8> {
     request
 }
 
-/// Headers that might be within what is allowed, if they ended.
+/// Headers that never end, and are still within the limit.
 pub(super) fn headers() -> Vec<u8> {
     const SENT: usize = 31 * 1024;
     let mut request = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ".to_vec();
@@ -53,7 +53,7 @@ pub(super) fn headers() -> Vec<u8> {
     request
 }
 
-/// Has many clients send this to `create_buy_order` and wait, for so long; meanwhile it answers the check of its container.
+/// Lets many clients send this to `create_buy_order` and wait. Meanwhile the health check of its container must succeed.
 pub(super) async fn wait_with(
     cluster: &Cluster,
     request: Vec<u8>,
@@ -71,7 +71,7 @@ pub(super) async fn wait_with(
         let took = asked.elapsed();
         ensure!(
             ended.code == Some(0) && took < CHECK_LIMIT,
-            "the container's check ended with {:?} after {took:.1?}: {}",
+            "the container's health check ended with {:?} after {took:.1?}: {}",
             ended.code,
             ended.stderr
         );
@@ -82,7 +82,7 @@ pub(super) async fn wait_with(
     Ok(())
 }
 
-/// The clients, on a thread of their own: the others must not wait for these here, on our side. They go when it is dropped.
+/// The clients, on a thread of their own, so that they do not delay the other clients of this process. They end when it is dropped.
 struct Crowd {
     connected: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
@@ -101,7 +101,7 @@ impl Crowd {
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = come(address, request.into(), &counted) => {}
+                    () = connect_all(address, request.into(), &counted) => {}
                     _ = stopped => {}
                 }
             });
@@ -127,13 +127,13 @@ impl Drop for Crowd {
     }
 }
 
-async fn come(address: SocketAddr, request: Arc<[u8]>, connected: &Arc<AtomicUsize>) {
+async fn connect_all(address: SocketAddr, request: Arc<[u8]>, connected: &Arc<AtomicUsize>) {
     let mut clients = JoinSet::new();
     for number in 1..=CLIENTS {
         let (request, connected) = (Arc::clone(&request), Arc::clone(connected));
         clients.spawn(async move {
             loop {
-                // Whatever ends it: refused, shed, or answered.
+                // It may end refused, shed or answered.
                 let _ = send_and_wait(address, &request, &connected).await;
                 tokio::time::sleep(AGAIN_AFTER).await;
             }

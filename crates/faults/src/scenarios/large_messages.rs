@@ -1,11 +1,11 @@
-//! 8, too: messages so large that a few of them fill a container.
+//! Family 8, continued: messages so large that a few of them fill the memory of a container.
 
 use std::sync::Arc;
 
 use anyhow::ensure;
 use cluster::{Cluster, Options, Raw, Service};
 
-use super::messages::laid_aside;
+use super::messages::wait_for_dead_letters;
 use crate::audit::DEAD_LETTER_QUEUE;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
@@ -13,14 +13,14 @@ use crate::vitals::fits_container;
 
 const MESSAGES: u64 = 60;
 const LARGE: usize = 4 * 1024 * 1024;
-/// Published together, as they pass through this process, too.
+/// Published together. Few, because this process also holds them in memory.
 const AT_ONCE: u64 = 10;
 
-/// Of the container of `read_model_sync` (docker-compose.yml).
+/// Memory of the container of `read_model_sync` (docker-compose.yml).
 const CONTAINER_BYTES: u64 = 128 * 1024 * 1024;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    // Its own broker: what goes through it would be felt by others.
+    // Its own broker, as the load would disturb other scenarios.
     let own = Options::default().with_own_servers();
     vec![Scenario::new(8, "large-messages", |stage| Box::pin(large(stage))).with_options(own)]
 }
@@ -29,29 +29,29 @@ async fn large(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     let shared = Arc::clone(&stage.shared);
     let waiting = async {
-        // All of them wait when it comes, between orders.
+        // All of them wait in the queue, between orders, when it starts.
         cluster.stop(Service::ReadModelSync).await?;
         for first in (0..MESSAGES).step_by(usize::try_from(AT_ONCE)?) {
             let batch: Vec<Raw> = (first..first + AT_ONCE).map(message).collect();
             cluster.publish(&batch).await?;
         }
         cluster.launch(Service::ReadModelSync)?;
-        laid_aside(&cluster, MESSAGES).await?;
+        wait_for_dead_letters(&cluster, MESSAGES).await?;
         fits_container(
             &cluster,
             Service::ReadModelSync,
             CONTAINER_BYTES,
             &shared.violations,
         )?;
-        forget_letters(&cluster).await
+        delete_letters(&cluster).await
     };
     stage
         .harmless_fault("messages: 60 of 4 MiB wait in the queue", "", waiting)
         .await
 }
 
-/// Counted and then deleted: as many bytes as these are not looked at one by one.
-async fn forget_letters(cluster: &Cluster) -> anyhow::Result<()> {
+/// Counts the dead letters and deletes them: they are too large to be read one by one.
+async fn delete_letters(cluster: &Cluster) -> anyhow::Result<()> {
     let letters = cluster.queue_messages(DEAD_LETTER_QUEUE).await?;
     ensure!(
         letters == MESSAGES,

@@ -1,4 +1,4 @@
-//! 10, and its part of 6: Fluentd. Whatever happens to it or on the way to it, orders are accepted, and nothing waits for it.
+//! Families 10 and 6: Fluentd and the network to it. Whatever happens to it, orders are accepted, and nothing waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// It is away from the start of the services: they are restarted with its address before it answers.
+/// The services are restarted with the address of a Fluentd that does not answer yet.
 async fn disturbed(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     let log = LogServer::start()?;
@@ -34,7 +34,7 @@ async fn disturbed(stage: &mut Stage) -> anyhow::Result<()> {
         .fault("Fluentd: away from the start", "", away_from_the_start)
         .await?;
     stage
-        .harmless_fault("Fluentd: comes late", "", arrives(&log))
+        .harmless_fault("Fluentd: comes late", "", wait_for_events(&log))
         .await?;
     for (kind, traffic) in [
         ("Fluentd: dies", Traffic::Refuse),
@@ -71,7 +71,7 @@ async fn network_disturbed(stage: &mut Stage) -> anyhow::Result<()> {
         .await
     };
     stage
-        .harmless_fault(network::FORGOTTEN, "to_fluentd", silenced)
+        .harmless_fault(network::SILENCED, "to_fluentd", silenced)
         .await
 }
 
@@ -90,11 +90,11 @@ async fn log_to(cluster: &Cluster, log: &LogServer) -> anyhow::Result<()> {
 async fn disturb(log: &LogServer, traffic: Traffic, duration: Duration) -> anyhow::Result<()> {
     log.set(traffic);
     Stage::last(duration).await;
-    arrives(log).await
+    wait_for_events(log).await
 }
 
-/// Nothing is in the way any more, and events arrive again.
-async fn arrives(log: &LogServer) -> anyhow::Result<()> {
+/// Lets traffic pass, and waits until events arrive.
+async fn wait_for_events(log: &LogServer) -> anyhow::Result<()> {
     let before = log.events();
     log.set(Traffic::Pass);
     wait_until("Fluentd gets events", Duration::from_secs(30), async || {

@@ -1,4 +1,4 @@
-//! 8: messages that come twice, in any order, again, or spoilt.
+//! Family 8: messages that come twice, out of order, again, or corrupted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::books::{self, Row};
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 
-/// Messages change places within so many.
-const SHUFFLED_WITHIN: usize = 1_000;
+/// Messages are shuffled within windows of this size.
+const SHUFFLE_WINDOW: usize = 1_000;
 
-/// Long enough for hundreds of orders to be under way.
+/// Long enough for hundreds of orders.
 const GATHERED: Duration = Duration::from_secs(4);
 
-const LAID_ASIDE_WITHIN: Duration = Duration::from_secs(30);
+const DEAD_LETTERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// `type` of an order's event.
 const CREATED: &str = "buy_order_created";
 
-/// Of the largest poisoned message.
+/// Size of the largest poisoned message, in bytes.
 const LARGE: usize = 10 * 1024 * 1024;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -36,8 +36,8 @@ async fn messages(stage: &mut Stage) -> anyhow::Result<()> {
     let live = async {
         let mut detour = cluster.divert_orders().await?;
         for _ in 0..3 {
-            let once = detour.take(SHUFFLED_WITHIN / 2, GATHERED).await?;
-            ensure!(!once.is_empty(), "no order was under way");
+            let once = detour.take(SHUFFLE_WINDOW / 2, GATHERED).await?;
+            ensure!(!once.is_empty(), "no order was published");
             let mut twice = [once.clone(), once].concat();
             random.shuffle(&mut twice);
             detour.deliver(&twice).await?;
@@ -52,7 +52,7 @@ async fn messages(stage: &mut Stage) -> anyhow::Result<()> {
     let twice = async {
         let mut history = messages_of(&books::orders(cluster.write_model()).await?);
         history.extend(history.clone());
-        for window in history.chunks_mut(SHUFFLED_WITHIN) {
+        for window in history.chunks_mut(SHUFFLE_WINDOW) {
             random.shuffle(window);
         }
         cluster.publish(&history).await
@@ -77,33 +77,37 @@ async fn messages(stage: &mut Stage) -> anyhow::Result<()> {
     let projector = cluster.pid(Service::ReadModelSync);
     let poisoned = async {
         let mut batch = messages_of(&books::orders(cluster.write_model()).await?);
-        batch.truncate(SHUFFLED_WITHIN);
+        batch.truncate(SHUFFLE_WINDOW);
         batch.extend(poison);
         random.shuffle(&mut batch);
         cluster.publish(&batch).await?;
-        laid_aside(&cluster, count).await
+        wait_for_dead_letters(&cluster, count).await
     };
     stage
         .harmless_fault("messages: poison among good ones", "", poisoned)
         .await?;
     ensure!(
         cluster.pid(Service::ReadModelSync) == projector,
-        "the projector was started anew"
+        "the projector was restarted"
     );
     Ok(())
 }
 
-/// Waits until there are so many dead letters; fails at once when the projector has ended.
-pub(super) async fn laid_aside(cluster: &Cluster, count: u64) -> anyhow::Result<()> {
-    wait_until("the poison is laid aside", LAID_ASIDE_WITHIN, async || {
-        let projects = cluster.vitals(Service::ReadModelSync).is_ok();
-        Ok(!projects || cluster.queue_messages(DEAD_LETTER_QUEUE).await? >= count)
-    })
+/// Waits until there are this many dead letters. Fails at once when the projector has ended.
+pub(super) async fn wait_for_dead_letters(cluster: &Cluster, count: u64) -> anyhow::Result<()> {
+    wait_until(
+        "the poisoned messages are dead letters",
+        DEAD_LETTERS_WITHIN,
+        async || {
+            let projects = cluster.vitals(Service::ReadModelSync).is_ok();
+            Ok(!projects || cluster.queue_messages(DEAD_LETTER_QUEUE).await? >= count)
+        },
+    )
     .await?;
     cluster.vitals(Service::ReadModelSync).map(drop)
 }
 
-/// Has history sent again by the admin process.
+/// Republishes the history with the admin command.
 pub(super) async fn republish(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<()> {
     let arguments = [&["republish"], arguments].concat();
     let ended = cluster.admin(Service::CreateBuyOrder, &arguments, "").await?;
@@ -134,16 +138,16 @@ fn message_of(order: &Row) -> Raw {
     }
 }
 
-/// Messages that nobody could take for orders. Each has an id of its own, as the copies of one message could not be told apart.
+/// Messages that are clearly no orders. Each has its own id, so that they can be told apart.
 pub(super) fn nonsense() -> Vec<Raw> {
     vec![
-        spoilt(1, CREATED, b"not json".to_vec()),
-        spoilt(2, CREATED, br#"{"id": 1, "client_id": 1}"#.to_vec()),
-        spoilt(3, "something_else_happened", br#"{"something": "else"}"#.to_vec()),
+        poisoned(1, CREATED, b"not json".to_vec()),
+        poisoned(2, CREATED, br#"{"id": 1, "client_id": 1}"#.to_vec()),
+        poisoned(3, "something_else_happened", br#"{"something": "else"}"#.to_vec()),
     ]
 }
 
-fn spoilt(number: usize, message_type: &str, body: Vec<u8>) -> Raw {
+fn poisoned(number: usize, message_type: &str, body: Vec<u8>) -> Raw {
     Raw {
         body,
         message_id: Some(format!("poison-{number}")),
@@ -151,46 +155,46 @@ fn spoilt(number: usize, message_type: &str, body: Vec<u8>) -> Raw {
     }
 }
 
-/// Nonsense, and what looks like an order.
+/// Nonsense, and messages that look like an order.
 fn poison() -> Vec<Raw> {
     let mut poison = nonsense();
-    // It would be an order, if it were called one.
-    let cancelled = stranger(poison.len() + 1, "", "").into_bytes();
-    poison.push(spoilt(poison.len() + 1, "buy_order_cancelled", cancelled));
-    let spoilt_fields = [
+    // The body is a valid order, but the type is another.
+    let cancelled = unknown_order(poison.len() + 1, "", "").into_bytes();
+    poison.push(poisoned(poison.len() + 1, "buy_order_cancelled", cancelled));
+    let bad_fields = [
         (r#""currency_iso3":"USD""#, r#""currency_iso3":"usd""#),
         (r#""currency_amount":"1.00""#, r#""currency_amount":"-1.00""#),
-        // Numbers and times at the ends of what a type can hold.
+        // Numbers and times at the limits of their types.
         (r#""btc_amount":"0.00000001""#, r#""btc_amount":1e-2147483648"#),
         (r#""btc_amount":"0.00000001""#, r#""btc_amount":"1E+2147483647""#),
         ("2026-11-23T15:37:32.531853Z", "9999-12-31T23:59:59-01:00"),
-        // The year -1, in the only way that RFC 3339 has for it, and in one that it has not.
+        // The year -1, once in the only form that RFC 3339 allows, and once in an invalid one.
         ("2026-11-23T15:37:32.531853Z", "0000-01-01T00:00:00+23:59"),
         ("2026-11-23T15:37:32.531853Z", "-0001-11-23T15:37:32Z"),
         (r#"{"id":"#, r#"{"id":0,"was":"#),
         (r#"{"id":"#, r#"{"id":-1,"was":"#),
     ];
-    for (field, instead) in spoilt_fields {
+    for (field, instead) in bad_fields {
         let number = poison.len() + 1;
-        let body = stranger(number, field, instead).into_bytes();
-        poison.push(spoilt(number, CREATED, body));
+        let body = unknown_order(number, field, instead).into_bytes();
+        poison.push(poisoned(number, CREATED, body));
     }
     poison
 }
 
-/// Poison by its size: what is no order at all, and what would be one if it did not hold so much that nobody asked for.
+/// Messages that are poison because of their size: one that is no order, and a valid order with a huge unknown field.
 fn large_poison() -> Vec<Raw> {
     let padding = format!(r#"{{"padding":"{}","#, "x".repeat(LARGE / 2));
     [
         (20, vec![b'x'; LARGE]),
-        (21, stranger(21, "{", &padding).into_bytes()),
+        (21, unknown_order(21, "{", &padding).into_bytes()),
     ]
-    .map(|(number, body)| spoilt(number, CREATED, body))
+    .map(|(number, body)| poisoned(number, CREATED, body))
     .into()
 }
 
-/// An order that nobody placed, with something else in the place of `field`.
-fn stranger(number: usize, field: &str, instead: &str) -> String {
+/// A valid order that nobody placed, with `field` replaced by `instead`.
+fn unknown_order(number: usize, field: &str, instead: &str) -> String {
     let id = 1_000_000_000 + number;
     let external_id = Uuid::from_u128(id as u128);
     let order = format!(
@@ -215,7 +219,7 @@ mod tests {
             .filter(|message| message.message_type.as_deref() == Some(CREATED))
         {
             for number in 0..50 {
-                assert_ne!(message.body, stranger(number, "", "").into_bytes());
+                assert_ne!(message.body, unknown_order(number, "", "").into_bytes());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! 13: `migration`, killed in the middle, and twice at once, on databases that are empty.
+//! Family 13: `migration` killed while it runs, and started twice at once, on empty databases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::load::new_order;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 
-/// Kills on one set of databases: at first there is everything to apply, later less or nothing.
+/// Number of kills on one set of databases. At first there is everything to apply, later less or nothing.
 const KILLS: usize = 8;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -59,7 +59,7 @@ async fn migrations(stage: &mut Stage) -> anyhow::Result<()> {
         .await
 }
 
-/// What shows that the schemas are whole.
+/// Checks that the schemas are complete.
 async fn accepts_an_order(fresh: &Cluster, random: &mut fastrand::Rng) -> anyhow::Result<()> {
     for service in Service::ALL
         .into_iter()

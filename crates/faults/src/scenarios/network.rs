@@ -1,4 +1,4 @@
-//! 6: the network between each pair that talks.
+//! Family 6: the network between each pair of processes that communicate.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,20 +16,20 @@ use crate::stage::Stage;
 const SILENT: Duration = Duration::from_secs(25);
 const DISTURBED: Duration = Duration::from_secs(4);
 
-/// As by a middlebox that has forgotten them and still acknowledges: the harder case, as TCP sees nothing of it.
-pub(super) const FORGOTTEN: &str = "network: open connections silent for ever";
-const OPEN_WITHIN: Duration = Duration::from_secs(20);
-/// Clients that come at once, how often they come, and when again: so much later that they are asked for apart from those before.
+/// As by a middlebox that has forgotten the connections and still acknowledges packets: harder than loss, because TCP does not notice.
+pub(super) const SILENCED: &str = "network: open connections silent for ever";
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// Clients of a crowd, the number of crowds, and the pause between two of them: long enough that their requests are not coalesced.
 const CROWD: usize = 6;
 const CROWDS: usize = 20;
 const NEXT_CROWD: Duration = Duration::from_millis(80);
-/// Of requests that were held up; connections are still in hand then.
+/// Time for delayed requests to be answered. Their connections are still in the pool then.
 const ANSWERED: Duration = Duration::from_millis(300);
-/// Longer than a connection is kept in hand that nobody needs.
+/// Longer than the pool keeps a connection that is not needed.
 const IDLE: Duration = Duration::from_secs(2);
 const AT_WORK: Duration = Duration::from_secs(1);
-/// Of requests that are to meet a silence.
-const UNDER_WAY: Duration = Duration::from_millis(10);
+/// Time until requests are in flight.
+const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let links = Link::ALL.into_iter().map(|link| {
@@ -45,7 +45,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     links.chain([commit]).collect()
 }
 
-/// What a network does, and for how long, in an order of chance.
+/// Network faults with their durations, in random order.
 pub(super) fn disturbances(random: &mut fastrand::Rng) -> [(&'static str, Traffic, Duration); 6] {
     let mut kinds = [
         ("network: refused", Traffic::Refuse, DISTURBED),
@@ -76,7 +76,7 @@ async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
     for (kind, traffic, duration) in disturbances(&mut stage.random) {
         let disturbed = async {
             cluster.link(link)?.set(traffic);
-            for service in talks_at_start_only(link) {
+            for service in services_that_connect_only_at_start(link) {
                 cluster.kill(*service).await?;
                 cluster.launch(*service)?;
             }
@@ -89,24 +89,24 @@ async fn disturbed(stage: &mut Stage, link: Link) -> anyhow::Result<()> {
     let shared = Arc::clone(&stage.shared);
     let mut random = stage.random.fork();
     let silenced = async {
-        let services = talks_at_start_only(link);
+        let services = services_that_connect_only_at_start(link);
         if services.is_empty() {
             silence_in_use(&shared, &mut random, cluster.link(link)?).await
         } else {
             silence_at_start(&cluster, link, services).await
         }
     };
-    stage.endless_fault(FORGOTTEN, link.name(), silenced).await
+    stage.endless_fault(SILENCED, link.name(), silenced).await
 }
 
-/// Has a link fall silent that has every connection open that it ever has: first while nobody uses them, as middleboxes forget idle ones, and
-/// then while some are in use.
+/// Silences all connections of a link when as many as possible are open: first while they are idle, as middleboxes forget idle ones, then
+/// while some are in use.
 pub(super) async fn silence_in_use(
     shared: &Arc<Shared>,
     random: &mut fastrand::Rng,
     link: &TcpProxy,
 ) -> anyhow::Result<()> {
-    // Pools open another connection where those they have do not answer.
+    // Pools open more connections when the existing ones do not answer.
     link.set(Traffic::DropToClient);
     for _ in 0..CROWDS {
         tokio::task::spawn_local(crowd(Arc::clone(shared), random.fork()));
@@ -119,15 +119,15 @@ pub(super) async fn silence_in_use(
     Stage::last(IDLE).await;
     shared.resting.store(false, Ordering::Relaxed);
     Stage::last(AT_WORK).await;
-    // Not waited for: they meet the silence.
+    // Not awaited: these requests are in flight when the connections are silenced.
     tokio::task::spawn_local(crowd(Arc::clone(shared), random.fork()));
-    Stage::last(UNDER_WAY).await;
+    Stage::last(IN_FLIGHT).await;
     let in_use = link.silence_open();
     ensure!(idle + in_use > 0, "there was no connection to silence");
     Ok(())
 }
 
-/// The first connections of services that start fall silent before anything was said.
+/// Silences the first connections of starting services before anything was sent.
 async fn silence_at_start(cluster: &Cluster, link: Link, services: &[Service]) -> anyhow::Result<()> {
     let proxy = cluster.link(link)?;
     for service in services {
@@ -138,7 +138,7 @@ async fn silence_at_start(cluster: &Cluster, link: Link, services: &[Service]) -
     for service in services {
         cluster.launch(*service)?;
     }
-    wait_until("the services connect", OPEN_WITHIN, async || {
+    wait_until("the services connect", CONNECT_LIMIT, async || {
         Ok(proxy.connections() >= before + services.len())
     })
     .await?;
@@ -147,21 +147,21 @@ async fn silence_at_start(cluster: &Cluster, link: Link, services: &[Service]) -
     Ok(())
 }
 
-/// Clients that come at once.
+/// Sends requests of several clients at once.
 async fn crowd(shared: Arc<Shared>, mut random: fastrand::Rng) {
     let orders: Vec<_> = (0..CROWD).map(|_| new_order(&mut random)).collect();
     let placed = orders.iter().enumerate().map(async |(number, order)| {
         shared.place(order, &order.amount(), number).await;
     });
     let shown = (0..CROWD).map(async |number| {
-        // A walker would complain; of these only the number matters.
+        // Only the number of these requests matters; the walkers check pages.
         let _ = shared.client.page(None, 1, number).await;
     });
     tokio::join!(join_all(placed), join_all(shown));
 }
 
-/// Services that use a link while they start, and then no more: to meet the fault they are started anew.
-fn talks_at_start_only(link: Link) -> &'static [Service] {
+/// The services that use a link only while they start. They are restarted, so that the fault affects them.
+fn services_that_connect_only_at_start(link: Link) -> &'static [Service] {
     match link {
         Link::ToMigration => &[
             Service::CreateBuyOrder,
@@ -173,7 +173,7 @@ fn talks_at_start_only(link: Link) -> &'static [Service] {
     }
 }
 
-/// The order is written, and neither the service nor the client can know.
+/// The order is written, and neither the service nor the client learns it.
 async fn commit_answer_swallowed(stage: &mut Stage) -> anyhow::Result<()> {
     let link = Link::CreateBuyOrderToWriteModel;
     let cluster = Arc::clone(&stage.cluster);

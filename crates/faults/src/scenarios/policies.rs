@@ -1,4 +1,4 @@
-//! 4, too: queues that a policy of the broker's administrators has full.
+//! Family 4, continued: queues that are full because of a policy of the broker's administrators.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use anyhow::ensure;
 use cluster::{Service, wait_until};
 use serde_json::json;
 
-use super::messages::{laid_aside, nonsense};
+use super::messages::{nonsense, wait_for_dead_letters};
 use crate::audit::DEAD_LETTER_QUEUE;
 use crate::ledger::Outcome;
 use crate::load::{Shared, new_order};
@@ -17,18 +17,18 @@ use crate::violations::Invariant;
 
 const QUEUE: &str = "buy_order";
 
-/// What the queue of orders may hold.
+/// The maximum length of the queue of orders.
 const FEW: u32 = 5;
 
 const FULL: Duration = Duration::from_secs(10);
 
-/// What the first letter may need to its queue.
+/// Time for the first dead letter to reach its queue.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// From its acceptance until an order is shown: milliseconds, on a machine that has time.
+/// Time from an order's acceptance until it is shown: milliseconds on an idle machine.
 const USUAL_LAG: Duration = Duration::from_secs(2);
 
-/// Orders that may be slower: the machine has other work, too.
+/// How many orders may be slower, as the machine is busy.
 const SLOW_ORDERS: usize = 1;
 
 const SHOWN_WITHIN: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ async fn policies(stage: &mut Stage) -> anyhow::Result<()> {
         cluster
             .set_policy(DEAD_LETTER_QUEUE, json!({"max-length": 0}))
             .await?;
-        // A queue may take one more than its policy allows, and only then tells its publishers that it is full.
+        // A queue may take one more message than its policy allows before it refuses.
         cluster.publish(&poison[..1]).await?;
         Stage::last(FIRST).await;
         cluster.publish(&poison[1..]).await?;
@@ -60,10 +60,10 @@ async fn policies(stage: &mut Stage) -> anyhow::Result<()> {
         cluster.delete_policy(DEAD_LETTER_QUEUE).await?;
         let slow = lags.iter().filter(|lag| **lag > USUAL_LAG).count();
         if slow > SLOW_ORDERS {
-            let what = format!("while letters wait, orders are shown after {lags:.1?}");
+            let what = format!("while dead letters wait, orders are shown after {lags:.1?}");
             shared.violations.add(Invariant::I14, what);
         }
-        laid_aside(&cluster, letters).await
+        wait_for_dead_letters(&cluster, letters).await
     };
     stage
         .harmless_fault("RabbitMQ: queue of dead letters full by policy", "", no_letters)
@@ -81,13 +81,13 @@ async fn policies(stage: &mut Stage) -> anyhow::Result<()> {
         .await
 }
 
-/// How long each of some orders takes to the pages.
+/// Places orders and measures how long each takes until it is shown.
 async fn lags(shared: &Shared, random: &mut fastrand::Rng) -> anyhow::Result<Vec<Duration>> {
     let began = Instant::now();
     let mut lags = Vec::new();
     while began.elapsed() < FULL {
         let identity = new_order(random);
-        // What keeps it from being accepted is seen in the ledger.
+        // The ledger records why an order was not accepted.
         let Outcome::Acknowledged(order) = shared.place(&identity, &identity.amount(), 0).await else {
             continue;
         };

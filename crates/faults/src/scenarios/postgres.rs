@@ -1,9 +1,9 @@
-//! 5: PostgreSQL, of the write model and of the read model.
+//! Family 5: PostgreSQL of the write model and of the read model.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, DatabaseAddress, Options, Server, Service};
+use cluster::{Cluster, DatabaseAddress, Options, Server, Service, lock_running_total};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool};
 
 use crate::scenario::Scenario;
@@ -11,7 +11,7 @@ use crate::stage::Stage;
 
 const AWAY: Duration = Duration::from_secs(3);
 const LOCKED: Duration = Duration::from_secs(20);
-const BESIEGED: Duration = Duration::from_secs(10);
+const DISTURBED: Duration = Duration::from_secs(10);
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -22,14 +22,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     .into_iter()
     .map(|(server, name)| {
         Scenario::new(5, format!("database-{name}"), move |stage| {
-            Box::pin(besieged(stage, server, name))
+            Box::pin(broken(stage, server, name))
         })
         .with_options(Options::default().with_own_servers())
     })
     .collect()
 }
 
-async fn besieged(stage: &mut Stage, server: Server, name: &str) -> anyhow::Result<()> {
+async fn broken(stage: &mut Stage, server: Server, name: &str) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     let killed = async {
         cluster.kill_server(server).await?;
@@ -48,7 +48,7 @@ async fn besieged(stage: &mut Stage, server: Server, name: &str) -> anyhow::Resu
         .fault("PostgreSQL: immediate shutdown", name, stopped)
         .await?;
 
-    // What it had in hand must not be forgotten with it.
+    // The orders that the service had in flight must not be lost.
     let user = user_of(server);
     let killed_meanwhile = async {
         cluster.stop_server_immediately(server).await?;
@@ -76,7 +76,7 @@ async fn besieged(stage: &mut Stage, server: Server, name: &str) -> anyhow::Resu
         .await?;
     let frozen = async {
         cluster.pause_server(server)?;
-        Stage::last(BESIEGED).await;
+        Stage::last(DISTURBED).await;
         cluster.resume_server(server)
     };
     stage
@@ -120,7 +120,7 @@ fn address(cluster: &Cluster, server: Server) -> &DatabaseAddress {
 
 async fn terminate_backends(pool: &PgPool) -> anyhow::Result<()> {
     let began = Instant::now();
-    while began.elapsed() < BESIEGED {
+    while began.elapsed() < DISTURBED {
         sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.5",
@@ -133,11 +133,8 @@ async fn terminate_backends(pool: &PgPool) -> anyhow::Result<()> {
 }
 
 async fn lock_total(pool: &PgPool) -> anyhow::Result<()> {
-    let mut transaction = pool.begin().await?;
-    sqlx::query("SELECT FROM buy_order_running_total FOR UPDATE")
-        .execute(&mut *transaction)
-        .await?;
-    // Not idle meanwhile: a connection that is idle in a transaction is what the watcher looks for.
+    let mut transaction = lock_running_total(pool).await?;
+    // It sleeps in the server: the watcher reports connections that are idle in a transaction.
     sqlx::query("SELECT pg_sleep($1)")
         .bind(LOCKED.as_secs_f64())
         .execute(&mut *transaction)
@@ -145,12 +142,12 @@ async fn lock_total(pool: &PgPool) -> anyhow::Result<()> {
     Ok(transaction.rollback().await?)
 }
 
-/// Takes every connection that the server gives, and goes on for as long as the siege lasts.
+/// Takes every connection that the server gives, for as long as the fault lasts.
 async fn use_connections_up(address: &DatabaseAddress) -> anyhow::Result<()> {
     let options = address.options();
     let mut taken: Vec<PgConnection> = Vec::new();
     let mut used_up_since = None::<Instant>;
-    while used_up_since.is_none_or(|since| since.elapsed() < BESIEGED) {
+    while used_up_since.is_none_or(|since| since.elapsed() < DISTURBED) {
         match options.connect().await {
             Ok(connection) => taken.push(connection),
             Err(sqlx::Error::Database(refusal))

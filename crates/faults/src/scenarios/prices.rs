@@ -1,4 +1,4 @@
-//! 9: Coinbase.
+//! Family 9: Coinbase.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! 1 to 3: services that are killed, frozen, restarted.
+//! Families 1 to 3: services that are killed, frozen and restarted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn killed(stage: &mut Stage) -> anyhow::Result<()> {
     stage.fault("`kill -9` of all at once", "", killed_at_once).await
 }
 
-/// The other process of the service, where it has one, goes on meanwhile with what the frozen one had begun.
+/// The other process of the service, if there is one, takes over the work of the frozen one.
 async fn frozen(stage: &mut Stage, service: Service) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     let frozen = async {

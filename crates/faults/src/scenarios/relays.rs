@@ -1,4 +1,4 @@
-//! 1 and 2, too: of two relays the one that works is killed, or frozen for longer than its lease.
+//! Families 1 and 2, continued: of two relays the working one is killed, or frozen for longer than its lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +7,27 @@ use anyhow::Context as _;
 use cluster::{Cluster, Options, Server, Service, wait_until};
 
 use crate::books;
+use crate::metrics;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 use crate::violations::{Invariant, Violations};
 
-/// A lease of 5 s, asked for twice a second, and room for a busy machine.
+/// A lease of 5 s, an attempt every half second, and a margin for a busy machine.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Orders come all the time.
+/// Orders are placed all the time.
 const FOUND_WITHIN: Duration = Duration::from_secs(20);
 
-/// Less than the lease: events that come now find no relay.
+/// Shorter than the lease: no relay publishes events that come now.
 const PILED_UP_WITHIN: Duration = Duration::from_secs(4);
 
-/// Messages that tell which relay works.
-const SEEN: u64 = 20;
+/// Counts the messages that the broker has confirmed.
+const CONFIRMED: &str = "broker_publishes_total{outcome=\"confirmed\"}";
 
-/// Events that make a backlog.
+/// Number of messages after which it is clear which relay works.
+const ENOUGH: u64 = 20;
+
+/// Number of events that make a backlog.
 const BACKLOG: i64 = 10;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -36,26 +40,26 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The other relay takes over what the dead one left, and what came until then.
+/// The other relay publishes what the dead one has left, and what came until it took over.
 async fn killed(stage: &mut Stage) -> anyhow::Result<()> {
     let (cluster, shared) = (Arc::clone(&stage.cluster), Arc::clone(&stage.shared));
     let mut taken_over = Ok(());
     let killed = async {
         let relay = Process::that_relays(&cluster, &shared.violations).await?;
         relay.kill(&cluster).await?;
-        let last = piled_up(&cluster).await?;
-        taken_over = gone(&cluster, last).await;
+        let last = wait_for_backlog(&cluster).await?;
+        taken_over = wait_until_relayed(&cluster, last).await;
         relay.launch(&cluster)
     };
     stage
         .fault("`kill -9` of the relay that works", "create_buy_order", killed)
         .await?;
-    note(stage, taken_over);
+    check(stage, taken_over);
     Ok(())
 }
 
-/// It is frozen with messages in hand that the broker then confirms, so that the other one sends them again: nobody else knows of the confirms.
-/// When it goes on there are two for a moment.
+/// The relay is frozen with messages in flight that the broker then confirms. Only the frozen relay knows of the confirms, so the other one
+/// publishes the messages again. When the first one continues, two relays work for a moment.
 async fn frozen(stage: &mut Stage) -> anyhow::Result<()> {
     let (cluster, shared) = (Arc::clone(&stage.cluster), Arc::clone(&stage.shared));
     let mut taken_over = Ok(());
@@ -63,10 +67,10 @@ async fn frozen(stage: &mut Stage) -> anyhow::Result<()> {
         let relay = Process::that_relays(&cluster, &shared.violations).await?;
         let holder = books::relay(cluster.write_model()).await?;
         cluster.pause_server(Server::Broker)?;
-        let last = piled_up(&cluster).await?;
+        let last = wait_for_backlog(&cluster).await?;
         relay.pause(&cluster)?;
         cluster.resume_server(Server::Broker)?;
-        taken_over = gone(&cluster, last).await;
+        taken_over = wait_until_relayed(&cluster, last).await;
         wait_until("another relay has the lease", TAKEN_OVER_WITHIN, async || {
             let other = books::relay(cluster.write_model()).await?;
             Ok(other.is_some() && other != holder)
@@ -81,18 +85,18 @@ async fn frozen(stage: &mut Stage) -> anyhow::Result<()> {
             frozen,
         )
         .await?;
-    note(stage, taken_over);
+    check(stage, taken_over);
     Ok(())
 }
 
-fn note(stage: &Stage, taken_over: anyhow::Result<()>) {
+fn check(stage: &Stage, taken_over: anyhow::Result<()>) {
     if let Err(why) = taken_over {
         stage.shared.violations.add(Invariant::I15, format!("{why:#}"));
     }
 }
 
-/// Waits until there is a backlog, and answers its last event.
-async fn piled_up(cluster: &Cluster) -> anyhow::Result<i64> {
+/// Waits until there is a backlog, and returns the id of its last event.
+async fn wait_for_backlog(cluster: &Cluster) -> anyhow::Result<i64> {
     wait_until("events pile up", PILED_UP_WITHIN, async || {
         Ok(books::outbox_depth(cluster.write_model()).await? >= BACKLOG)
     })
@@ -101,8 +105,8 @@ async fn piled_up(cluster: &Cluster) -> anyhow::Result<i64> {
     last.context("the backlog is gone")
 }
 
-/// Waits until the backlog is relayed.
-async fn gone(cluster: &Cluster, last: i64) -> anyhow::Result<()> {
+/// Waits until the backlog is published.
+async fn wait_until_relayed(cluster: &Cluster, last: i64) -> anyhow::Result<()> {
     wait_until("the backlog is taken over", TAKEN_OVER_WITHIN, async || {
         let oldest = books::oldest_event(cluster.write_model()).await?;
         Ok(oldest.is_none_or(|oldest| oldest > last))
@@ -117,15 +121,15 @@ enum Process {
 }
 
 impl Process {
-    /// The one whose relay works; that the other one works, too, is a violation.
+    /// The process whose relay works. If both work, it is a violation.
     async fn that_relays(cluster: &Cluster, violations: &Violations) -> anyhow::Result<Self> {
         let first = cluster.url(Service::CreateBuyOrder);
         let mut extras = cluster.extras(Service::CreateBuyOrder);
         let second = extras.pop().context("there is no second process")?;
         let sent = async || {
             anyhow::Ok([
-                confirmed(cluster, &first).await?,
-                confirmed(cluster, &second).await?,
+                metrics::value(cluster, &first, CONFIRMED).await?,
+                metrics::value(cluster, &second, CONFIRMED).await?,
             ])
         };
         let before = sent().await?;
@@ -133,7 +137,7 @@ impl Process {
         wait_until("a relay publishes", FOUND_WITHIN, async || {
             let now = sent().await?;
             since = [now[0] - before[0], now[1] - before[1]];
-            Ok(since.into_iter().any(|count| count >= SEEN))
+            Ok(since.into_iter().any(|count| count >= ENOUGH))
         })
         .await?;
         if since.into_iter().all(|count| count > 0) {
@@ -177,17 +181,4 @@ impl Process {
             Self::Extra(url) => cluster.resume_extra(url),
         }
     }
-}
-
-/// Messages of the process at this URL that the broker has confirmed.
-async fn confirmed(cluster: &Cluster, url: &str) -> anyhow::Result<u64> {
-    const METRIC: &str = "broker_publishes_total{outcome=\"confirmed\"} ";
-    let limit = Duration::from_secs(3);
-    let answer = cluster.http().get(format!("{url}/metrics")).timeout(limit);
-    let text = answer.send().await?.text().await?;
-    let count = text.lines().find_map(|line| line.strip_prefix(METRIC));
-    count
-        .with_context(|| format!("no {METRIC}at {url}"))?
-        .parse()
-        .context("no count")
 }

@@ -1,10 +1,10 @@
-//! 15: many orders at once, each replica with its share, of which just one fits into the book.
+//! Family 15: many orders at once, spread over the replicas, of which just one fits under the cap.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use cluster::wait_until;
+use cluster::{blocked_sessions, lock_running_total, wait_until};
 use futures_util::future::join_all;
 use sqlx::PgPool;
 
@@ -14,15 +14,15 @@ use crate::scenario::Scenario;
 use crate::stage::Stage;
 use crate::violations::Invariant;
 
-/// Cents of a BTC at the rate of the simulator.
+/// Price of one BTC in cents, at the rate of the simulator.
 const BTC_IN_CENTS: i64 = 4_847_888;
 
-/// Each of them takes three fifths of the room that the one before left; what is left in the end is for the other clients.
+/// Each round takes three fifths of the room that is left. The rest is for the other clients.
 const ROUNDS: usize = 3;
 
 const AT_ONCE: usize = 16;
 
-/// Less than services wait for a lock.
+/// Shorter than the lock timeout of the services.
 const BOTH_WAIT_WITHIN: Duration = Duration::from_secs(4);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -44,9 +44,9 @@ async fn raced_for(stage: &mut Stage) -> anyhow::Result<()> {
                 };
                 shared.place(&identity, &identity.amount(), number % 2).await
             });
-            // Both replicas have come as far as they come without the lock before either of them goes on.
+            // Both replicas wait for the lock before either of them can write.
             let (outcomes, held) =
-                tokio::join!(join_all(placed), hold_until_both_wait(cluster.write_model()));
+                tokio::join!(join_all(placed), lock_until_both_wait(cluster.write_model()));
             held?;
             accepted = outcomes
                 .iter()
@@ -67,23 +67,14 @@ async fn raced_for(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Holds the total until both writers wait for it.
-async fn hold_until_both_wait(write_model: &PgPool) -> anyhow::Result<()> {
-    let mut holder = write_model.begin().await?;
-    sqlx::query("SELECT FROM buy_order_running_total FOR UPDATE")
-        .execute(&mut *holder)
-        .await?;
+/// Locks the total until both writers wait for it.
+async fn lock_until_both_wait(write_model: &PgPool) -> anyhow::Result<()> {
+    let lock = lock_running_total(write_model).await?;
     wait_until("both writers wait for the total", BOTH_WAIT_WITHIN, async || {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%accept_orders%'",
-        )
-        .fetch_one(write_model)
-        .await?;
-        Ok(waiting >= 2)
+        Ok(blocked_sessions(write_model, "accept_orders").await?.len() >= 2)
     })
     .await?;
-    Ok(holder.commit().await?)
+    Ok(lock.commit().await?)
 }
 
 async fn room_in_cents(write_model: &PgPool) -> anyhow::Result<i64> {

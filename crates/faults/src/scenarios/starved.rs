@@ -1,4 +1,4 @@
-//! 14: services without enough of the processor, or of file descriptors.
+//! Family 14: services with too little CPU time or too few file descriptors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::scenario::Scenario;
 use crate::stage::Stage;
 
-/// Of the time; what is left is 5 % of a core.
+/// Percentage of the time in which a service is stopped: 5 % of a core is left.
 const STOPPED_PERCENT: u8 = 95;
 const STARVED: Duration = Duration::from_secs(10);
 const OPEN_FILES: u64 = 64;
@@ -35,7 +35,7 @@ async fn starved(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Clients that only connect take what is left of the descriptors.
+/// Idle connections use up the remaining file descriptors.
 async fn few_files(stage: &mut Stage) -> anyhow::Result<()> {
     let cluster = Arc::clone(&stage.cluster);
     for service in stage.services() {
@@ -45,7 +45,7 @@ async fn few_files(stage: &mut Stage) -> anyhow::Result<()> {
             let clients = join_all((0..100).map(|_| TcpStream::connect(&address))).await;
             Stage::last(STARVED).await;
             drop(clients);
-            // A process keeps its limit: the next one has the usual one.
+            // The limit applies to this process; the next one has the default.
             cluster.stop(service).await?;
             cluster.start_service(service).await
         };
