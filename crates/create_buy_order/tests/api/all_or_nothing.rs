@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use cluster::{Service, wait_until};
+use cluster::{Service, lock_running_total, wait_until};
 use rust_decimal::Decimal;
 
-use super::batch::hold_the_writers;
 use super::{book, buy, count, new_key, order_desk};
 
 const NOTHING: (i64, Decimal) = (0, Decimal::ZERO);
@@ -58,7 +57,7 @@ async fn an_order_whose_message_cannot_be_written_is_500_with_a_reference_and_le
 async fn an_order_that_waits_too_long_for_its_turn_is_503_and_the_same_key_makes_one_order_later()
 -> anyhow::Result<()> {
     let cluster = order_desk().await?;
-    let lock = hold_the_writers(&cluster).await?;
+    let lock = lock_running_total(cluster.write_model()).await?;
     let key = new_key();
     let refused = buy(&cluster, "USD", "10", &key).await?;
     assert_eq!(

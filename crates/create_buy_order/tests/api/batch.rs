@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cluster::{Cluster, wait_until};
+use cluster::{Cluster, blocked_sessions, lock_running_total, wait_until};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
-use sqlx::{Postgres, Transaction};
 
 use super::{Answer, buy, new_key, order_desk_with_quotes_for, put_json, two_processes};
 
@@ -37,23 +36,9 @@ pub(crate) async fn drafts_that_wait(cluster: &Cluster, urls: &[String]) -> anyh
     Ok(drafts)
 }
 
-/// Takes the lock that writers wait for, until the transaction ends.
-pub(crate) async fn hold_the_writers(cluster: &Cluster) -> anyhow::Result<Transaction<'static, Postgres>> {
-    let mut lock = cluster.write_model().begin().await?;
-    sqlx::query("SELECT FROM buy_order_running_total FOR UPDATE")
-        .execute(&mut *lock)
-        .await?;
-    Ok(lock)
-}
-
 /// The sessions whose writers wait for the lock that puts them in a row.
 pub(crate) async fn sessions_of_waiting_writers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
-    Ok(sqlx::query_scalar(
-        "SELECT pid FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM accept_orders(%'",
-    )
-    .fetch_all(cluster.write_model())
-    .await?)
+    Ok(blocked_sessions(cluster.write_model(), "FROM accept_orders(").await?)
 }
 
 /// How many writers wait for the lock.
@@ -68,7 +53,7 @@ pub(crate) async fn put_past_the_look_up(
     urls: &[String],
     bodies: &[Value],
 ) -> anyhow::Result<Vec<Answer>> {
-    let lock = hold_the_writers(cluster).await?;
+    let lock = lock_running_total(cluster.write_model()).await?;
     let http = cluster.http();
     let put = |bodies: &[Value]| {
         let sent: Vec<_> = bodies.iter().cloned().zip(urls.iter().cycle()).collect();

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use cluster::{Cluster, Link, Options, Service, Traffic, wait_until};
+use cluster::{Cluster, Link, Options, Service, Traffic, lock_running_total, wait_until};
 use futures_util::future::try_join_all;
 use serde_json::json;
 
-use super::batch::{hold_the_writers, put_past_the_look_up, sessions_of_waiting_writers};
+use super::batch::{put_past_the_look_up, sessions_of_waiting_writers};
 use super::broker::{channel, ready};
 use super::{
     assert_one_order, book, buy, count, new_key, order_desk, order_desk_with_quotes_for, put_json,
@@ -172,7 +172,7 @@ async fn an_order_whose_answer_was_lost_after_its_commit_is_answered_as_new_and_
 -> anyhow::Result<()> {
     let cluster = order_desk_with_a_link().await?;
     let link = cluster.link(Link::CreateBuyOrderToWriteModel)?;
-    let lock = hold_the_writers(&cluster).await?;
+    let lock = lock_running_total(cluster.write_model()).await?;
     link.set(Traffic::SwallowCommitAnswer);
     let key = new_key();
     let lose_the_answer = async {

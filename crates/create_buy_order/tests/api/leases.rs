@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Link, Options, Service, Traffic, wait_until};
+use cluster::{Cluster, Link, Options, Service, Traffic, blocked_sessions, wait_until};
 use create_buy_order::db::lease;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -227,13 +227,10 @@ async fn a_relay_that_was_frozen_while_another_took_over_repeats_what_it_had_in_
     .execute(&mut *lock)
     .await?;
     wait_until("the relay reads", LIMIT, async || {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM outbox ORDER BY id LIMIT $1'",
-        )
-        .fetch_one(pool)
-        .await?;
-        Ok(waiting == 1)
+        Ok(blocked_sessions(pool, "FROM outbox ORDER BY id LIMIT $1")
+            .await?
+            .len()
+            == 1)
     })
     .await?;
     // The answer waits in the socket of a frozen process.

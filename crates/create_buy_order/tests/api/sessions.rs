@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, Options, Service, wait_until};
+use cluster::{Cluster, Options, Service, end_sessions, wait_until};
 use sqlx::AssertSqlSafe;
 
 use super::{buy, count, new_key, order_desk};
@@ -33,29 +33,6 @@ async fn operate(cluster: &Cluster, statement: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends every session of the service, and waits until they are gone.
-async fn end_sessions(cluster: &Cluster) -> anyhow::Result<()> {
-    let mut connection = cluster.write_model().acquire().await?;
-    let ended: Vec<i32> = sqlx::query_scalar(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name <> 'migration' AND pid <> pg_backend_pid()",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    sqlx::query("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid")
-        .bind(&ended)
-        .execute(&mut *connection)
-        .await?;
-    anyhow::ensure!(!ended.is_empty(), "the service has no session");
-    wait_until("the sessions are gone", LIMIT, async || {
-        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)")
-            .bind(&ended)
-            .fetch_one(&mut *connection)
-            .await?;
-        Ok(left == 0)
-    })
-    .await
-}
-
 async fn readiness(cluster: &Cluster) -> anyhow::Result<u16> {
     let url = cluster.url(Service::CreateBuyOrder) + "/readyz";
     Ok(cluster.http().get(url).send().await?.status().as_u16())
@@ -84,7 +61,7 @@ async fn while_the_password_of_the_role_is_another_orders_are_503_and_so_is_read
     let (cluster, role) = order_desk_with_a_role().await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     operate(&cluster, &format!("ALTER ROLE {role} PASSWORD 'second'")).await?;
-    end_sessions(&cluster).await?;
+    end_sessions(cluster.write_model()).await?;
     for _ in 0..3 {
         orders_are_refused_for_now(&cluster).await?;
     }
@@ -122,7 +99,7 @@ async fn an_order_whose_session_was_ended_meanwhile_is_written_on_another_one() 
         let key = new_key();
         let accepted = buy(&cluster, "USD", "1", &key).await?;
         assert_eq!((accepted.status, accepted.replayed), (200, false), "{accepted:?}");
-        end_sessions(&cluster).await?;
+        end_sessions(cluster.write_model()).await?;
         // The look-up comes upon the dead session first.
         let repeat = buy(&cluster, "USD", "1", &key).await?;
         assert_eq!((repeat.status, &repeat.body), (200, &accepted.body));

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cluster::{Cluster, Options, Service, wait_until};
+use cluster::{Cluster, Options, Service, lock_running_total, wait_until};
 use futures_util::future::try_join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::batch::{drafts_that_wait, hold_the_writers, writers_that_wait};
+use super::batch::{drafts_that_wait, writers_that_wait};
 use super::{answer, book, buy, new_key, order_desk};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -98,7 +98,7 @@ async fn sigterm_under_load_loses_no_accepted_request_and_exits_with_0_within_5_
 async fn orders_in_hand_when_sigterm_comes_are_written_and_answered() -> anyhow::Result<()> {
     const ORDERS: usize = 20;
     let cluster = order_desk().await?;
-    let lock = hold_the_writers(&cluster).await?;
+    let lock = lock_running_total(cluster.write_model()).await?;
     let keys: Vec<String> = (0..ORDERS).map(|_| new_key()).collect();
     let orders = try_join_all(keys.iter().map(|key| buy(&cluster, "USD", "0.01", key)));
     let urls = [cluster.url(Service::CreateBuyOrder)];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, Service, wait_until};
+use cluster::{Cluster, end_sessions, wait_until};
 use reqwest::StatusCode;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -61,25 +61,7 @@ async fn a_page_whose_session_was_ended_meanwhile_is_read_on_another_one() -> an
     insert(cluster.read_model(), 1, 1..=3).await?;
     for _ in 0..5 {
         assert_eq!(get(&cluster, "/buy_orders").await?.ids().len(), 3);
-        let mut connection = cluster.read_model().acquire().await?;
-        let ended: Vec<i32> = sqlx::query_scalar(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        )
-        .fetch_all(&mut *connection)
-        .await?;
-        sqlx::query("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid")
-            .bind(&ended)
-            .execute(&mut *connection)
-            .await?;
-        assert!(!ended.is_empty(), "{:?} has no session", Service::FetchBuyOrders);
-        wait_until("the sessions are gone", LIMIT, async || {
-            let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)")
-                .bind(&ended)
-                .fetch_one(&mut *connection)
-                .await?;
-            Ok(left == 0)
-        })
-        .await?;
+        end_sessions(cluster.read_model()).await?;
         let answer = get(&cluster, "/buy_orders").await?;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     }

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cluster::wait_until;
+use cluster::{blocked_sessions, lock_running_total, wait_until};
 use common::buy_order_event::BuyOrderCreated;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 use rust_decimal::Decimal;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -428,12 +428,6 @@ async fn a_draft_that_no_column_holds_takes_its_batch_with_it() -> anyhow::Resul
     compare(&mut connection, &mut model, &[draft(1, 1)]).await
 }
 
-async fn waiting_for_the_lock(pool: &PgPool) -> anyhow::Result<i64> {
-    const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%accept_orders%' AND pid <> pg_backend_pid()";
-    Ok(sqlx::query_scalar(WAITING).fetch_one(pool).await?)
-}
-
 #[tokio::test]
 async fn two_who_ask_at_the_same_time_get_one_order_for_each_request() -> anyhow::Result<()> {
     let cluster = databases().await?;
@@ -446,17 +440,13 @@ async fn two_who_ask_at_the_same_time_get_one_order_for_each_request() -> anyhow
         let others: Vec<Draft> = keys(10).rev().map(|key| draft(key, 1)).collect();
 
         // Both wait for the lock before either may continue.
-        let mut holder = pool.acquire().await?;
-        let mut held = holder.begin().await?;
-        sqlx::raw_sql("SELECT FROM buy_order_running_total FOR UPDATE")
-            .execute(&mut *held)
-            .await?;
+        let lock = lock_running_total(pool).await?;
         let release = async {
             wait_until("both wait for the lock", Duration::from_secs(60), async || {
-                Ok(waiting_for_the_lock(pool).await? == 2)
+                Ok(blocked_sessions(pool, "accept_orders").await?.len() == 2)
             })
             .await?;
-            Ok(held.commit().await?)
+            Ok(lock.commit().await?)
         };
         let (some_answers, other_answers, ()) =
             tokio::try_join!(accept(&mut first, &some), accept(&mut second, &others), release)?;
