@@ -8,7 +8,7 @@
 #                Without a mode: Docker where an engine and Compose answer and the images are here or can be pulled, else native.
 #   --prices     where prices come from. Without it: Coinbase where it can be reached, else a simulator with fixed rates.
 #   --detach     return when healthy; ./stop.sh stops it. Without it: stay until Ctrl-C, which stops everything cleanly.
-#   --fresh      forget all stored data first; without it orders survive a restart
+#   --fresh      delete all stored data first; without it orders survive a restart
 #
 # Ports and everything else come from .env; a variable of the environment comes before the one in .env.
 set -euo pipefail
@@ -236,7 +236,7 @@ run_docker() {
     trap 'docker_down; exit 130' INT TERM HUP
     record_docker_mode
     if [ -n "$fresh" ]; then
-        say "forgetting all stored data"
+        say "deleting all stored data"
         compose_down --volumes || fail "the stored data could not be forgotten: see above"
     fi
     choose_prices_for_docker
@@ -247,7 +247,7 @@ run_docker() {
     introduce_docker
     if [ -n "$detach" ]; then
         trap - INT TERM HUP
-        echo "It goes on in the background; ./stop.sh stops it."
+        echo "The cluster runs in the background; ./stop.sh stops it."
         return
     fi
     trap 'docker_down; exit 0' INT TERM HUP

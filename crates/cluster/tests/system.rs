@@ -1,4 +1,4 @@
-//! The whole system as its clients see it, on real processes: one cluster for each sentence of the black-box suite.
+//! The whole system as its clients see it, with real processes: one cluster for each test of the black-box suite.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 #[path = "black_box/suite.rs"]

@@ -1,4 +1,4 @@
-//! Behind a proxy that maps a prefix to each service and strips it, as gateways do: HAProxy, and a real browser.
+//! Services behind a proxy that maps a prefix to each service and strips it, as gateways do: with HAProxy and a real browser.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl Shop {
     }
 }
 
-/// Opens the page of a service, tries its one operation as the page proposes it, and answers what the page shows of the answer.
+/// Opens the documentation page of a service, tries its operation with the proposed values, and returns the shown answer.
 async fn try_out(browser: &Browser, service: &str) -> anyhow::Result<(String, String)> {
     browser.open(&format!("{service}docs")).await?;
     for selector in [

@@ -1,4 +1,4 @@
-//! What the harness can do to the broker and its messages.
+//! The faults of the broker and its messages that the harness can make.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ fn raw(id: &str) -> Raw {
     }
 }
 
-/// `create_buy_order` declares the queues; nobody consumes.
+/// `create_buy_order` declares the queues, and there is no consumer.
 async fn with_queues(options: Options) -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(options).await?;
-    // Later than the queue: it is bound last.
+    // The binding is declared last, after the queue.
     wait_until(
         "the queue is bound",
         LIMIT,
@@ -30,7 +30,7 @@ async fn with_queues(options: Options) -> anyhow::Result<Cluster> {
     Ok(cluster)
 }
 
-/// How often the publisher has connected, with everything declared.
+/// How often the publisher has connected and declared everything.
 fn connections(cluster: &Cluster) -> usize {
     let events = cluster.logs(Service::CreateBuyOrder);
     events
@@ -114,7 +114,7 @@ async fn a_policy_fills_a_queue_until_it_is_taken_away() -> anyhow::Result<()> {
     cluster
         .set_policy(QUEUE, serde_json::json!({"max-length": 0}))
         .await?;
-    // A quorum queue may take one more than its policy allows.
+    // A quorum queue may take one more message than its policy allows.
     cluster.publish(&[raw("1")]).await.ok();
     assert!(cluster.publish(&[raw("2")]).await.is_err(), "it was taken");
     cluster.delete_policy(QUEUE).await?;

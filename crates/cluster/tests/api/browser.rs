@@ -1,4 +1,4 @@
-//! A real browser, Debian's Chromium, by the WebDriver protocol: requests in JSON to its driver.
+//! A real browser, Debian's Chromium, controlled by the WebDriver protocol: JSON requests to its driver.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A program and those that it starts, in a process group of their own, which ends with us. The program itself ends with us however we end.
+/// A program in a process group of its own, which is killed when this is dropped. The program also ends if this process is killed.
 pub(crate) struct Helper(Child);
 
 impl Helper {
-    /// Starts a program that the tests need, of this Debian package.
+    /// Starts a program of this Debian package.
     pub(crate) fn start(program: &str, arguments: &[String], package: &str) -> anyhow::Result<Self> {
         let helper = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", program])
@@ -80,19 +80,19 @@ impl Browser {
         })
     }
 
-    /// Opens a page; on return it is loaded.
+    /// Opens a page and waits until it is loaded.
     pub(crate) async fn open(&self, url: &str) -> anyhow::Result<()> {
         post(&self.http, format!("{}/url", self.session), json!({ "url": url })).await?;
         Ok(())
     }
 
-    /// Runs a script in the page, and answers what it returns.
+    /// Runs a script in the page and returns its result.
     pub(crate) async fn run(&self, script: &str) -> anyhow::Result<Value> {
         let body = json!({ "script": script, "args": [] });
         post(&self.http, format!("{}/execute/sync", self.session), body).await
     }
 
-    /// Clicks on the first element that a CSS selector names, once it is there.
+    /// Waits for the first element of a CSS selector, and clicks on it.
     pub(crate) async fn click(&self, selector: &str) -> anyhow::Result<()> {
         let script = format!(
             "const found = document.querySelector({}); if (found) found.click(); return found !== null;",
@@ -101,7 +101,7 @@ impl Browser {
         wait_until(selector, LIMIT, async || Ok(self.run(&script).await? == true)).await
     }
 
-    /// The text of the first element that a CSS selector names, once it is there.
+    /// Waits for the first element of a CSS selector, and returns its text.
     pub(crate) async fn text(&self, selector: &str) -> anyhow::Result<String> {
         let script = format!(
             "const found = document.querySelector({}); return found && found.innerText;",

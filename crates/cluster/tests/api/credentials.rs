@@ -1,4 +1,4 @@
-//! Names and passwords of any characters: services log in to the real servers with them, wherever they come from.
+//! User names and passwords with any characters: services log in to the real servers with them, from every source.
 
 use std::io::Write as _;
 
@@ -11,7 +11,7 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use sqlx::AssertSqlSafe;
 
-/// Names and passwords: every printable ASCII character and some beyond, at the beginning, in the middle and at the end, then a few at random.
+/// Names and passwords with every printable ASCII character and some others, at the beginning, in the middle and at the end, and random ones.
 fn credentials() -> anyhow::Result<Vec<(String, String)>> {
     let characters = (' '..='~').chain("äßéЖ漢€\u{a0}".chars());
     let each = characters.map(|c| (format!("{c}a{c}b{c}"), format!("{c}c{c}d{c}")));
@@ -27,7 +27,7 @@ fn credentials() -> anyhow::Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// The variables of a user: with the password itself, and with a file that holds it.
+/// The variables of a user: with the password, and with a file that contains it.
 fn environments(
     prefix: &str,
     pairs: &[(&str, &str)],
@@ -79,7 +79,7 @@ async fn a_service_logs_in_to_postgresql_with_any_name_and_password() -> anyhow:
     let server = &cluster.addresses().write_model;
     let mark = uuid::Uuid::new_v4().simple().to_string();
     for (name, password) in credentials()? {
-        // A role belongs to the whole server, which other tests use; 63 bytes are as long as a name can be.
+        // A role belongs to the whole server, which other tests also use. A name can have 63 bytes.
         let user: String = format!("{name}{}", &mark[..6]);
         let statement = format!(
             "CREATE ROLE {} LOGIN PASSWORD '{}'",
@@ -93,7 +93,7 @@ async fn a_service_logs_in_to_postgresql_with_any_name_and_password() -> anyhow:
         sqlx::raw_sql(AssertSqlSafe(format!("DROP ROLE {}", quoted(&user))))
             .execute(cluster.write_model())
             .await?;
-        // sqlx sends the name as part of a list that commas separate: refused by name at the start.
+        // sqlx sends the name within a comma-separated list, so the service refuses commas at its start.
         let refused = outcome
             .as_ref()
             .is_err_and(|error| error.to_string().contains("X_USER"));

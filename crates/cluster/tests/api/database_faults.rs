@@ -1,4 +1,4 @@
-//! What the harness can do to PostgreSQL.
+//! The faults of PostgreSQL that the harness can make.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn a_server_that_was_killed_amid_work_starts_again_with_what_was_committed
     sqlx::query("CREATE TABLE entry (id int)").execute(pool).await?;
     for immediately in [true, false] {
         sqlx::query("INSERT INTO entry VALUES (1)").execute(pool).await?;
-        // Does not look whether its server is gone while it counts.
+        // This session does not notice that its server is gone while it counts.
         let mut busy = pool.acquire().await?;
         let work = tokio::spawn(async move {
             let count = sqlx::query("SELECT count(*) FROM generate_series(1, 1000000000)");

@@ -1,4 +1,4 @@
-//! A disk of the write model that is full for a while.
+//! A disk of the write model that is full for some time.
 
 use anyhow::Context as _;
 use cluster::{Cluster, Options};
@@ -6,7 +6,7 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 
 const BYTES: u64 = 160 * 1024 * 1024;
 
-/// Only root may mount a disk: others are told so, and this is all there is to see for them.
+/// Only root can mount a disk. For other users this checks only the error message.
 async fn cluster_with_disk() -> anyhow::Result<Option<Cluster>> {
     let options = Options::servers_only().with_write_model_disk(BYTES);
     if rustix::process::geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! What the alert rules and docs/operations.md name is there.
+//! Everything that the alert rules and docs/operations.md refer to exists.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -21,7 +21,7 @@ fn document(name: &str) -> anyhow::Result<String> {
     std::fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
-/// Of the Debian package `prometheus`; scripts/ensure_servers.sh installs it.
+/// Part of the Debian package `prometheus`, which scripts/ensure_servers.sh installs.
 fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<Output> {
     let mut promtool = Command::new("promtool")
         .args(arguments)
@@ -39,7 +39,7 @@ fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<Output> {
     Ok(promtool.wait_with_output()?)
 }
 
-/// A cluster in which everything has happened once.
+/// A cluster in which everything that is counted has happened once.
 async fn used_cluster() -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(Options::default()).await?;
     let order = json!({"currency": "USD", "amount": "10.00", "idempotence_key": uuid::Uuid::new_v4()});
@@ -104,7 +104,7 @@ async fn what_every_service_shows_is_clean_and_holds_all_that_the_documents_name
     Ok(())
 }
 
-/// The metrics of all `expr`, which are what is left of them without labels, times, functions and words.
+/// The metrics in all `expr`: what is left without labels, durations, functions and keywords.
 fn metrics_of_rules(rules: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut inside = false;

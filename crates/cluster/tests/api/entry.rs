@@ -1,4 +1,4 @@
-//! `entry`: HAProxy with the configuration of compose, in front of services that run natively. And clients that send far too much, with
+//! `entry`: HAProxy with the configuration of compose, in front of native services; and clients that send bodies that are too large, with
 //! and without it.
 
 use std::fs;
@@ -28,7 +28,7 @@ impl Drop for Entry {
 }
 
 impl Entry {
-    /// The configuration as it is, but for ports and for names that only Docker resolves.
+    /// The configuration of compose, with other ports and without names that only Docker resolves.
     async fn start(cluster: &Cluster, orders: &str, pages: &str) -> anyhow::Result<Self> {
         let ports = [cluster::PortLease::take()?, cluster::PortLease::take()?].map(|lease| lease.port());
         let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docker/entry/haproxy.cfg");
@@ -76,7 +76,7 @@ impl Entry {
     }
 }
 
-/// Has clients of other languages send bodies that are too large; each must get the answer.
+/// Clients in other languages send bodies that are too large. Each must get the answer.
 async fn every_client_is_told(url: &str) -> anyhow::Result<()> {
     const TIMES: &str = "3";
     let url = format!("{url}/buy_order");

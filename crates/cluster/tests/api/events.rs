@@ -1,4 +1,4 @@
-//! The events of the contract, by name and field, on both outlets: standard output, and a server of Fluentd's forward protocol.
+//! The events of the contract with their names and fields, on both outlets: standard output and Fluentd's forward protocol.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ type Expected = (Service, &'static str, &'static [&'static str]);
 const DATABASE: &[&str] = &["database", "port", "host", "user"];
 const QUEUE: &[&str] = &["queue_name"];
 
-/// Of an order's way, from the start of the services to the end of one.
+/// The events from the start of the services, through an order, to the stop of a service.
 const ORDERS_WAY: &[Expected] = &[
     (CreateBuyOrder, "connected_to_logging", &[]),
     (
@@ -207,7 +207,7 @@ async fn probes_are_not_logged_one_by_one() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `true` when every expected event is there with all its fields; else an error that names those that are not.
+/// `true` if every expected event is there with all its fields, otherwise an error with the missing ones.
 fn missing(cluster: &Cluster, log: Option<&ForwardServer>, expected: &[Expected]) -> anyhow::Result<bool> {
     let logged = log.map(ForwardServer::events).unwrap_or_default();
     let has_fields = |record: &Value, fields: &[&str]| fields.iter().all(|field| !record[field].is_null());

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Whether this machine has an IPv6 loopback address. Where it has none, that is said, past the test harness, which keeps what tests print.
+/// Whether this machine has an IPv6 loopback address. If not, a message is written directly to the terminal, as cargo hides what tests print.
 fn has_ipv6() -> bool {
     let has = std::net::TcpListener::bind("[::1]:0").is_ok();
     if !has {
@@ -24,7 +24,7 @@ fn has_ipv6() -> bool {
     has
 }
 
-/// The port on `::1` that leads to a port of 127.0.0.1, where the servers of tests are.
+/// A port on `::1` that forwards to a port of 127.0.0.1, on which the servers of tests listen.
 async fn reachable_by_ipv6(port: &str) -> anyhow::Result<String> {
     let server = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
     let listener = TcpListener::bind("[::1]:0").await?;
@@ -40,7 +40,7 @@ async fn reachable_by_ipv6(port: &str) -> anyhow::Result<String> {
     Ok(port)
 }
 
-/// A cluster whose services reach everything by IPv6 alone, and listen on all addresses.
+/// A cluster whose services reach everything only by IPv6, and listen on all addresses.
 async fn cluster_by_ipv6(log: &LogServer) -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(Options {
         services: Vec::new(),
@@ -103,7 +103,7 @@ async fn every_host_may_be_an_ipv6_address() -> anyhow::Result<()> {
         assert_eq!(asked.code, Some(0), "{service:?}: {asked:?}");
     }
 
-    // And where a service listens on nothing but one address.
+    // Also if a service listens on a single address.
     cluster.stop(Service::FetchBuyOrders).await?;
     cluster.set_env(Service::FetchBuyOrders, "SERVICE_HOST", "[::1]");
     cluster.launch(Service::FetchBuyOrders)?;

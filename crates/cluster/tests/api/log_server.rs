@@ -1,4 +1,4 @@
-//! `LogServer`, with the events of a real service.
+//! `LogServer` with the events of a real service.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn it_acknowledges_events_and_catches_up_after_its_absence_or_silence() ->
     Ok(())
 }
 
-/// How often the service could not hand over its events.
+/// How often the service could not deliver its events.
 fn failures(cluster: &Cluster) -> usize {
     let lines = cluster.logs(SERVICE);
     let failed = |line: &&serde_json::Value| line["event"] == "failed_to_connect_to_logging";

@@ -1,4 +1,4 @@
-//! `/metrics`: what makes each of them change.
+//! `/metrics`: what changes each metric.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -61,7 +61,7 @@ async fn orders_are_counted_as_created_replayed_or_refused() -> anyhow::Result<(
     assert_eq!(put(&cluster, "48478.88", key).await?, 200);
     assert_eq!(put(&cluster, "99999999", Uuid::new_v4()).await?, 409);
     cluster.prices().answer_with(Behaviour::Status(500));
-    // Until the quote at hand is too old.
+    // Wait until the cached quote is too old.
     wait_until(
         "orders are refused for want of a price",
         Duration::from_secs(30),
@@ -165,7 +165,7 @@ async fn a_broker_that_is_away_shows_and_so_does_what_waits_for_it() -> anyhow::
     shows(&cluster, create, "outbox_events", Some(0.0)).await?;
     shows(&cluster, create, "outbox_oldest_age_seconds", Some(0.0)).await?;
 
-    // What only the write model knows is not shown while it does not say.
+    // Gauges that are read from the write model are not shown while it is away.
     cluster.stop_server(Server::WriteModel).await?;
     for unknown in [
         "outbox_events",

@@ -19,7 +19,7 @@ const PORTS: [&str; 5] = [
     "Q_EXT_ADMIN_PORT",
 ];
 
-/// A place of its own for a native cluster: folder, `.env` with free ports, and a mark to know its processes by.
+/// The folder of a native cluster: an `.env` with free ports, and a mark that identifies its processes.
 struct Site {
     folder: tempfile::TempDir,
     leases: Vec<PortLease>,
@@ -43,13 +43,13 @@ impl Site {
                 .context("no such port in .env")?;
             text = text.replace(line, &format!("{name}={}", lease.port()));
         }
-        // Reaches every service and changes nothing.
+        // This variable is passed to every service and changes nothing.
         text.push_str(&format!("\nRUST_LOG=info,{mark}=info\n"));
         fs::write(folder.path().join("env"), text)?;
         Ok(Self { folder, leases, mark })
     }
 
-    /// Sets a variable of the `.env`; answers what it was.
+    /// Sets a variable of the `.env` and returns the old value.
     fn set(&self, name: &str, value: &str) -> anyhow::Result<String> {
         let path = self.folder.path().join("env");
         let text = fs::read_to_string(&path)?;
@@ -86,7 +86,7 @@ impl Site {
     }
 
     fn call_with(&self, command: &str, more: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Output> {
-        // Output to files: a process in the background would keep a pipe open.
+        // Output goes to files, because a process in the background would keep a pipe open.
         let (out, error) = (self.folder.path().join("out"), self.folder.path().join("error"));
         let mut program = self.command(command, more);
         program
@@ -114,7 +114,7 @@ impl Site {
         Ok(said)
     }
 
-    /// Whether it succeeded, and all that it said.
+    /// Whether it succeeded, and its output.
     fn called(&self, command: &str, more: &[&str]) -> anyhow::Result<(bool, String)> {
         let output = self.call(command, more)?;
         let said = [output.stdout, output.stderr].concat();
@@ -141,7 +141,7 @@ impl Site {
         Ok(page["rows"].as_array().context("no rows")?.len())
     }
 
-    /// The processes of this cluster: services by the mark in their environment, the rest by its folder.
+    /// The processes of this cluster: services are found by the mark in their environment, the others by the folder.
     fn processes(&self) -> Vec<String> {
         let folder = self.folder.path().display().to_string();
         let ours = |process: &PathBuf| {
@@ -206,7 +206,7 @@ async fn orders_survive_a_restart_and_fresh_forgets_them_and_stop_leaves_no_proc
     site.succeeds("run", &["--detach"])?;
     assert_eq!(site.orders().await?, 1);
 
-    // Killed, it takes everything with it.
+    // When it is killed, everything ends.
     let pid = rustix::process::Pid::from_raw(site.pid()?).context("no process id")?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     wait_until("nothing is left of it", LIMIT, async || {
@@ -270,7 +270,7 @@ async fn names_and_passwords_of_any_characters_work_and_a_shell_may_set_them() -
     ] {
         site.set(name, &quoted(value))?;
     }
-    // From the environment, where no character is special: the very one that a rabbitmq.conf cuts off.
+    // From the environment, where no character is special. In rabbitmq.conf `#` would start a comment.
     for password in ["pa#ss"; 2] {
         let ended = site.call_with("run", &["--detach"], &[("Q_PWD", password)])?;
         assert!(ended.status.success(), "{ended:?}");

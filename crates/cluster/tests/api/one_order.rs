@@ -1,4 +1,4 @@
-//! One order, all its fields set, from the answer to the page: what one of the services dropped or changed on the way is found here, also in
+//! One order with all fields set, from the answer to the page. This finds a field that a service drops or changes on the way, also in
 //! a column that is added later.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,16 +11,16 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What pages and answers do not show.
+/// Columns that pages and answers do not show.
 const INTERNAL: [&str; 3] = ["id", "client_id", "currency_id"];
 
-/// What the write model keeps for itself: clients know what they chose.
+/// Columns that only the write model has.
 const OF_THE_REQUEST: &str = "idempotence_key";
 
-/// What pages and answers call otherwise.
+/// Columns with other names in pages and answers.
 const RENAMED: [(&str, &str); 2] = [("external_id", "id"), ("currency_iso3", "currency")];
 
-/// The columns of a table with their types, by `information_schema`.
+/// The columns of a table with their types, from `information_schema`.
 async fn columns(model: &PgPool, table: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let columns: Vec<(String, String)> = sqlx::query_as(
         "SELECT column_name::text, data_type::text FROM information_schema.columns
@@ -33,7 +33,7 @@ async fn columns(model: &PgPool, table: &str) -> anyhow::Result<BTreeMap<String,
     Ok(columns.into_iter().collect())
 }
 
-/// The one row of a query, each column as events write it.
+/// The only row of a query, with each column in the form of events.
 async fn row(model: &PgPool, query: &str) -> anyhow::Result<Map<String, Value>> {
     let wrapped = format!("SELECT to_jsonb(found)::text FROM ({query}) AS found");
     let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(wrapped))
@@ -45,7 +45,7 @@ async fn row(model: &PgPool, query: &str) -> anyhow::Result<Map<String, Value>> 
     Ok(serde_json::from_str(row)?)
 }
 
-/// Selects every column of a table in the form that events have: decimals as texts, times in RFC 3339, numbers and the rest as they are.
+/// Selects every column of a table in the form of events: decimals as texts, times in RFC 3339, others unchanged.
 fn in_the_form_of_events(table: &str, columns: &BTreeMap<String, String>) -> String {
     let selected: Vec<String> = columns
         .iter()
@@ -108,9 +108,9 @@ async fn page(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
     Ok(page["rows"].as_array().cloned().unwrap_or_default())
 }
 
-/// An order whose fields all differ, and the event that tells of it, which is read before the projector is there to take it.
+/// An order whose fields all differ, and its event, which is read before the projector starts.
 async fn order_and_event(cluster: &Cluster) -> anyhow::Result<(Value, Map<String, Value>)> {
-    // Ids that no other id has.
+    // Ids that differ from all others.
     execute(
         cluster.write_model(),
         "ALTER TABLE buy_order ALTER COLUMN id RESTART WITH 7001",
@@ -152,7 +152,7 @@ async fn an_order_is_the_same_in_its_answer_its_event_its_row_its_page_and_its_c
     })
     .await?;
 
-    // Every column is set, and nothing but the keys of the event.
+    // Every column is set, and the event has no other keys.
     let columns = columns(read_model, "buy_order_read_model").await?;
     let stored = row(
         read_model,
@@ -174,7 +174,7 @@ async fn an_order_is_the_same_in_its_answer_its_event_its_row_its_page_and_its_c
         "no two fields have the same value: {event:?}"
     );
 
-    // The golden source has no other column that the read model lacks.
+    // The write model has no other column that the read model lacks.
     let mut of_orders = self::columns(cluster.write_model(), "buy_order").await?;
     assert!(of_orders.remove(OF_THE_REQUEST).is_some(), "{of_orders:?}");
     let written = row(
@@ -187,7 +187,7 @@ async fn an_order_is_the_same_in_its_answer_its_event_its_row_its_page_and_its_c
     .await?;
     assert_eq!(written, event, "the order and the event");
 
-    // What clients are shown.
+    // What clients see.
     let pages = page(&cluster).await?;
     assert_eq!(pages, std::slice::from_ref(&answer), "the page and the answer");
     let mut shown = event.clone();

@@ -1,4 +1,4 @@
-//! The OpenAPI documents are what the services do: schemathesis makes requests of them, valid ones and others, and judges every answer.
+//! The OpenAPI documents describe the services correctly: schemathesis makes valid and invalid requests from them, and checks every answer.
 
 use std::path::Path;
 use std::time::Duration;
@@ -37,7 +37,7 @@ async fn what_the_services_answer_is_what_their_documents_say() -> anyhow::Resul
     Ok(())
 }
 
-/// So that pages have rows, and links lead to others.
+/// Orders, so that pages have rows and links to next pages.
 async fn place_orders(cluster: &Cluster) -> anyhow::Result<()> {
     let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
     for _ in 0..3 {

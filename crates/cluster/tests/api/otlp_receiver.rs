@@ -1,4 +1,4 @@
-//! A receiver of OTLP over HTTP, as a collector is one: reads the protobuf messages that the services export.
+//! A receiver of OTLP over HTTP, like a collector: reads the protobuf messages that the services export.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ pub(crate) struct Span {
     pub(crate) attributes: BTreeMap<String, String>,
 }
 
-/// A running receiver; stops when dropped.
+/// A running receiver. It stops when dropped.
 pub(crate) struct Receiver {
     pub(crate) url: String,
     spans: Spans,
@@ -58,7 +58,7 @@ impl Receiver {
         Ok(Self { url, spans, serving })
     }
 
-    /// What was received so far.
+    /// The spans received so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap().clone()
     }

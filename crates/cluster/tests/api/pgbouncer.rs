@@ -1,4 +1,4 @@
-//! The whole cluster behind PgBouncer, which lends its connections by the transaction: Debian trixie's, set up as docs/pgbouncer.ini says.
+//! The whole cluster behind PgBouncer in transaction mode: that of Debian trixie, configured by docs/pgbouncer.ini.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,7 +21,7 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts it with what `change` makes of our file.
+    /// Starts it with our file, changed by `change`.
     async fn start(cluster: &Cluster, change: impl FnOnce(String) -> String) -> anyhow::Result<Self> {
         let (lease, folder) = (PortLease::take()?, TempDir::new()?);
         let users = folder.path().join("userlist.txt");
@@ -48,7 +48,7 @@ impl PgBouncer {
                 user,
                 ..
             } = address;
-            // Both have the same name in tests: a user leads to its own.
+            // Both databases have the same name in tests, so the user selects the database.
             let there = format!("\n{user}_{name} = host={host} port={port} dbname={name} ");
             settings = settings.replace(&ours, &there);
         }
@@ -62,7 +62,7 @@ impl PgBouncer {
         std::fs::write(&file, change(settings))?;
 
         let mut command = if rustix::process::geteuid().is_root() {
-            // It refuses to run as root.
+            // It does not run as root.
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
             command.arg(program(&root)?);
@@ -93,7 +93,7 @@ impl PgBouncer {
         Ok(started)
     }
 
-    /// Leads all services through it.
+    /// Makes all services connect through it.
     fn lead(&self, cluster: &Cluster) {
         let addresses = cluster.addresses();
         for service in Service::ALL {
@@ -142,7 +142,7 @@ async fn the_cluster_works_behind_pgbouncer_that_lends_connections_by_the_transa
     let cluster = empty_databases().await?;
     let pooler = PgBouncer::start(&cluster, |settings| settings).await?;
     pooler.lead(&cluster);
-    // Again and again: none leaves its lock on a connection that the next does not get.
+    // Repeated, because a lock that is left on a connection would block the next run on another connection.
     for _ in 0..3 {
         let ended = cluster.admin(Service::Migration, &["--once"], "").await?;
         ensure!(ended.code == Some(0), "{ended:?}");

@@ -1,4 +1,4 @@
-//! `TcpProxy`, between real peers.
+//! `TcpProxy` between real peers.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(30);
-/// Long enough for what would arrive to have arrived.
+/// Long enough for everything that can arrive to arrive.
 const MOMENT: Duration = Duration::from_millis(500);
 
-/// A database and a proxy before it.
+/// A database and a proxy in front of it.
 struct Setting {
     cluster: Cluster,
     proxy: TcpProxy,
@@ -47,7 +47,7 @@ impl Setting {
 }
 
 async fn add(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // One message, so that one way is enough for it to take effect.
+    // A single message, which takes effect when it reaches the server.
     let insert = sqlx::raw_sql("INSERT INTO entry VALUES (1)").execute(connection);
     insert.await.map(drop)
 }
@@ -143,7 +143,7 @@ async fn open_connections_fall_silent_for_ever_while_new_ones_pass() -> anyhow::
     let mut new = setting.connect().await?;
     add(&mut new).await?;
     assert!(timeout(MOMENT, add(&mut old)).await.is_err(), "an answer");
-    // What was set before is in force for them no more.
+    // The traffic that was set before no longer applies to them.
     setting.proxy.set(Traffic::Pass);
     drop(old);
     add(&mut new).await?;
@@ -190,7 +190,7 @@ async fn traffic_is_late_or_slow_as_set() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_answer_to_a_commit_is_swallowed_and_the_row_is_there() -> anyhow::Result<()> {
     let setting = Setting::new().await?;
-    // As the services connect: TLS where the server offers it, which ours does not.
+    // As the services connect: with TLS if the server offers it, which ours does not.
     let options = setting
         .options
         .clone()
@@ -227,7 +227,7 @@ async fn the_links_of_a_cluster_break_and_heal() -> anyhow::Result<()> {
         .await
     };
     projected(1).await?;
-    // Those of migration are over when its work is.
+    // The connections of migration end with its work.
     for link in Link::ALL.into_iter().filter(|link| {
         !matches!(
             link,

@@ -1,4 +1,4 @@
-//! `/livez` and `/readyz`: who cannot work while what is away.
+//! `/livez` and `/readyz`: which service is not ready while which dependency is away.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ async fn a_service_is_unready_while_something_is_away_that_it_cannot_work_withou
         "one event a change"
     );
 
-    // Repeats are answered without a price, and refusals are in JSON: better than no replica at all.
+    // It is still ready: repeats are answered without a price, and errors are JSON, which is better than no replica at all.
     cluster.stop(BtcPrice).await?;
     assert_eq!(get(&cluster, CreateBuyOrder, "/readyz").await?, ready());
     Ok(())
@@ -95,7 +95,7 @@ async fn on_read_only_databases_who_writes_is_not_ready_and_says_why() -> anyhow
     let cluster = Cluster::start(Options::default().with_own_servers()).await?;
     let make_read_only = async |read_only: &'static str| {
         for pool in [cluster.write_model(), cluster.read_model()] {
-            // Not inside a transaction: each by itself.
+            // Each statement by itself, outside of a transaction.
             sqlx::query(read_only).execute(pool).await?;
             sqlx::query("SELECT pg_reload_conf()").execute(pool).await?;
         }
@@ -122,7 +122,7 @@ async fn a_database_that_hangs_makes_probes_slow_for_a_bounded_time_and_lets_non
 -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::only(&[Service::FetchBuyOrders]).with_own_servers()).await?;
     let fetch = Service::FetchBuyOrders;
-    // It accepts connections, by the kernel, and never speaks. No probe has a connection from before.
+    // The kernel accepts connections for the frozen server, which never answers. The probes have no earlier connection.
     cluster.pause_server(Server::ReadModel)?;
     let begun = Instant::now();
     let probes = (0..50).map(|_| {
@@ -150,7 +150,7 @@ async fn btc_price_is_judged_by_what_coinbase_answered_last_and_asks_nothing_for
     becomes(&cluster, prices, away("coinbase is away")).await?;
     let asked = cluster.prices().requests();
     cluster.prices().answer_with(Behaviour::Rates);
-    // When the pause that Coinbase asked for is over it must be offered requests again.
+    // After the pause that Coinbase asked for, it must be ready again.
     becomes(&cluster, prices, ready()).await?;
     assert_eq!(cluster.prices().requests(), asked, "a probe asked");
     assert_eq!(get(&cluster, prices, "/buy?currency=USD").await?.0, 200);

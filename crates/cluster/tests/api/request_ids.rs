@@ -1,4 +1,4 @@
-//! `X-Request-Id`: in every answer, and in every event of the services that take part in it.
+//! `X-Request-Id` is in every answer, and in every event of the services that handle the request.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn request_id(response: &Response) -> Option<&str> {
     response.headers().get("x-request-id")?.to_str().ok()
 }
 
-/// The events of a service that have this id.
+/// The events of a service with this id.
 fn events_of(cluster: &Cluster, service: Service, id: &str) -> Vec<Value> {
     let mut events = cluster.logs(service);
     events.retain(|line| line["request_id"] == id);

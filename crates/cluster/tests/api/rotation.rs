@@ -1,4 +1,4 @@
-//! Passwords that are rotated while the services run: role or user, then the file, then the sessions are ended.
+//! Passwords are rotated while the services run: first the role or user, then the file, then the sessions are ended.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A role of both databases and a user of the broker, with a file that holds their password.
+/// A role of both databases and a user of the broker, with a file that contains their password.
 struct Login {
     folder: tempfile::TempDir,
     broker: BrokerAddress,
@@ -54,7 +54,7 @@ impl Login {
         self.folder.path().join("password")
     }
 
-    /// Gives the servers another password, then the file, as an operator would.
+    /// Changes the password on the servers, then in the file, as an operator would.
     async fn set(&self, cluster: &Cluster, password: &str) -> anyhow::Result<()> {
         for pool in [cluster.write_model(), cluster.read_model()] {
             run(
@@ -88,7 +88,7 @@ impl Login {
                 .send()
                 .await?;
             let list: Vec<Value> = list.error_for_status()?.json().await?;
-            // The list is some seconds old: until both services are in it.
+            // The list is a few seconds old, so wait until both services are in it.
             anyhow::ensure!(list.len() >= 2, "{} connections", list.len());
             for connection in list {
                 let mut url = reqwest::Url::parse(&self.broker.api("connections"))?;
@@ -119,7 +119,7 @@ impl Login {
     }
 }
 
-/// As secrets are mounted: the file is another one all at once.
+/// Replaces the file atomically, as mounted secrets are.
 fn replace(file: &Path, password: &str) -> anyhow::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, format!("{password}\n"))?;

@@ -56,7 +56,7 @@ fn a_command_shares_the_servers_and_its_exit_code_is_the_answer() -> anyhow::Res
     Ok(())
 }
 
-/// The servers of a test that runs as root run as another account.
+/// If a test runs as root, its servers run as another account.
 fn open_to_all(folder: &std::path::Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     Ok(std::fs::set_permissions(

@@ -1,4 +1,4 @@
-//! What the forward server of `fluent_logger`'s tests needs of the crate that includes it.
+//! Helpers for metrics, and what the forward server of `fluent_logger`'s tests needs from the crate that includes it.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ pub(crate) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) 
     cluster::wait_until(what, Duration::from_secs(60), async || Ok(condition())).await
 }
 
-/// What a service shows in `/metrics`.
+/// The text of a service's `/metrics`.
 pub(crate) async fn metrics(cluster: &cluster::Cluster, service: cluster::Service) -> anyhow::Result<String> {
     let url = cluster.url(service) + "/metrics";
     let response = cluster.http().get(url).send().await?.error_for_status()?;
     Ok(response.text().await?)
 }
 
-/// The value of a series, named with its labels as it is shown; nothing when it is not shown.
+/// The value of a series, which is named with its labels as in the text. `None` if it is not shown.
 pub(crate) async fn value(
     cluster: &cluster::Cluster,
     service: cluster::Service,
@@ -26,7 +26,7 @@ pub(crate) async fn value(
     Ok(line.map(str::parse).transpose()?)
 }
 
-/// Waits until a series has this value, or, for nothing, is not shown.
+/// Waits until a series has this value, or for `None` until it is not shown.
 pub(crate) async fn shows(
     cluster: &cluster::Cluster,
     service: cluster::Service,

@@ -1,4 +1,4 @@
-//! One order is one trace, from PUT to projection; and tracing costs nobody an order.
+//! One order is one trace, from PUT to projection; and a failure of tracing does not fail an order.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn projected(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {
     .with_context(|| cluster.last_lines())
 }
 
-/// The spans of a trace, once there are so many.
+/// Waits until a trace has this many spans, and returns them.
 async fn trace(receiver: &Receiver, trace_id: &str, spans: usize) -> anyhow::Result<Vec<Span>> {
     let of_trace = || -> Vec<Span> {
         let all = receiver.spans().into_iter();
@@ -59,7 +59,7 @@ async fn trace(receiver: &Receiver, trace_id: &str, spans: usize) -> anyhow::Res
     Ok(of_trace())
 }
 
-/// The one span of this name, checked against where it should be from and what should have caused it.
+/// The only span with this name. Checks its service and its parent.
 fn only<'a>(
     spans: &'a [Span],
     (service, kind, name): (Service, SpanKind, &str),
@@ -79,7 +79,7 @@ async fn one_order_is_one_trace_from_put_to_projection() -> anyhow::Result<()> {
     let receiver = Receiver::start().await?;
     let cluster = Cluster::start(exporting_to(&receiver.url)).await?;
     let request = put(&cluster).header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
-    // What other tracers keep of it may come in several lines.
+    // `tracestate` may come in several lines.
     let request = request
         .header("tracestate", "foo=1")
         .header("tracestate", "bar=2");
@@ -161,7 +161,7 @@ async fn a_caller_decides_whether_its_trace_is_exported_and_each_other_order_has
         cluster.stop(service).await?; // flushes
     }
     assert!(receiver.spans().iter().all(|span| span.trace_id != TRACE));
-    // It is carried all the same.
+    // The context is passed on anyway.
     let synced = logged(&cluster, ReadModelSync, "buy_order_read_model_synced");
     assert!(
         synced.iter().any(|event| event["trace_id"] == TRACE),
@@ -210,14 +210,14 @@ async fn spans_that_wait_are_exported_before_a_service_ends() -> anyhow::Result<
 #[tokio::test]
 async fn a_collector_that_is_away_or_hangs_costs_no_order_and_no_time() -> anyhow::Result<()> {
     let away = PortLease::take()?;
-    // Connected by the system, and never answered.
+    // The kernel accepts the connection, and nothing answers.
     let hanging = TcpListener::bind("127.0.0.1:0").await?;
     for (port, report) in [
         (away.port(), "trace_export_failed"),
         (hanging.local_addr()?.port(), "SpanDroppingStarted"),
     ] {
         let options = exporting_to(&format!("http://127.0.0.1:{port}"));
-        // Full after a few orders.
+        // The queue is full after a few orders.
         let options = options.with_env(CreateBuyOrder, "OTEL_BSP_MAX_QUEUE_SIZE", "5");
         let options = options.with_env(CreateBuyOrder, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5");
         let cluster = Cluster::start(options).await?;
@@ -241,7 +241,7 @@ async fn a_collector_that_is_away_or_hangs_costs_no_order_and_no_time() -> anyho
 
 #[tokio::test]
 async fn without_an_endpoint_nothing_is_exported_and_orders_are_traced_all_the_same() -> anyhow::Result<()> {
-    // Where the standard has exporters send when they are not told otherwise; taken, if it is not free.
+    // The default port of the standard for exporters. If it is not free, another program uses it.
     let standard_port = TcpListener::bind("127.0.0.1:4318").await;
     let cluster = Cluster::start(Options::default()).await?;
     let request = put(&cluster).header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
@@ -266,7 +266,7 @@ async fn without_an_endpoint_nothing_is_exported_and_orders_are_traced_all_the_s
     Ok(())
 }
 
-/// Whether a service has the thread that exports.
+/// Whether a service has the exporter's thread.
 fn exports(cluster: &Cluster, service: Service) -> anyhow::Result<bool> {
     let pid = cluster.pid(service).context("it does not run")?;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {

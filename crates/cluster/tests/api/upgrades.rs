@@ -1,4 +1,4 @@
-//! The order of an upgrade: the schema first, then those who read, then those who write. Between the steps, and for as long as a part is not
+//! The order of an upgrade: first the schema, then the readers, then the writers. Between the steps, and as long as a part is not
 //! upgraded, everything works; save orders across version 3 of the write model, which older releases cannot write to.
 
 use std::time::Duration;
@@ -72,7 +72,7 @@ async fn services_work_on_a_schema_that_is_a_nullable_column_ahead_of_them() -> 
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(ahead)).execute(model).await?;
     }
-    // Those that run, with what they have prepared, and those that start.
+    // Both for running processes with prepared statements and for new ones.
     place(&cluster).await?;
     pages_show(&cluster, 2).await?;
     for service in [
@@ -114,7 +114,7 @@ async fn an_event_of_a_newer_service_with_more_fields_is_projected() -> anyhow::
     Ok(())
 }
 
-/// What the last release before version 3 of the write model asks first of an order, and then writes, to the letter.
+/// The exact statements of the last release before version 3 of the write model: the look-up of an order, then the writes.
 const LOOK_UP_OF_BEFORE: &str = "
     SELECT asked.place - 1 AS place, asked.currency, found.*
       FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::uuid[]) WITH ORDINALITY
@@ -157,7 +157,7 @@ const INSERT_OF_BEFORE: &str = "
     )
     SELECT draft.place, created.*, draft.currency FROM created FULL JOIN draft USING (external_id)";
 
-/// Its `create_buy_order`: a session with the settings of the services, which keeps what it has prepared.
+/// Its `create_buy_order`: a session with the settings of the services, which keeps its prepared statements.
 struct OfBefore(PgConnection);
 
 impl OfBefore {
@@ -220,7 +220,7 @@ async fn leave_at_version_2(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything that an order writes, as text.
+/// All data of an order, as text.
 async fn written(cluster: &Cluster) -> anyhow::Result<String> {
     let written = sqlx::query_scalar(
         "SELECT concat_ws(' ', (SELECT string_agg(buy_order::text, ' ' ORDER BY id) FROM buy_order),
@@ -243,7 +243,7 @@ async fn across_version_3_an_older_create_buy_order_is_refused_until_it_is_upgra
 
     cluster.start_service(Service::Migration).await?;
     let as_upgraded = written(&cluster).await?;
-    // One that has prepared its statements before, on another session once it has lost that plan; and one that starts.
+    // A process with prepared statements, which gets a new session when its plan is invalid; and a new process.
     for session in [&mut before, &mut OfBefore::connect(&cluster).await?] {
         for asked_for in [key, Uuid::new_v4()] {
             let refused = session
@@ -254,7 +254,7 @@ async fn across_version_3_an_older_create_buy_order_is_refused_until_it_is_upgra
             assert!(is_transient(&refused), "no 503: {refused:?}");
             let sentence = "this write model was upgraded to version 3, and releases that know versions 1 and 2 cannot write to it";
             assert!(refused.to_string().contains(sentence), "{refused}");
-            // Whose look-up was answered before the upgrade.
+            // An order whose look-up was answered before the upgrade.
             assert!(session.insert(Uuid::new_v4(), asked_for).await.is_err());
         }
     }
@@ -267,7 +267,7 @@ async fn across_version_3_an_older_create_buy_order_is_refused_until_it_is_upgra
     for service in [Service::BtcPrice, Service::CreateBuyOrder] {
         cluster.start_service(service).await?;
     }
-    // Its event had not been sent.
+    // Its event was not published yet.
     pages_show(&cluster, 1).await?;
     let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
     let order = json!({"currency": "USD", "amount": "1.00", "idempotence_key": key});

@@ -1,7 +1,7 @@
-//! What the system promises to its clients, as functions over two addresses and an HTTP client: the same sentences are
-//! proved natively (`tests/system.rs`) and under compose (`tests/compose/main.rs`).
+//! The promises of the system to its clients, as functions over two addresses and an HTTP client: the same tests run
+//! natively (`tests/system.rs`) and under compose (`tests/compose/main.rs`).
 //!
-//! They stand next to other orders in the book, and place theirs in `USD` and `EUR` alone.
+//! There may be other orders; these tests place theirs only in `USD` and `EUR`.
 
 pub(crate) mod docs;
 pub(crate) mod orders;
@@ -15,10 +15,10 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// How long a projection may take on a machine that is busy with other things.
+/// How long a projection may take on a busy machine.
 pub(crate) const PROJECTION_LIMIT: Duration = Duration::from_secs(60);
 
-/// Calls the given macro with every sentence of the suite.
+/// Calls the given macro with every test of the suite.
 macro_rules! every_sentence {
     ($call:ident) => {
         $call! {
@@ -42,7 +42,7 @@ macro_rules! every_sentence {
 }
 pub(crate) use every_sentence;
 
-/// The system as its clients see it; cheap to clone.
+/// The system as its clients see it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct System {
     /// Base address of `create_buy_order`.
@@ -52,7 +52,7 @@ pub(crate) struct System {
     pub(crate) http: reqwest::Client,
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -69,7 +69,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body of an answer that must have this status.
+    /// The body of the answer, which must have this status.
     pub(crate) fn expect(self, status: u16) -> anyhow::Result<Value> {
         ensure!(self.status == status, "expected {status}: {self:?}");
         self.json()
@@ -102,7 +102,7 @@ impl System {
             .await
     }
 
-    /// Places a new order, which must be accepted, and answers it.
+    /// Places a new order, which must be accepted, and returns it.
     pub(crate) async fn place(&self, currency: &str, amount: &str) -> anyhow::Result<Value> {
         let answer = self.order(currency, amount, Uuid::new_v4()).await?;
         Ok(answer.expect(200)?["buy_order"].take())
@@ -123,7 +123,7 @@ impl System {
     }
 }
 
-/// Who can answer a page: the system, or a client that tries again.
+/// A source of pages: the system, or a client that retries.
 pub(crate) trait Pages {
     /// `GET /buy_orders` with this query.
     fn page(&self, query: &str) -> impl Future<Output = anyhow::Result<Answer>> + Send;

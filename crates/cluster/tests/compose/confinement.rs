@@ -1,4 +1,4 @@
-//! What images hold and what containers may do.
+//! The contents of images and the privileges of containers.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -34,7 +34,7 @@ pub(crate) async fn images_are_small_and_hold_one_file(project: &Project) -> any
     Ok(())
 }
 
-/// The files of an image, over all its layers. A container's file system would also show what the engine puts there.
+/// The files in all layers of an image. The file system of a container would also show the files that the engine adds.
 fn files_of(image: &str) -> anyhow::Result<Vec<String>> {
     let folder = tempfile::tempdir()?;
     let archive = folder.path().join("image.tar");

@@ -22,7 +22,7 @@ use std::time::Instant;
 use black_box::{System, every_sentence};
 use project::Project;
 
-/// Runs one part, and says how it went and how long it took.
+/// Runs one part, and prints its result and duration.
 async fn part<T>(sentence: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let started = Instant::now();
     let outcome = work.await;

@@ -1,4 +1,4 @@
-//! A compose project of this test's own, next to any other on the machine.
+//! A compose project of this test, independent of others on the machine.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::black_box::System;
 /// The root of the repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Names the project, so that the caller can clear up after a test that was killed.
+/// The variable with the name of the project, so that the caller can clean up after a test that was killed.
 const PROJECT_VARIABLE: &str = "COMPOSE_TEST_PROJECT";
 
-/// Health checks come every 5 s, and a busy machine starts RabbitMQ slowly.
+/// Health checks run every 5 s, and RabbitMQ starts slowly on a busy machine.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(180);
 
 /// The broker's login, with characters beyond ASCII: two, three and four bytes each in UTF-8.
@@ -25,7 +25,7 @@ const BROKER_LOGIN: [(&str, &str); 3] = [("Q_USER", "büser"), ("Q_PWD", "pä€
 
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A project with host ports of its own; dropping it removes containers, networks and volumes.
+/// A project with its own host ports. Dropping it removes containers, networks and volumes.
 #[derive(Debug)]
 pub(crate) struct Project {
     name: String,
@@ -42,7 +42,7 @@ impl Container {
         self.0["Id"].as_str().unwrap_or_default()
     }
 
-    /// Its name, for people.
+    /// The name for messages.
     pub(crate) fn name(&self) -> &str {
         self.0["Name"]
             .as_str()
@@ -57,17 +57,17 @@ impl Container {
             .unwrap_or_default()
     }
 
-    /// The image as compose names it.
+    /// The name of the image in compose.
     pub(crate) fn image(&self) -> &str {
         self.0["Config"]["Image"].as_str().unwrap_or_default()
     }
 
-    /// Whether the image is one of this repository's.
+    /// Whether the image is built from this repository.
     pub(crate) fn is_ours(&self) -> bool {
         self.image().starts_with("pydist/")
     }
 
-    /// Running, and healthy where a health check is declared.
+    /// Whether it is running, and healthy if it has a health check.
     fn is_healthy(&self) -> bool {
         let state = &self.0["State"];
         state["Running"] == true
@@ -76,7 +76,7 @@ impl Container {
                 .is_none_or(|status| status == "healthy")
     }
 
-    /// What it wrote so far.
+    /// Its output so far.
     pub(crate) fn logs(&self) -> anyhow::Result<String> {
         docker(&["logs", self.id()])
     }
@@ -98,7 +98,7 @@ impl Project {
             "READ_MODEL_DB_EXT_PORT",
             "Q_EXT_ADMIN_PORT",
         ];
-        // All are held until all are found: no port twice.
+        // All are held until all are found, so that no port is used twice.
         let held: Vec<TcpListener> = variables
             .iter()
             .map(|_| free_port())
@@ -128,7 +128,7 @@ impl Project {
         })
     }
 
-    /// `up`, with these arguments besides; waits until all is healthy.
+    /// Runs `up` with these additional arguments, and waits until everything is healthy.
     pub(crate) async fn up(&self, system: &System, arguments: &[&str]) -> anyhow::Result<()> {
         let mut all = vec!["up", "--detach", "--no-build", "--no-recreate"];
         all.extend(arguments);
@@ -136,10 +136,10 @@ impl Project {
         self.healthy(system).await
     }
 
-    /// Waits until every container is healthy and the entry passes requests on.
+    /// Waits until every container is healthy and the entry forwards requests.
     pub(crate) async fn healthy(&self, system: &System) -> anyhow::Result<()> {
         let all_healthy = async || {
-            // Asking costs more than waiting does.
+            // Each check is expensive.
             tokio::time::sleep(PAUSE).await;
             let containers = self.containers(None)?;
             let sick: Vec<&str> = containers
@@ -157,7 +157,7 @@ impl Project {
         outcome.map_err(|error| error.context(self.sickness()))
     }
 
-    /// The containers of a service, or all.
+    /// The containers of a service, or all containers.
     pub(crate) fn containers(&self, service: Option<&str>) -> anyhow::Result<Vec<Container>> {
         let project = format!("label=com.docker.compose.project={}", self.name);
         let of_service = service.map(|service| format!("label=com.docker.compose.service={service}"));
@@ -175,7 +175,7 @@ impl Project {
         Ok(containers.into_iter().map(Container).collect())
     }
 
-    /// Removes all of the project, and fails when something is left.
+    /// Removes everything of the project, and fails if something is left.
     pub(crate) fn down(&self) -> anyhow::Result<()> {
         self.compose(&["down", "--volumes", "--remove-orphans"])?;
         let label = format!("label=com.docker.compose.project={}", self.name);
@@ -190,7 +190,7 @@ impl Project {
         Ok(())
     }
 
-    /// The last words of every container that is not healthy.
+    /// The last output of every container that is not healthy.
     fn sickness(&self) -> String {
         let containers = self.containers(None).unwrap_or_default();
         let sick = containers.iter().filter(|container| !container.is_healthy());
@@ -238,12 +238,12 @@ impl Drop for Project {
     }
 }
 
-/// Runs `docker`, and answers what it wrote.
+/// Runs `docker` and returns its output.
 pub(crate) fn docker(arguments: &[&str]) -> anyhow::Result<String> {
     output(Command::new("docker").args(arguments))
 }
 
-/// Runs a command, and answers what it wrote to both outlets: `docker logs` uses both.
+/// Runs a command and returns its standard output and standard error: `docker logs` uses both.
 fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .output()
@@ -258,7 +258,7 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A port outside the range of outgoing connections, so that none sits on it while a container restarts.
+/// A port outside the range of outgoing connections, which could take it while a container restarts.
 fn free_port() -> anyhow::Result<TcpListener> {
     for _ in 0..500 {
         let port = 12_000 + u16::try_from(Uuid::new_v4().as_u128() % 20_000)?;

@@ -1,4 +1,4 @@
-//! A rolling restart of everything, one container at a time, while orders arrive and pages are read.
+//! A rolling restart of every container, while orders are placed and pages are read.
 
 use anyhow::ensure;
 
@@ -9,20 +9,20 @@ use crate::traffic::{Tolerated, Traffic};
 
 /// The services, and what clients may notice of their restart.
 const SERVICES: [(&str, Tolerated); 11] = [
-    // With more than one replica: nothing.
+    // With more than one replica clients notice nothing.
     ("create_buy_order", Tolerated::Nothing),
     ("fetch_buy_orders", Tolerated::Nothing),
-    // No request waits for these.
+    // No request depends on these.
     ("log", Tolerated::Nothing),
     ("migration", Tolerated::Nothing),
     ("read_model_sync", Tolerated::Nothing),
     ("queue", Tolerated::Nothing),
-    // An order needs a price and its database, a page its own.
+    // Orders need prices and the write model, pages need the read model.
     ("price_simulator", Tolerated::Refusals),
     ("btc_price", Tolerated::Refusals),
     ("write_model", Tolerated::Refusals),
     ("read_model", Tolerated::Refusals),
-    // Nobody answers in its place.
+    // There is no replica of it.
     ("entry", Tolerated::Absence),
 ];
 

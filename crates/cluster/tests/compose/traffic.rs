@@ -1,4 +1,4 @@
-//! A trickle of orders and page walks, and the ledger of what was accepted.
+//! A few clients that place orders and read pages all the time, and a ledger of the accepted orders.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,24 +11,24 @@ use uuid::Uuid;
 
 use crate::black_box::{Answer, Pages, System, common, ensure_a_proper_walk, walk};
 
-/// No other order of this test is in this currency: the ledger can be held against the book.
+/// No other order of this test is in this currency, so the ledger can be compared with the pages.
 const CURRENCY: &str = "GBP";
 const WRITERS: usize = 2;
 const PAGE_SIZE: usize = 250;
 const PAUSE_BETWEEN_ORDERS: Duration = Duration::from_millis(50);
 const PAUSE_BETWEEN_WALKS: Duration = Duration::from_millis(100);
 const PAUSE_BETWEEN_TRIES: Duration = Duration::from_millis(100);
-/// How long a request is repeated before it counts as failed for good.
+/// How long a request is repeated before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What clients may notice.
+/// The failures that clients may notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tolerated {
     /// Every request succeeds at once.
     Nothing,
     /// `503` with `Retry-After`, and the repeat succeeds.
     Refusals,
-    /// Also connections that are refused or cut.
+    /// Also connections that are refused or reset.
     Absence,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum Tolerated {
 struct Ledger {
     accepted: Vec<Value>,
     walks: usize,
-    /// Requests that did not succeed at once, and what it takes to tolerate each.
+    /// Requests that did not succeed at once, and the tolerance that each needs.
     incidents: Vec<(Tolerated, String)>,
     /// Why clients gave up.
     failures: Vec<String>,
@@ -116,8 +116,8 @@ impl Traffic {
         Ok(())
     }
 
-    /// Lets the clients end, and holds the ledger against the book: every accepted order is there once, as it was
-    /// answered, and no other.
+    /// Stops the clients and compares the ledger with the pages: every accepted order must be there once, as it was
+    /// answered, and no others.
     pub(crate) async fn settle(mut self) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut self.tasks) {
@@ -179,7 +179,7 @@ impl Client {
         Ok(())
     }
 
-    /// Walks the pages; what one walk showed, the next must show too, once, and unchanged.
+    /// Reads all pages again and again. Each walk must show the orders of the one before, once and unchanged.
     async fn read(&self) -> anyhow::Result<()> {
         let mut older = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
@@ -203,7 +203,7 @@ impl Client {
         }
     }
 
-    /// Repeats a request, the same one, until it succeeds.
+    /// Repeats the same request until it succeeds.
     async fn insist(&self, request: Request<'_>) -> anyhow::Result<Answer> {
         let started = Instant::now();
         loop {
@@ -232,7 +232,7 @@ impl Pages for Client {
     }
 }
 
-/// What a client may ask.
+/// The requests of a client.
 #[derive(Debug, Clone, Copy)]
 enum Request<'a> {
     Order(&'a Value),
