@@ -3,14 +3,14 @@
 #
 #   unit          rules and parsers, without servers
 #   integration   real binaries on private PostgreSQL and RabbitMQ instances, over HTTP
-#   faults        the cluster is broken under load, in every way once, and must not lose or double an order (docs/RELIABILITY.md);
+#   faults        breaks the cluster under load, once in every known way: no order may be lost or doubled (docs/RELIABILITY.md);
 #                 --seed N, --seeds N, --only NAME, --minutes N, --list and --report PAGE choose what: ./test.sh faults --help
 #   docker        the images, and the same black-box suite against docker-compose
 #   all           everything; without an argument: everything this machine can run
 #
-# Needs no running cluster, and leaves one that runs alone: the suites bring their own servers on free ports.
+# Needs no running cluster and does not touch one: the suites start their own servers on free ports.
 
-# The suites are called by their names.
+# shellcheck does not see that the suites are called by name.
 # shellcheck disable=SC2317
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -33,7 +33,7 @@ command -v cargo >/dev/null || fail "cargo is missing: install Rust, https://rus
 summary=()
 failed=0
 
-# record SUITE OUTCOME: one line for the end.
+# record SUITE OUTCOME: adds a line to the summary.
 record() { summary+=("$(printf '%-12s %s' "$1" "$2")"); }
 
 # run SUITE COMMAND...: runs a suite and records how it went.
@@ -51,13 +51,13 @@ run() {
 
 run_unit() { cargo test --release --workspace --lib && cargo test --release --workspace --doc; }
 
-# The flags that choose every integration test. Not --test '*': cargo then insists on the one that needs an engine (feature "compose").
+# The flags that select every integration test. With --test '*', cargo would demand the feature "compose", whose test needs an engine.
 integration_tests() {
     find crates -path '*/tests/*.rs' -not -path 'crates/cluster/tests/compose/*' |
         sed -nE 's|crates/[^/]+/tests/([^/]+)(\.rs\|/main\.rs)$|--test=\1|p' | sort -u
 }
 
-# The tests start the binaries that ./run.sh starts, so these are built first.
+# The tests start the same binaries as ./run.sh, so these are built first.
 run_integration() {
     local tests
     mapfile -t tests < <(integration_tests)
@@ -80,7 +80,7 @@ missing_for_integration() {
     fi
 }
 
-# A clock that is wrong, a disk that is small and a limit for another process take more than the servers.
+# The faults include a wrong clock, a small disk and limits of other processes. They need more than the servers.
 missing_for_faults() {
     if ! scripts/ensure_servers.sh --for-tests >&2; then
         echo "PostgreSQL, RabbitMQ, libfaketime or promtool (apt-get install postgresql rabbitmq-server libfaketime prometheus)"
@@ -99,7 +99,7 @@ missing_for_docker() {
 
 wants() { [ "$wanted" = "$1" ] || [ "$wanted" = all ] || [ "$wanted" = possible ]; }
 
-# suite NAME MISSING: runs it, or, where something is missing, leaves it out (without an argument) or fails (when asked for).
+# suite NAME: runs it. When something is missing, the suite fails if it was asked for by name; otherwise it is left out.
 suite() {
     local name=$1 missing
     wants "$name" || { record "$name" "left out: not asked for"; return; }
