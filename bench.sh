@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures the system under load, beside the bare servers on the same work: ./bench.sh [options]
+# Measures the system under load, and the bare servers on the same work: ./bench.sh [options]
 #
-#   --quick           a minute instead of twenty: shows that everything works, not how fast
+#   --quick           a minute instead of twenty: shows that everything works, not how fast it is
 #   --only GROUP      only this group; may be given several times. --list names them
 #   --output FILE     where all figures go, as JSON (target/bench.json)
 #   --report PAGE     writes the tables into this page, between its marks: docs/PERFORMANCE.md

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds pydist/base: the Rust toolchain and all dependencies compiled, no code. Does nothing while the dependencies stay the same.
+# Builds pydist/base: the Rust toolchain and all compiled dependencies, without our code. Does nothing while the dependencies are unchanged.
 #
 #   ./build_base_images.sh
-#   ./build_base_images.sh --check    builds nothing: succeeds where the image is up to date
+#   ./build_base_images.sh --check    builds nothing: succeeds if the image is up to date
 #   EXTRA_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt ./build_base_images.sh    behind a proxy that inspects TLS: a PEM bundle that
 #                                                      the build trusts when it downloads; it does not reach the run images
 set -euo pipefail
@@ -25,14 +25,14 @@ RUST_IMAGE=$(setting RUST_IMAGE)
 if [ -n "${EXTRA_CA_BUNDLE:-}" ] && [ ! -r "$EXTRA_CA_BUNDLE" ]; then fail "EXTRA_CA_BUNDLE names $EXTRA_CA_BUNDLE, which cannot be read."; fi
 
 manifests=(Cargo.toml Cargo.lock crates/*/Cargo.toml)
-# What decides which dependencies are compiled, and how: the locked packages, the profile, and what the crates ask for. Not the names of our own
-# crates and their uses of each other: a new service with nothing but known dependencies needs no new base.
+# What decides which dependencies are compiled and how: the locked packages, the profile and the crates' dependencies. The names of our own
+# crates and their uses of each other do not count: a new service with known dependencies needs no new base.
 inputs() {
     local members
     members=$(printf '%s\n' crates/*/Cargo.toml | sed -E 's|crates/(.*)/Cargo.toml|\1|' | paste -sd '|')
     awk 'BEGIN { RS = ""; ORS = "\n\n" } /\nsource = /' Cargo.lock
     grep -vE "^($members) *=" Cargo.toml
-    # With the section: an optional feature can come and go with a crate's move to or from the dev-dependencies, which no image compiles.
+    # With the section: images do not compile dev-dependencies, so moving a crate to or from them can change the features that are compiled.
     awk '/^\[/ { section = $0 } section ~ /dependencies/ && section !~ /dev-/ && /^[A-Za-z0-9_-]+(\.workspace)? *=/ { print section, $0 }' crates/*/Cargo.toml |
         grep -vE "\] ($members)(\.workspace)? *=" | sort -u
     cat docker/base/Dockerfile
@@ -57,7 +57,7 @@ docker image inspect "$RUST_IMAGE" >/dev/null 2>&1 || {
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp --parents "${manifests[@]}" "$context"
-# Cargo looks for the targets where the real ones are.
+# Cargo looks for the stubs at the paths of the real sources.
 find crates -name '*.rs' | while read -r source; do
     mkdir -p "$context/$(dirname "$source")"
     echo 'fn main() {}' >"$context/$source"

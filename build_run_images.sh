@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the run images, pydist/<service>, from the sources on top of pydist/base: one compilation of the workspace's own crates.
-# Does nothing while the sources stay the same.
+# Does nothing while the sources are unchanged.
 #
 #   ./build_run_images.sh                    all of docker/services/
 #   ./build_run_images.sh btc_price ...      these alone
-#   ./build_run_images.sh --check            builds nothing: succeeds where all are up to date
+#   ./build_run_images.sh --check            builds nothing: succeeds if all are up to date
 #
 # Brings pydist/base up to date first when the dependencies have changed (see build_base_images.sh for EXTRA_CA_BUNDLE).
 set -euo pipefail
@@ -31,7 +31,7 @@ for service in "${services[@]}"; do
     [ -e "docker/services/$service/Dockerfile" ] || fail "there is no service '$service' under docker/services/"
 done
 
-# What reaches the images: the sources as .dockerignore lets them through, and what pydist/base is made from.
+# What the images are made from: the sources that .dockerignore lets through, and the inputs of pydist/base.
 inputs() {
     find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     cat .dockerignore docker/base/Dockerfile docker/services/Dockerfile
@@ -55,7 +55,7 @@ fi
 ./build_base_images.sh
 for service in "${stale[@]}"; do
     say "building pydist/$service"
-    # BuildKit does not follow a link out of the folder of the Dockerfile.
+    # BuildKit does not follow a link out of the Dockerfile's folder.
     docker build --force-rm --file "$(readlink -f "docker/services/$service/Dockerfile")" --label "$LABEL=$hash" \
         --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg "SERVICE=$service" --tag "pydist/$service" . ||
         fail "pydist/$service could not be built: see above."

@@ -5,12 +5,12 @@
 #
 #   --docker     containers, by Compose
 #   --native     private PostgreSQL and RabbitMQ servers and the release binaries, all under .cluster/
-#                Without a mode: Docker where an engine and Compose answer and the images are here or can be pulled, else native.
-#   --prices     where prices come from. Without it: Coinbase where it can be reached, else a simulator with fixed rates.
+#                Without a mode: Docker if an engine and Compose work and the images exist or can be pulled, else native.
+#   --prices     where prices come from. Without it: Coinbase if it can be reached, else a simulator with fixed rates.
 #   --detach     return when healthy; ./stop.sh stops it. Without it: stay until Ctrl-C, which stops everything cleanly.
 #   --fresh      delete all stored data first; without it orders survive a restart
 #
-# Ports and everything else come from .env; a variable of the environment comes before the one in .env.
+# Ports and all other settings come from .env; variables of the environment override it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/settings.sh
@@ -66,7 +66,7 @@ engine_answers() { command -v docker >/dev/null && timeout 10 docker version >/d
 compose_answers() { timeout 10 scripts/compose.sh version >/dev/null 2>&1; }
 image_is_here() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# Empty when Docker can be used, else why not.
+# Prints nothing if Docker can be used, else why not.
 reason_against_docker() {
     engine_answers || { echo "no Docker engine answers" && return; }
     compose_answers || { echo "Compose is missing" && return; }
@@ -84,13 +84,13 @@ compose_files() { if [ "$prices" = simulator ]; then echo docker-compose.yml:doc
 
 compose() { COMPOSE_FILE=$(compose_files) scripts/compose.sh "$@"; }
 
-# Of all containers of the project. Says what Compose says only where that fails.
+# For all containers of the project. Shows Compose's messages only when it fails.
 compose_down() {
     local said
     said=$(compose down --remove-orphans --timeout 40 "$@" 2>&1) || { echo "$said" >&2 && return 1; }
 }
 
-# Another project than before would leave the earlier one running unnoticed.
+# With another project name, the earlier project would go on running unnoticed.
 refuse_another_project() {
     local before
     runs_in_docker || return 0
@@ -99,7 +99,7 @@ refuse_another_project() {
         fail "the cluster of another COMPOSE_PROJECT_NAME ('$before') was started from here: ./stop.sh stops it"
 }
 
-# What ./stop.sh and scripts/compose.sh have to know: the project and its files.
+# Records what ./stop.sh and scripts/compose.sh need: the project and its files.
 record_docker_mode() {
     mkdir -p .cluster
     printf '%s\n' "$COMPOSE_PROJECT_NAME" "$(compose_files)" >.cluster/docker_mode
@@ -128,7 +128,7 @@ docker_down() {
 
 answers() { curl --silent --fail --max-time 8 --noproxy '*' --output /dev/null "$1"; }
 
-# btc_price itself is asked, in a container of its own: it alone can tell whether it reaches and trusts Coinbase.
+# Asks btc_price itself, in a container of its own: only it can tell whether it reaches and trusts Coinbase.
 reaches_coinbase() {
     local port container address tries=50 outcome=1
     port=$(setting BTC_PRICE_PORT)
@@ -154,7 +154,7 @@ choose_prices_for_docker() {
     echo
 }
 
-# Prints the containers that are not healthy yet; fails for one that has given up.
+# Prints the containers that are not healthy yet. Fails if one has given up.
 unhealthy_containers() {
     local ids
     ids=$(compose ps -q) || return 1
@@ -224,14 +224,14 @@ run_docker() {
     export COMPOSE_PROJECT_NAME
     ! runs_natively || fail "the cluster of this clone runs natively: ./stop.sh stops it"
     refuse_another_project
-    # A cluster of ours that runs already is brought up to date.
+    # A running cluster of this clone is brought up to date.
     [ -n "$(compose ps -q 2>/dev/null)" ] || check_ports
     if ! ./build_run_images.sh --check; then
         require_space_mb 3000
         say "building the images, which are missing or older than the sources"
         ./build_run_images.sh || exit 1
     fi
-    # Under a strict umask the files of a clone are its owner's alone, and the containers that read these have users of their own.
+    # Under a strict umask only the owner can read the files of a clone, but the containers that read these run as other users.
     chmod a+r docker/entry/haproxy.cfg docker/fluentd/fluent.conf
     trap 'docker_down; exit 130' INT TERM HUP
     record_docker_mode
@@ -252,7 +252,7 @@ run_docker() {
     fi
     trap 'docker_down; exit 0' INT TERM HUP
     say "following the logs; Ctrl-C stops everything"
-    # In the background, so that the trap does not wait for it.
+    # In the background: a trap would wait for a command in the foreground.
     compose logs --follow --tail=0 &
     logs=$!
     wait "$logs" || true
@@ -270,11 +270,11 @@ run_native() {
     command -v cargo >/dev/null || fail "Rust is missing: install it as https://rustup.rs says, then try again"
     local binaries=${CARGO_TARGET_DIR:-target}/release
     if [ -e "$binaries/cluster" ]; then require_space_mb 1000; else require_space_mb 3000; fi
-    # An installation is not interrupted: this takes effect after it.
+    # A signal takes effect after the installation, which is not interrupted.
     trap 'exit 130' INT TERM HUP
     scripts/ensure_servers.sh
     say "building the services; the first time takes some minutes"
-    # As ./test.sh builds: another selection of packages would compile shared dependencies once more.
+    # The same selection of packages as in ./test.sh: another would compile shared dependencies again.
     cargo build --release --workspace --bins || fail "the build failed: see above"
     exec "$binaries/cluster" run --prices "${prices:-auto}" ${detach:+--detach} ${fresh:+--fresh}
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops whatever ./run.sh started, in either mode, and nothing else. The data is kept.
+# Stops what ./run.sh started, in either mode, and nothing else. The data is kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/running.sh
@@ -16,7 +16,7 @@ case "${1:-}" in
     ;;
 esac
 
-# The project that was started, whatever the environment names now.
+# The project that was started, even if the environment names another one now.
 stop_docker() {
     local project files
     { read -r project && read -r files; } <.cluster/docker_mode || true
@@ -26,7 +26,7 @@ stop_docker() {
     echo "stop.sh: stopped; the data is kept"
 }
 
-# The program that runs, also where the one on disk was deleted or built anew since; else the one that was built.
+# The running program, even if its file was deleted or rebuilt since; otherwise the built one.
 cluster_program() {
     local running built=${CARGO_TARGET_DIR:-target}/release/cluster
     running=/proc/$(cat .cluster/lock)/exe
@@ -41,7 +41,7 @@ if runs_in_docker; then
     stopped=1
     stop_docker || failed=1
 fi
-# One that was killed leaves a list of its processes, which may still be ending.
+# A killed cluster leaves a list of its processes. They may still be ending.
 if runs_natively || [ -e .cluster/processes ]; then
     program=$(cluster_program)
     if [ -n "$program" ]; then

@@ -4,12 +4,12 @@
 # shellcheck source=scripts/running.sh
 . scripts/running.sh
 
-# admin SERVICE ARGUMENTS...: the service's own binary, in the environment of the one that runs.
+# admin SERVICE ARGUMENTS...: runs the service's own binary in the environment of the running service.
 admin() {
     local service=$1 process environment terminal=()
     shift
     if runs_in_docker; then
-        # Between pipes Compose must not make a terminal.
+        # In a pipe, Compose must not allocate a terminal.
         [ -t 0 ] && [ -t 1 ] || terminal=(-T)
         scripts/compose.sh run --rm --no-deps "${terminal[@]}" "$service" "$@"
         return

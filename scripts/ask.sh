@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Asks a service of the cluster that ./run.sh started, from inside: in containers nobody outside of their network can.
+# Asks a service of the cluster that ./run.sh started. It asks from inside: a container's network cannot be reached from outside.
 #
 #   scripts/ask.sh SERVICE healthcheck | readyz | metrics [PATTERN]
 #
-# PATTERN, an extended regular expression, chooses among the lines of the answer.
+# PATTERN, an extended regular expression, selects lines of the answer.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/running.sh
@@ -24,7 +24,7 @@ ask() {
     local process
     # The kernel keeps the first 15 characters of a name.
     process=$(pgrep --parent "$(cat .cluster/lock)" --exact "${service:0:15}") || { echo "ask: no $service runs" >&2 && return 1; }
-    # In the environment of the one that runs, and of the very binary.
+    # In the environment of the running process, and with the same binary.
     # shellcheck disable=SC2016
     xargs --null --arg-file="/proc/$process/environ" sh -c \
         'binary=$1 question=$2 && shift 2 && exec env -i "$@" "$binary" "$question"' sh "/proc/$process/exe" "$question"

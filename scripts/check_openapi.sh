@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Holds services against their OpenAPI documents, with all checks of schemathesis (scripts/schemathesis/):
+# Checks services against their OpenAPI documents, with all checks of schemathesis (scripts/schemathesis/):
 #
 #   scripts/check_openapi.sh http://127.0.0.1:8777/openapi.json...
 #
-# It makes requests that the document allows and others that it forbids, follows its links, and judges each answer by it: some hundred
-# requests for each document, the same in each run. Orders that it places stay. Needs Python 3.10 or later; schemathesis is installed into
+# It sends requests that the document allows and others that it forbids, follows its links and checks each answer: some hundred requests
+# per document, the same in each run. The orders that it places stay. Needs Python 3.10 or later; schemathesis is installed into
 # a folder of its own below target/, from PyPI, once.
 set -euo pipefail
 [ $# -gt 0 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -15,7 +15,7 @@ installed=${CARGO_TARGET_DIR:-target}/schemathesis
 if ! cmp --quiet "$requirements" "$installed/requirements.txt"; then
     rm -rf "$installed"
     python3 -m venv "$installed"
-    # Behind a proxy that inspects TLS, pip must trust what the host trusts.
+    # Behind a proxy that inspects TLS, pip must trust the host's certificates.
     PIP_CERT=${PIP_CERT:-${SSL_CERT_FILE:-}} "$installed/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
     cp "$requirements" "$installed/requirements.txt"
 fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs the commands of docs/operations.md against the cluster that ./run.sh started: those in blocks marked `sh`, which change nothing that
-# matters. Those marked `console` are for an emergency: they are only parsed. A command of a script that is not there is reported as pending.
+# Runs the commands of docs/operations.md against the cluster that ./run.sh started: those in blocks marked `sh`, which change nothing
+# important. Those marked `console` are for emergencies and are only parsed. A command of a missing script is reported as pending.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 MANUAL=docs/operations.md
 LIMIT=120 # seconds for one command
 
-# commands MARK: the lines of the blocks with this mark.
+# commands MARK: prints the lines of the blocks with this mark.
 commands() { awk -v mark="$1" '/^ *```/ { inside = ($0 ~ "```" mark "$") && !inside; next } inside && NF' "$MANUAL"; }
 
 ran=0 pending=0 failed=0

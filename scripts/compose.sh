@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs Compose in the repository's root with the arguments given: v2 (`docker compose`) where the client has it, else `docker-compose`.
+# Runs Compose in the repository's root with the given arguments: v2 (`docker compose`) if installed, else `docker-compose`.
 #
 #   scripts/compose.sh project    prints the name of the project instead
 #
-# The project's name is COMPOSE_PROJECT_NAME. Compose's own default, the name of the folder, another project on the machine may have as well,
-# and `down` and `--remove-orphans` would then take what is not ours: ours tells the clone by its path.
+# The project's name is COMPOSE_PROJECT_NAME; its default here is made from the path of the clone. Compose's own default is the name of the
+# folder. Another project on the machine may have the same, and `down` and `--remove-orphans` would then remove its containers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/settings.sh
@@ -16,7 +16,7 @@ if [ "${1:-}" = project ]; then
     echo "$COMPOSE_PROJECT_NAME"
     exit
 fi
-# The files of the cluster that ./run.sh started: without that of the price simulator its containers would be changed and its simulator lost.
+# Use the files of the cluster that ./run.sh started. Without the simulator's file, Compose would change containers and lose the simulator.
 record=.cluster/docker_mode
 if [ -z "${COMPOSE_FILE:-}" ] && [ -e "$record" ] && [ "$(sed -n 1p "$record")" = "$COMPOSE_PROJECT_NAME" ]; then
     COMPOSE_FILE=$(sed -n 2p "$record")

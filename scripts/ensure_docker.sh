@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes sure that a Docker engine and Compose answer on this machine.
+# Makes sure that a Docker engine and Compose work on this machine.
 #
-#   scripts/ensure_docker.sh         does nothing where both answer; else installs (apt) and starts what is missing
+#   scripts/ensure_docker.sh         does nothing if both work; else installs (apt) and starts what is missing
 #   scripts/ensure_docker.sh stop    stops the engine that this script started, and nothing else
 #
 # Installing and starting need root or passwordless sudo, and Debian or Ubuntu. Packages stay installed.
 set -euo pipefail
 
-# Not in the repository: an engine belongs to the machine, and two clones share it.
+# Outside the repository: the clones on a machine share one engine.
 STATE_DIR=/run/pydist-docker
 STARTED=$STATE_DIR/started # what was started: "service", or dockerd's pid
 LOG=$STATE_DIR/dockerd.log
@@ -34,7 +34,7 @@ become_root() {
 install_packages() {
     if command -v dockerd >/dev/null && command -v docker >/dev/null && compose_answers; then return; fi
     command -v apt-get >/dev/null || fail "Docker or Compose is missing and there is no apt-get here: please install them, then try again."
-    # A third-party source that is away must not stop an installation that does not need it.
+    # An unreachable third-party source must not fail an installation that does not need it.
     apt-get update -qq || say "apt-get update reported a fault, going on with what is known"
     local packages=()
     command -v dockerd >/dev/null || packages+=(docker.io)
@@ -76,7 +76,7 @@ start_engine() {
         echo service >"$STARTED"
         return
     fi
-    # The defaults suit most machines. Old kernels lack nf_tables, nested ones overlayfs.
+    # The defaults suit most machines. Old kernels lack nf_tables; nested ones lack overlayfs.
     start_daemon && return
     local legacy
     legacy=$(command -v iptables-legacy || true)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure that PgBouncer as Debian trixie has it is there for the tests, whatever system this is, and prints how to start it. Older ones
-# lose prepared statements (docs/operations.md, "Behind PgBouncer"). It is unpacked beside what cargo builds, together with the libraries it
-# needs, and not installed. Needs apt and the network the first time, and no root.
+# Provides Debian trixie's PgBouncer for the tests on any system, and prints how to start it. Older versions lose prepared statements
+# (docs/operations.md, "Behind PgBouncer"). It is not installed but unpacked, with the libraries it needs, beside cargo's output. Needs apt,
+# and the network the first time, but not root.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,7 +21,7 @@ unpack() {
     mkdir -p "$work"/{state/lists/partial,cache/archives/partial,root}
     touch "$work/state/status"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $SUITE main" >"$work/sources.list"
-    # A system of its own, in which nothing is installed: apt finds all that PgBouncer needs.
+    # An empty system for apt, in which nothing is installed: apt then finds every package that PgBouncer needs.
     apt=(apt-get -qq -o "Dir::State=$work/state" -o "Dir::State::status=$work/state/status" -o "Dir::Cache=$work/cache"
         -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null
         -o APT::Install-Recommends=false -o APT::Sandbox::User= -o Acquire::Languages=none
@@ -29,7 +29,7 @@ unpack() {
     { "${apt[@]}" update && "${apt[@]}" install -y --download-only pgbouncer; } >&2 || fail "could not download PgBouncer: see above"
     for package in "$work"/cache/archives/{lib,pgbouncer_}*.deb; do dpkg -x "$package" "$work/root"; done
     rm -rf "$work"/{state,cache,sources.list}
-    # Its own loader and C library: this system's may be older.
+    # With its own loader and C library: those of this system may be older.
     cat >"$work/pgbouncer" <<'SCRIPT'
 #!/bin/sh
 root=$(dirname "$(realpath "$0")")/root

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that the programs of PostgreSQL and RabbitMQ are installed, for private instances of ours. Does nothing where they are; else
-# installs them with apt, as root or by passwordless sudo, or says in one sentence what to install. Starts nothing.
+# Makes sure that the programs of PostgreSQL and RabbitMQ are installed, for our private instances. If they are missing, it installs them
+# with apt, as root or by passwordless sudo, or says in one sentence what to install. Starts nothing.
 #
 #   scripts/ensure_servers.sh [--for-tests | --for-bench]
 #
@@ -38,11 +38,11 @@ missing_packages() {
     esac
 }
 
-# What apt needs root for, as root.
+# Runs a command as root: apt needs it.
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
-# The packages start servers of the system's own, which nobody asked for: a policy forbids it while apt runs. One that was there is put
-# aside; ours bears a mark, so that one that a killed run left behind is not taken for the system's.
+# The packages would start system servers, which nobody asked for. A policy forbids it while apt runs. The system's own policy is moved
+# aside meanwhile. Ours has a mark: one that a killed run left behind is not mistaken for the system's.
 POLICY=/usr/sbin/policy-rc.d
 POLICY_ASIDE=$POLICY.before-pydist
 MARK='# made by ensure_servers.sh of pydist'
@@ -64,11 +64,11 @@ install_packages() {
     command -v apt-get >/dev/null || fail "missing here, and there is no apt-get to install it with: $packages"
     as_root true 2>/dev/null || fail "missing here: please install it with: sudo apt-get install $packages"
     say "installing with apt: $packages"
-    # apt must come to its end, and its policy must go.
+    # apt must finish, and the policy must be removed.
     trap '' INT HUP TERM
     trap allow_starts EXIT
     forbid_starts
-    # A third-party source that is away must not stop an installation that does not need it.
+    # An unreachable third-party source must not fail an installation that does not need it.
     as_root apt-get update -q || true
     # shellcheck disable=SC2086
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages ||
@@ -76,5 +76,5 @@ install_packages() {
 }
 
 install_packages
-# Not a package of this system: see there.
+# Not a package of this system: see that script.
 [ "$purpose" != --for-tests ] || "$(dirname "${BASH_SOURCE[0]}")/ensure_pgbouncer.sh" >/dev/null

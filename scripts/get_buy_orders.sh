@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows the newest orders:  scripts/get_buy_orders.sh [PAGE_SIZE]
-# The port comes from the environment or .env, the whole address from FETCH_BUY_ORDERS_URL where that is set.
+# The port comes from the environment or .env. FETCH_BUY_ORDERS_URL, if set, replaces the whole address.
 set -euo pipefail
 case "${1:-}" in -h | --help)
     sed -n '2,3s/^# //p' "$0"

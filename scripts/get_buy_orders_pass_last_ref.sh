@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows the page after an order:  scripts/get_buy_orders_pass_last_ref.sh [LAST_REFERENCE [PAGE_SIZE]]
-# Without arguments: asks for a first page, and goes on from its last_reference.
-# The port comes from the environment or .env, the whole address from FETCH_BUY_ORDERS_URL where that is set.
+# Without arguments: reads the first page and continues from its last_reference.
+# The port comes from the environment or .env. FETCH_BUY_ORDERS_URL, if set, replaces the whole address.
 set -euo pipefail
 case "${1:-}" in -h | --help)
     sed -n '2,4s/^# //p' "$0"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Places an order:  scripts/put_buy_order.sh [CURRENCY [AMOUNT [IDEMPOTENCE_KEY]]]
-# Without arguments: 100.00 USD under a new key. The same three arguments again give the same order again.
-# The port comes from the environment or .env, the whole address from CREATE_BUY_ORDER_URL where that is set.
+# Without arguments: 100.00 USD with a new key. Repeating the same three arguments returns the same order.
+# The port comes from the environment or .env. CREATE_BUY_ORDER_URL, if set, replaces the whole address.
 set -euo pipefail
 case "${1:-}" in -h | --help)
     sed -n '2,4s/^# //p' "$0"

@@ -12,11 +12,11 @@ if [ $# -lt 1 ] || [ $# -gt 3 ]; then
 fi
 resource=${1//'{vhost}'/$(url_part "$(setting Q_VHOST)")}
 resource=${resource//'{user}'/$(url_part "$(setting Q_USER)")}
-# In quotes of curl's configuration file.
+# Escaped for quotes in curl's configuration file.
 login=$(setting Q_USER):$(setting Q_PWD)
 login=${login//\\/\\\\}
 login=${login//\"/\\\"}
-# From a file: arguments can be read by everybody on the machine. Braces and brackets mean nothing in a resource.
+# The password comes from a file: every user of the machine can read arguments. --globoff: braces and brackets are literal in a resource.
 curl --silent --show-error --fail --max-time 30 --noproxy '*' --globoff "http://127.0.0.1:$(setting Q_EXT_ADMIN_PORT)/api/$resource" \
     --request "${2:-GET}" --header 'Content-Type: application/json' ${3:+--data "$3"} --config <(printf 'user = "%s"\n' "$login")
 echo

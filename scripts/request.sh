@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the curl scripts: one request, its body on stdout, its status on stderr, and failure where the status is no success.
+# Sourced by the curl scripts: sends one request, prints the body on stdout and the status on stderr, and fails unless the status is 2xx.
 
 # shellcheck source=scripts/settings.sh
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
@@ -7,7 +7,7 @@
 # request CURL_ARGUMENTS...
 request() {
     local answer
-    # --fail-with-body would be shorter, but curl has it only since 7.76.
+    # --fail-with-body would be shorter, but needs curl 7.76.
     answer=$(curl --silent --show-error --max-time 30 --noproxy '*' --write-out '\n%{http_code}' "$@") || {
         echo "${0##*/}: nothing answers: does the cluster run? ./run.sh starts it" >&2
         return 1

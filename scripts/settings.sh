@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Sourced: the settings of the deployment, as Compose reads them.
 
-# setting NAME: from the environment, else from .env, where the last line of a name counts, quotes around a value are no part of it,
-# and neither is a comment after it. What the Composes read differently is refused by `cluster run`, which reads by the same rules.
+# setting NAME: from the environment, else from .env. The last line of a name counts. Quotes around a value and a comment after it are not
+# part of the value. `cluster run` reads by the same rules and refuses what Compose 1.29 and v2 read differently.
 setting() {
     if [ -n "${!1+set}" ]; then
         printf '%s' "${!1}"
@@ -24,7 +24,7 @@ setting() {
     printf '%s' "$value"
 }
 
-# url_part TEXT: with every character escaped that may mean something in a URL.
+# url_part TEXT: escapes all characters with a meaning in a URL.
 url_part() {
     local LC_ALL=C text=$1 index character
     for ((index = 0; index < ${#text}; index++)); do

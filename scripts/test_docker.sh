@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The docker suite, on an engine that answers: images, then the cluster under compose (crates/cluster/tests/compose). Called by ./test.sh docker.
+# The docker suite, on a working engine: images, then the cluster under compose (crates/cluster/tests/compose). Called by ./test.sh docker.
 #
-# EXTRA_CA_BUNDLE: see build_base_images.sh. Uses host ports and a compose project of its own, next to a cluster that runs.
+# EXTRA_CA_BUNDLE: see build_base_images.sh. Uses its own host ports and compose project, so a cluster may run beside it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/settings.sh
@@ -22,7 +22,7 @@ work=$(mktemp -d)
 export COMPOSE_TEST_PROJECT=pydist_test_$$
 changed_image=pydist/changed:$$
 
-# The test removes its project itself, unless it is killed.
+# The test removes its own project, unless it is killed.
 clear_up() {
     rm -rf "$work"
     docker image rm "$changed_image" >/dev/null 2>&1 || true
@@ -34,10 +34,10 @@ trap clear_up EXIT
 
 here() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# A status of any kind is an answer: without a login the registry says 401.
+# Any status is an answer: without a login the registry says 401.
 registry_answers() { curl --silent --max-time 5 --output /dev/null "$REGISTRY"; }
 
-# Images of .env that are missing are pulled, or, where no registry answers, stand-ins are built under their names.
+# Missing images of .env are pulled. If no registry answers, stand-ins are built under their names.
 images_of_env() {
     local name image missing=()
     for name in "${IMAGES[@]}"; do
@@ -60,15 +60,15 @@ images_of_env() {
     done
 }
 
-# compiled LOG: the crates that cargo compiled, by a build's output. The classic builder colours lines, BuildKit numbers them.
+# compiled LOG: the crates that cargo compiled, according to a build's output. The classic builder colours lines; BuildKit numbers them.
 compiled() { sed -nE 's/\x1b\[[0-9;]*m//g; s/^(#[0-9]+ [0-9.]+ )? *Compiling ([^ ]+) v.*/\2/p' "$1" | sort -u; }
 
-# A changed line of one service compiles that service and no dependency. The change is made in a copy.
+# A changed line in one service must recompile that service and no dependency. The change is made in a copy.
 a_changed_line_compiles_no_dependency() {
     local ours compiled foreign
     mkdir "$work/copy"
     cp -R .dockerignore Cargo.toml Cargo.lock crates migrations "$work/copy"
-    # A text that no build before has seen: nothing comes from a cache.
+    # A text that no earlier build has seen, so that nothing comes from a cache.
     date '+// %s%N' >>"$work/copy/crates/$CHANGED_SERVICE/src/lib.rs"
     BUILDKIT_PROGRESS=plain docker build --force-rm --target build --file docker/services/Dockerfile --tag "$changed_image" "$work/copy" >"$work/log" 2>&1 ||
         { cat "$work/log" >&2 && fail "the images cannot be built after a changed line in $CHANGED_SERVICE"; }
@@ -80,7 +80,7 @@ a_changed_line_compiles_no_dependency() {
     say "a changed line compiles $(wc -l <<<"$compiled") crates of ours and no dependency"
 }
 
-# The suite itself runs with one of the two.
+# The suite itself runs with one of the two Compose versions.
 every_compose_takes_the_files() {
     local compose
     for compose in "docker compose" docker-compose; do

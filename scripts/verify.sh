@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Holds the read model of the cluster that ./run.sh started against its write model, names the ranges of orders that differ, and exits with
-# 1 where there are any.
+# Compares the read model of the cluster that ./run.sh started with its write model, names the ranges of orders that differ, and exits with 1
+# if there are any.
 #
 #   scripts/verify.sh [ORDERS_IN_A_RANGE]
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds stand-ins for the images that .env names, from Debian packages, for machines that reach no image registry.
+# Builds stand-ins for the images named in .env, from Debian packages, for machines that cannot reach an image registry.
 #
 #   docker/standin/build.sh           all that are missing or out of date
 #   docker/standin/build.sh remove    removes the stand-ins (real images under the same names are never touched)
