@@ -33,7 +33,7 @@ done
 
 # What the images are made from: the sources that .dockerignore lets through, and the inputs of pydist/base.
 inputs() {
-    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -not -path 'crates/new_service/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     cat .dockerignore docker/base/Dockerfile docker/services/Dockerfile
     setting RUST_IMAGE
 }

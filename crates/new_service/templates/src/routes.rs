@@ -2,8 +2,11 @@
 
 use axum::routing::get;
 use axum::{Json, Router};
-{{state_imports}}use common::http::{self, Readiness};
-use common::http::Detail;
+{% if databases %}
+use common::database::Pool;
+{% endif %}
+use common::endpoints::{ {{ shared | map(attribute="kind") | reject("eq", "Database") | unique | join(", ") }} };
+use common::http::{self, Detail, Readiness};
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
@@ -17,7 +20,10 @@ struct Document;
 /// What the handlers share; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct State {
-    {{state_fields}}
+    {% for group in shared %}
+    /// `{{group.prefix}}_…`.
+    pub {{group.field}}: {{ "Pool" if group.kind == "Database" else group.kind }},
+    {% endfor %}
 }
 
 /// All routes of the service.

@@ -8,10 +8,10 @@ use anyhow::ensure;
 use cluster::{Cluster, Options, Service, wait_until};
 use serde_json::{Value, json};
 
-/// The service that this one was made like. It is not started here: this one gets its environment, and its port.
+/// The model of this service. The tests do not start it: this service gets its environment and its port.
 const MODEL: Service = Service::{{variant}};
 
-/// Far beyond what starting takes; only a failing test waits that long.
+/// Far longer than a start takes: only a failing test waits that long.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The running service, and the cluster around it.
@@ -22,7 +22,7 @@ struct Running {
 
 impl Running {
     async fn start() -> anyhow::Result<Self> {
-        let cluster = Cluster::start({{options}}).await?;
+        let cluster = Cluster::start({{ "Options::only(&[Service::Migration])" if waits_for_migration else "Options { services: Vec::new(), ..Options::default() }" }}).await?;
         let process = Command::new(env!("CARGO_BIN_EXE_{{name}}"))
             .env_clear()
             .envs(cluster.environment(MODEL)?)
@@ -35,7 +35,7 @@ impl Running {
             Ok(ended || http.get(&url).send().await?.status().is_success())
         })
         .await?;
-        ensure!(running.process.try_wait()?.is_none(), "it ended; its reason is above");
+        ensure!(running.process.try_wait()?.is_none(), "the service ended: see above");
         Ok(running)
     }
 
@@ -52,7 +52,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Before its databases are removed. One that has ended already is as good.
+        // The process must end before its databases are removed. An error means that it has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -90,9 +90,16 @@ async fn it_is_observed() -> anyhow::Result<()> {
 fn an_empty_environment_is_refused_with_every_missing_name() -> anyhow::Result<()> {
     let ended = Command::new(env!("CARGO_BIN_EXE_{{name}}")).env_clear().output()?;
     assert_eq!(ended.status.code(), Some(1));
-    let complaint = String::from_utf8(ended.stderr)?;
-    for name in [{{required}}] {
-        assert!(complaint.contains(&format!("{name} ")), "{name} is not named in: {complaint}");
+    let stderr = String::from_utf8(ended.stderr)?;
+    for name in [
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        {% for group in groups %}
+        {% for suffix in group.required %}"{{group.prefix}}_{{suffix}}", {% endfor %}
+
+        {% endfor %}
+    ] {
+        assert!(stderr.contains(&format!("{name} ")), "{name} is not named in: {stderr}");
     }
     Ok(())
 }
