@@ -41,6 +41,7 @@ mod wait;
 
 mod docs_page;
 mod log_server;
+mod order;
 pub mod plans;
 mod prices;
 mod proxy;
@@ -71,7 +72,6 @@ pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;
 pub use links::Link;
 pub use log_server::LogServer;
-pub use options::{Options, ServerChoice};
 pub use ports::Lease as PortLease;
 pub use prices::{Behaviour, PriceSimulator, Rates};
 pub use process::{Vitals, clock_faker_installed};

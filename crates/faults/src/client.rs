@@ -107,7 +107,7 @@ impl Client {
     }
 
     async fn put(&self, url: &str, identity: &Identity, amount: &str) -> Result<Outcome, Failed> {
-        let body = serde_json::json!({"currency": identity.currency, "amount": amount, "idempotence_key": identity.key});
+        let body = cluster::order_with_key(identity.currency, amount, identity.key);
         let (status, text) = answer(self.http.put(format!("{url}/buy_order")).json(&body)).await?;
         match status {
             StatusCode::OK => match serde_json::from_str::<Answer>(&text) {

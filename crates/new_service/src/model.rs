@@ -70,7 +70,7 @@ impl Model {
             shared: shared.cloned().collect(),
             databases: databases.map(|group| group.field.clone()).collect(),
             waits_for_migration: groups.iter().any(|group| group.field == "migration"),
-            waits_for_broker: app.contains("broker::") || app.contains(".needs_broker("),
+            waits_for_broker: app.contains("broker::"),
             groups,
         })
     }

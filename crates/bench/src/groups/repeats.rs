@@ -42,15 +42,10 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// Places the orders that are repeated later.
 async fn place(cluster: &Cluster, run: u32, keys: u32) -> anyhow::Result<()> {
-    let (http, url) = (
-        cluster.http(),
-        cluster.url(Service::CreateBuyOrder) + "/buy_order",
-    );
     stream::iter(0..keys)
         .map(|number| {
             let key = repeated_key(run, number);
-            let order = serde_json::json!({"currency": "USD", "amount": "0.01", "idempotence_key": key});
-            let request = http.put(&url).json(&order);
+            let request = cluster.put_order(&cluster::order_with_key("USD", "0.01", key));
             async move {
                 request.send().await?.error_for_status()?;
                 anyhow::Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Options, PortLease, Service, wait_until};
 use reqwest::Url;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::browser::{Browser, Helper};
 
@@ -107,7 +107,7 @@ async fn references_in_answers_stay_within_the_prefix() -> anyhow::Result<()> {
     let shop = Shop::open(&cluster).await?;
     let http = cluster.http();
     for _ in 0..2 {
-        let order = json!({"currency": "USD", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()});
+        let order = cluster::new_order("USD", "1");
         let placed = http.put(format!("{}buy_order", shop.create)).json(&order).send();
         placed.await?.error_for_status()?;
     }

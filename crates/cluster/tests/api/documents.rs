@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Options, Service, wait_until};
-use serde_json::json;
 
 use super::support::metrics;
 
@@ -42,15 +41,8 @@ fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<Output> {
 /// A cluster in which everything that is counted has happened once.
 async fn used_cluster() -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(Options::default()).await?;
-    let order = json!({"currency": "USD", "amount": "10.00", "idempotence_key": uuid::Uuid::new_v4()});
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-    cluster
-        .http()
-        .put(url)
-        .json(&order)
-        .send()
-        .await?
-        .error_for_status()?;
+    let put = cluster.put_order(&cluster::new_order("USD", "10.00"));
+    put.send().await?.error_for_status()?;
     wait_until("the order is in a page", Duration::from_secs(60), async || {
         let url = cluster.url(Service::FetchBuyOrders) + "/buy_orders";
         Ok(cluster

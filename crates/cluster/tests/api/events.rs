@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster::{Behaviour, Cluster, Options, PortLease, Service, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use Service::{BtcPrice, CreateBuyOrder, FetchBuyOrders, Migration, ReadModelSync};
 
@@ -99,16 +99,15 @@ async fn every_event_of_an_orders_way_is_on_both_outlets_and_a_log_away_at_the_s
 
 /// An order, its repeat and its page, and an order without a price.
 async fn live_through_an_orders_way(cluster: &Cluster) -> anyhow::Result<()> {
-    let order = json!({"currency": "USD", "amount": "10", "idempotence_key": uuid::Uuid::new_v4()});
-    let put = cluster.url(Service::CreateBuyOrder) + "/buy_order";
+    let order = cluster::new_order("USD", "10");
     let mut placed = Value::Null;
     for _ in 0..2 {
-        let answer = cluster.http().put(&put).json(&order).send().await?;
+        let answer = cluster.put_order(&order).send().await?;
         placed = answer.error_for_status()?.json().await?;
     }
     cluster.prices().answer_with(Behaviour::Status(500));
-    let unpriced = json!({"currency": "EUR", "amount": "10", "idempotence_key": uuid::Uuid::new_v4()});
-    let refused = cluster.http().put(&put).json(&unpriced).send().await?;
+    let unpriced = cluster::new_order("EUR", "10");
+    let refused = cluster.put_order(&unpriced).send().await?;
     assert_eq!(refused.status(), 503);
 
     let pages = format!(

@@ -10,9 +10,10 @@ use sqlx::Connection as _;
 const LIMIT: Duration = Duration::from_secs(30);
 
 async fn put_order(cluster: &Cluster) -> anyhow::Result<reqwest::Response> {
-    let body = json!({"currency": "USD", "amount": "10.00", "idempotence_key": uuid::Uuid::new_v4()});
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-    Ok(cluster.http().put(url).json(&body).send().await?)
+    Ok(cluster
+        .put_order(&cluster::new_order("USD", "10.00"))
+        .send()
+        .await?)
 }
 
 async fn orders(cluster: &Cluster) -> anyhow::Result<usize> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::{Cluster, LogServer, Options, Service, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -84,11 +84,8 @@ async fn every_host_may_be_an_ipv6_address() -> anyhow::Result<()> {
     }
     let log = LogServer::start()?;
     let cluster = cluster_by_ipv6(&log).await?;
-    let order = json!({"currency": "USD", "amount": "1.00", "idempotence_key": uuid::Uuid::new_v4()});
-    let put = cluster
-        .http()
-        .put(cluster.url(Service::CreateBuyOrder) + "/buy_order");
-    put.json(&order).send().await?.error_for_status()?;
+    let put = cluster.put_order(&cluster::new_order("USD", "1.00"));
+    put.send().await?.error_for_status()?;
     wait_until("the order is in the page", LIMIT, async || {
         let page = cluster
             .http()

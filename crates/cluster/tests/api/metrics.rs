@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use cluster::{Behaviour, Cluster, Options, Server, Service, wait_until};
 use reqwest::{Method, StatusCode};
-use serde_json::json;
 use uuid::Uuid;
 
 use super::support::{metrics, shows, value};
 
 async fn put(cluster: &Cluster, amount: &str, key: Uuid) -> anyhow::Result<StatusCode> {
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-    let body = json!({"currency": "USD", "amount": amount, "idempotence_key": key});
-    Ok(cluster.http().put(url).json(&body).send().await?.status())
+    let order = cluster::order_with_key("USD", amount, key);
+    Ok(cluster.put_order(&order).send().await?.status())
 }
 
 fn series(shown: &str) -> BTreeSet<&str> {

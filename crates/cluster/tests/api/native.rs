@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::{PortLease, http_client, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PORTS: [&str; 5] = [
@@ -129,7 +129,7 @@ impl Site {
     }
 
     async fn put_order(&self) -> anyhow::Result<()> {
-        let body = json!({"currency": "GBP", "amount": "1.00", "idempotence_key": uuid::Uuid::new_v4()});
+        let body = cluster::new_order("GBP", "1.00");
         let request = http_client()?.put(self.url(0, "/buy_order")).json(&body);
         request.send().await?.error_for_status()?;
         Ok(())

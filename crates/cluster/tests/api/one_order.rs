@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::{Cluster, Options, Service, wait_until};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sqlx::{AssertSqlSafe, PgPool};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -116,16 +116,8 @@ async fn order_and_event(cluster: &Cluster) -> anyhow::Result<(Value, Map<String
         "ALTER TABLE buy_order ALTER COLUMN id RESTART WITH 7001",
     )
     .await?;
-    let body = json!({"currency": "EUR", "amount": "123.45", "idempotence_key": uuid::Uuid::new_v4()});
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-    let answer = cluster
-        .http()
-        .put(url)
-        .json(&body)
-        .send()
-        .await?
-        .error_for_status()?;
-    let answer: Value = answer.json().await?;
+    let put = cluster.put_order(&cluster::new_order("EUR", "123.45"));
+    let answer: Value = put.send().await?.error_for_status()?.json().await?;
     let mut event = Map::new();
     wait_until("the event is in the queue", LIMIT, async || {
         let messages = cluster.peek_messages("buy_order", 2).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Options, Service, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const SCRIPT: &str = "scripts/check_openapi.sh";
 
@@ -39,11 +39,9 @@ async fn what_the_services_answer_is_what_their_documents_say() -> anyhow::Resul
 
 /// Orders, so that pages have rows and links to next pages.
 async fn place_orders(cluster: &Cluster) -> anyhow::Result<()> {
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
     for _ in 0..3 {
-        let order = json!({"currency": "USD", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()});
-        let answer = cluster.http().put(&url).json(&order).send().await?;
-        answer.error_for_status()?;
+        let put = cluster.put_order(&cluster::new_order("USD", "1"));
+        put.send().await?.error_for_status()?;
     }
     let pages = cluster.url(Service::FetchBuyOrders) + "/buy_orders";
     wait_until(

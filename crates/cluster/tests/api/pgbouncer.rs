@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, DatabaseAddress, Options, PortLease, Service, wait_until};
 use futures_util::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -150,26 +150,24 @@ async fn the_cluster_works_behind_pgbouncer_that_lends_connections_by_the_transa
     for service in Service::ALL {
         cluster.start_service(service).await?;
     }
-    let (http, url) = (
-        cluster.http(),
-        cluster.url(Service::CreateBuyOrder) + "/buy_order",
-    );
     let orders = (0..ORDERS).map(|_| {
-        let key = uuid::Uuid::new_v4().to_string();
-        let body = json!({"currency": "USD", "amount": "1", "idempotence_key": key});
-        let sent = http.put(&url).json(&body).send();
+        let sent = cluster.put_order(&cluster::new_order("USD", "1")).send();
         async move { anyhow::Ok(sent.await?.status().as_u16()) }
     });
     let statuses = try_join_all(orders).await?;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     let page = cluster.url(Service::FetchBuyOrders) + "/buy_orders?page_size=1000";
     wait_until("all orders are shown", LIMIT, async || {
-        let page: Value = http.get(&page).send().await?.json().await?;
+        let page: Value = cluster.http().get(&page).send().await?.json().await?;
         Ok(page["rows"].as_array().context("no rows")?.len() == ORDERS)
     })
     .await?;
     for service in Service::ALL {
-        let ready = http.get(cluster.url(service) + "/readyz").send().await?;
+        let ready = cluster
+            .http()
+            .get(cluster.url(service) + "/readyz")
+            .send()
+            .await?;
         assert_eq!(ready.status(), 200, "{service:?}");
     }
     Ok(())

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use cluster::{Cluster, Link, Options, Service, TcpProxy, Traffic, wait_until};
-use serde_json::json;
+use cluster::{Cluster, Link, Options, TcpProxy, Traffic, wait_until};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
@@ -214,9 +213,8 @@ async fn the_answer_to_a_commit_is_swallowed_and_the_row_is_there() -> anyhow::R
 async fn the_links_of_a_cluster_break_and_heal() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default().with_links(&Link::ALL)).await?;
     let put = async || {
-        let body = json!({"currency": "USD", "amount": "1.00", "idempotence_key": uuid::Uuid::new_v4()});
-        let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-        anyhow::Ok(cluster.http().put(url).json(&body).send().await?.status())
+        let order = cluster::new_order("USD", "1.00");
+        anyhow::Ok(cluster.put_order(&order).send().await?.status())
     };
     assert_eq!(put().await?, 200);
     let projected = async |orders: i64| {

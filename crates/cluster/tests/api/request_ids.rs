@@ -4,17 +4,13 @@ use std::time::Duration;
 
 use cluster::{Behaviour, Cluster, Options, Service, wait_until};
 use reqwest::{Method, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use Service::{BtcPrice, CreateBuyOrder, FetchBuyOrders, Migration, ReadModelSync};
 
 use crate::forward_server::Server as ForwardServer;
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn order(currency: &str) -> Value {
-    json!({"currency": currency, "amount": "1", "idempotence_key": uuid::Uuid::new_v4()})
-}
 
 fn request_id(response: &Response) -> Option<&str> {
     response.headers().get("x-request-id")?.to_str().ok()
@@ -48,7 +44,11 @@ async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outl
     }
     let cluster = Cluster::start(options).await?;
     let put = cluster.http().put(cluster.url(CreateBuyOrder) + "/buy_order");
-    let answer = put.header("X-Request-Id", ID).json(&order("USD")).send().await?;
+    let answer = put
+        .header("X-Request-Id", ID)
+        .json(&cluster::new_order("USD", "1"))
+        .send()
+        .await?;
     assert_eq!((answer.status().as_u16(), request_id(&answer)), (200, Some(ID)));
 
     const CREATING: [&str; 3] = [
@@ -98,7 +98,7 @@ async fn an_id_is_made_where_none_or_nonsense_was_given() -> anyhow::Result<()> 
     for nonsense in ["", "two words", "quo\"te", "ümlaut", &"x".repeat(200)] {
         let value = reqwest::header::HeaderValue::from_bytes(nonsense.as_bytes())?;
         let request = client.put(&orders).header("X-Request-Id", value);
-        let answer = request.json(&order("USD")).send().await?;
+        let answer = request.json(&cluster::new_order("USD", "1")).send().await?;
         let id = request_id(&answer).unwrap_or_default();
         assert!(is_made(Some(id)), "{nonsense:?}: {answer:?}");
         wait_until("the events have the new id", LIMIT, async || {
@@ -118,7 +118,7 @@ async fn every_answer_has_the_id_also_one_of_a_failure_and_of_the_documentation(
     let cluster = Cluster::start(Options::default()).await?;
     cluster.prices().answer_with(Behaviour::Status(500));
     let large = format!("{{\"amount\":\"{}\"}}", "1".repeat(20_000));
-    let unpriced = order("EUR").to_string();
+    let unpriced = cluster::new_order("EUR", "1").to_string();
     let (get, put) = (Method::GET, Method::PUT);
     for (status, method, service, path, body) in [
         (404, &get, Migration, "/nowhere", ""),
@@ -147,7 +147,7 @@ async fn every_answer_has_the_id_also_one_of_a_failure_and_of_the_documentation(
     let put = cluster.http().put(cluster.url(CreateBuyOrder) + "/buy_order");
     let broken = put
         .header("X-Request-Id", "broken")
-        .json(&order("USD"))
+        .json(&cluster::new_order("USD", "1"))
         .send()
         .await?;
     assert!(

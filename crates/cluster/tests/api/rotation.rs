@@ -132,11 +132,8 @@ async fn run(pool: &sqlx::PgPool, statement: String) -> anyhow::Result<()> {
 }
 
 async fn put_order(cluster: &Cluster) -> anyhow::Result<()> {
-    let order = json!({"currency": "USD", "amount": "1.00", "idempotence_key": uuid::Uuid::new_v4()});
-    let put = cluster
-        .http()
-        .put(cluster.url(Service::CreateBuyOrder) + "/buy_order");
-    put.json(&order).send().await?.error_for_status()?;
+    let put = cluster.put_order(&cluster::new_order("USD", "1.00"));
+    put.send().await?.error_for_status()?;
     Ok(())
 }
 

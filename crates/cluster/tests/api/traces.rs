@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cluster::{Behaviour, Cluster, Options, PortLease, Service, wait_until};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -29,9 +29,7 @@ fn exporting_to(url: &str) -> Options {
 }
 
 fn put(cluster: &Cluster) -> reqwest::RequestBuilder {
-    let body = json!({"currency": "USD", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()});
-    let url = cluster.url(CreateBuyOrder) + "/buy_order";
-    cluster.http().put(url).json(&body)
+    cluster.put_order(&cluster::new_order("USD", "1"))
 }
 
 async fn projected(cluster: &Cluster, orders: i64) -> anyhow::Result<()> {

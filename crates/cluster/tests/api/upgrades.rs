@@ -17,15 +17,8 @@ mod write_model {
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn place(cluster: &Cluster) -> anyhow::Result<()> {
-    let order = json!({"currency": "USD", "amount": "1", "idempotence_key": uuid::Uuid::new_v4()});
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-    cluster
-        .http()
-        .put(url)
-        .json(&order)
-        .send()
-        .await?
-        .error_for_status()?;
+    let put = cluster.put_order(&cluster::new_order("USD", "1"));
+    put.send().await?.error_for_status()?;
     Ok(())
 }
 
@@ -269,9 +262,8 @@ async fn across_version_3_an_older_create_buy_order_is_refused_until_it_is_upgra
     }
     // Its event was not published yet.
     pages_show(&cluster, 1).await?;
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-    let order = json!({"currency": "USD", "amount": "1.00", "idempotence_key": key});
-    let repeated = cluster.http().put(url).json(&order).send().await?;
+    let order = cluster::order_with_key("USD", "1.00", key);
+    let repeated = cluster.put_order(&order).send().await?;
     let is_replayed = repeated.headers().contains_key("idempotent-replayed");
     let repeated: Value = repeated.json().await?;
     assert!(

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use reqwest::header::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 /// How long a projection may take on a busy machine.
@@ -98,8 +98,7 @@ impl System {
 
     /// `PUT /buy_order`.
     pub(crate) async fn order(&self, currency: &str, amount: &str, key: Uuid) -> anyhow::Result<Answer> {
-        self.put(&json!({"currency": currency, "amount": amount, "idempotence_key": key}))
-            .await
+        self.put(&cluster::order_with_key(currency, amount, key)).await
     }
 
     /// Places a new order, which must be accepted, and returns it.

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 use crate::black_box::{Answer, Pages, System, common, ensure_a_proper_walk, walk};
 
@@ -171,7 +170,7 @@ impl Client {
 
     async fn write(&self) -> anyhow::Result<()> {
         while !self.stop.load(Ordering::Relaxed) {
-            let order = json!({"currency": CURRENCY, "amount": "0.43", "idempotence_key": Uuid::new_v4()});
+            let order = cluster::new_order(CURRENCY, "0.43");
             let mut accepted = self.insist(Request::Order(&order)).await?.json()?;
             locked(&self.ledger).accepted.push(accepted["buy_order"].take());
             tokio::time::sleep(PAUSE_BETWEEN_ORDERS).await;

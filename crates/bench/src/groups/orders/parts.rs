@@ -66,11 +66,5 @@ async fn place_undisturbed(bench: &mut Bench, cluster: &Cluster) -> anyhow::Resu
 
 /// An order, so that the constant answer has the size of an order.
 fn an_order(cluster: &Cluster) -> reqwest::RequestBuilder {
-    let order = serde_json::json!({
-        "currency": "USD",
-        "amount": "0.01",
-        "idempotence_key": uuid::Uuid::new_v4(),
-    });
-    let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
-    cluster.http().put(url).json(&order)
+    cluster.put_order(&cluster::new_order("USD", "0.01"))
 }
