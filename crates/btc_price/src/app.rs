@@ -1,4 +1,4 @@
-//! How the service is put together.
+//! Start-up.
 
 use std::sync::LazyLock;
 
@@ -12,18 +12,17 @@ use crate::metrics::METRICS;
 use crate::quote::Quotes;
 use crate::routes;
 
-/// Starts to answer. Coinbase is not asked before the first client asks.
+/// Starts the HTTP server. Coinbase is asked when the first client asks, not before.
 ///
 /// # Errors
-///
-/// `EXTRA_CA_FILE` is not usable, or the address to listen on is taken.
+/// When `EXTRA_CA_FILE` cannot be used or the address is taken.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let client = client(config.coinbase_timeout, config.extra_ca.as_deref())?;
     let quotes = Quotes::new(Coinbase::new(client, config.coinbase), config.quote_max_age);
     let listener = http::bind(&config.listen).await?;
-    let judged = quotes.clone();
-    let readiness = Readiness::default().needs("coinbase", move || std::future::ready(judged.judge()));
+    let checked = quotes.clone();
+    let readiness = Readiness::default().needs("coinbase", move || std::future::ready(checked.check()));
     let router = http::routes(routes::router(quotes), routes::openapi(), readiness);
     lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())

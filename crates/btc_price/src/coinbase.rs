@@ -1,6 +1,6 @@
-//! How Coinbase is asked for a price, and its answer judged.
+//! The client of Coinbase.
 //!
-//! Whatever is not exactly a price of BTC in the currency that was asked for is an error: no guess, no default.
+//! An answer that is not exactly a price of BTC in the requested currency is an error: there is no guess and no default.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use reqwest::header::{ACCEPT, RETRY_AFTER, USER_AGENT};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-/// The price asked for, as Coinbase and the events name it: what a buyer pays.
+/// The kind of price, as Coinbase and the events name it: what a buyer pays.
 pub const PRICE_TYPE: &str = "buy";
 
-/// A price is some 60 bytes; far more than that is not one, and is not read to its end.
+/// Longer bodies are refused without being read to the end. A price takes about 60 bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Texts of an answer that did not pass go into the log; their length is not ours.
+/// Values of a refused answer are logged up to this length, because the provider decides how long they are.
 const MAX_QUOTED_CHARS: usize = 40;
 
-/// Where prices come from.
+/// The base URL of the price provider.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     peer: Peer,
@@ -38,13 +38,13 @@ impl Endpoint {
         }
     }
 
-    /// Whether a URL takes this text as its whole path.
+    /// Whether this text is a URL path: it has no query, no fragment and needs no escapes.
     #[must_use]
     pub fn is_path(text: &str) -> bool {
         Url::parse(&format!("http://localhost{text}")).is_ok_and(|url| url.path() == text)
     }
 
-    /// `coinbase` or `simulator`, derived from the host that is asked, so that it cannot say otherwise.
+    /// `coinbase` or `simulator`. Derived from the host, so that it cannot be configured wrongly.
     #[must_use]
     pub fn source(&self) -> &'static str {
         let host = self.peer.host.to_string();
@@ -73,41 +73,41 @@ impl fmt::Display for Endpoint {
 
 /// Why there is no price.
 #[derive(Debug, thiserror::Error)]
-pub enum PriceError {
-    /// No connection, no answer in time, or a connection that broke.
+pub enum CoinbaseError {
+    /// No connection, a timeout, or a connection that broke.
     #[error("the price provider could not be asked")]
     Unreachable(#[source] reqwest::Error),
-    /// Anything but 200; a redirect too, because a price comes from the configured endpoint or not at all.
+    /// Any status but 200. Redirects count too: only the configured endpoint may give prices.
     #[error("the price provider answered with status {status}")]
     Status {
-        /// The status of the answer.
+        /// The status.
         status: StatusCode,
-        /// What its `Retry-After` asks for, when that is a number of seconds.
+        /// `Retry-After`, if it is a number of seconds.
         retry_after: Option<Duration>,
     },
-    /// A body that goes on and on.
+    /// A body that is too long.
     #[error("the price provider's answer is longer than {MAX_BODY_BYTES} bytes")]
     Oversize,
-    /// A body of another shape.
+    /// A body that does not have the expected JSON shape.
     #[error("the price provider's answer is not a price in JSON")]
     Malformed(#[source] serde_json::Error),
-    /// A price of something else.
+    /// A price of another asset, or in another currency.
     #[error("the price provider answered the price of {base:?} in {currency:?}")]
     WrongPair {
-        /// What was priced.
+        /// The asset, as received.
         base: String,
-        /// In which currency.
+        /// The currency, as received.
         currency: String,
     },
-    /// A price that is none.
+    /// An amount that is not a [`BtcRate`].
     #[error("the price provider's amount {amount:?} is not a price")]
     WrongAmount {
-        /// The amount of the answer.
+        /// The amount, as received.
         amount: String,
         /// What is wrong with it.
         source: MoneyError,
     },
-    /// The task that asked ended without an outcome.
+    /// The task that sent the request ended without a result.
     #[error("the request for a price was interrupted")]
     Interrupted,
 }
@@ -120,24 +120,23 @@ pub struct Coinbase {
 }
 
 impl Coinbase {
-    /// A client of `endpoint` by way of `client`, which sets the timeout and does not follow redirects.
+    /// A client of `endpoint`. `client` sets the timeout and must not follow redirects.
     #[must_use]
     pub fn new(client: reqwest::Client, endpoint: Endpoint) -> Self {
         Self { client, endpoint }
     }
 
-    /// [`Endpoint::source`] of the endpoint that is asked.
+    /// [`Endpoint::source`] of the endpoint.
     #[must_use]
     pub fn source(&self) -> &'static str {
         self.endpoint.source()
     }
 
-    /// What one BTC costs now: the provider's own text, which is a [`BtcRate`].
+    /// The current price of one BTC: the provider's own text, checked to be a [`BtcRate`].
     ///
     /// # Errors
-    ///
-    /// No answer, or one that is not a price of BTC in `currency`.
-    pub async fn buy_price(&self, currency: Currency) -> Result<String, PriceError> {
+    /// When there is no answer, or it is not a price of BTC in `currency`.
+    pub async fn buy_price(&self, currency: Currency) -> Result<String, CoinbaseError> {
         let request = self
             .client
             .get(self.endpoint.url(currency))
@@ -145,26 +144,26 @@ impl Coinbase {
             .header(USER_AGENT, concat!("btc_price/", env!("CARGO_PKG_VERSION")));
         let response = client::send(request, Recipient::External)
             .await
-            .map_err(PriceError::Unreachable)?;
+            .map_err(CoinbaseError::Unreachable)?;
         let status = response.status();
         if status != StatusCode::OK {
-            return Err(PriceError::Status {
+            return Err(CoinbaseError::Status {
                 status,
                 retry_after: retry_after(&response),
             });
         }
-        judge(&body(response).await?, currency)
+        parse_price(&read_body(response).await?, currency)
     }
 }
 
-/// Read piece by piece, because the length that a header announces may be absent or wrong.
-async fn body(mut response: Response) -> Result<Vec<u8>, PriceError> {
+/// Reads the body in chunks, because `Content-Length` may be absent or wrong.
+async fn read_body(mut response: Response) -> Result<Vec<u8>, CoinbaseError> {
     let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(PriceError::Unreachable)? {
-        if body.len() + piece.len() > MAX_BODY_BYTES {
-            return Err(PriceError::Oversize);
+    while let Some(chunk) = response.chunk().await.map_err(CoinbaseError::Unreachable)? {
+        if body.len() + chunk.len() > MAX_BODY_BYTES {
+            return Err(CoinbaseError::Oversize);
         }
-        body.extend_from_slice(&piece);
+        body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
@@ -186,30 +185,30 @@ struct Price {
     amount: String,
 }
 
-fn judge(body: &[u8], wanted: Currency) -> Result<String, PriceError> {
+fn parse_price(body: &[u8], requested: Currency) -> Result<String, CoinbaseError> {
     let Answer {
         data: Price {
             base,
             currency,
             amount,
         },
-    } = serde_json::from_slice(body).map_err(PriceError::Malformed)?;
-    if base != "BTC" || currency != wanted.iso3() {
-        return Err(PriceError::WrongPair {
-            base: beginning(&base),
-            currency: beginning(&currency),
+    } = serde_json::from_slice(body).map_err(CoinbaseError::Malformed)?;
+    if base != "BTC" || currency != requested.iso3() {
+        return Err(CoinbaseError::WrongPair {
+            base: shortened(&base),
+            currency: shortened(&currency),
         });
     }
-    match BtcRate::parse(&amount) {
+    match amount.parse::<BtcRate>() {
         Ok(_) => Ok(amount),
-        Err(source) => Err(PriceError::WrongAmount {
-            amount: beginning(&amount),
+        Err(source) => Err(CoinbaseError::WrongAmount {
+            amount: shortened(&amount),
             source,
         }),
     }
 }
 
-fn beginning(text: &str) -> String {
+fn shortened(text: &str) -> String {
     text.chars().take(MAX_QUOTED_CHARS).collect()
 }
 
@@ -219,18 +218,18 @@ mod tests {
     use common::env::Env;
     use common::money::Currency;
 
-    use super::{Endpoint, PriceError, judge};
+    use super::{CoinbaseError, Endpoint, parse_price};
 
     fn answer(base: &str, currency: &str, amount: &str) -> Vec<u8> {
         format!(r#"{{"data":{{"base":"{base}","currency":"{currency}","amount":"{amount}"}}}}"#).into_bytes()
     }
 
-    fn amount(amount: &str) -> Result<String, PriceError> {
-        judge(&answer("BTC", "EUR", amount), Currency::Eur)
+    fn amount(amount: &str) -> Result<String, CoinbaseError> {
+        parse_price(&answer("BTC", "EUR", amount), Currency::Eur)
     }
 
     #[test]
-    fn a_price_keeps_the_providers_own_digits() -> Result<(), PriceError> {
+    fn a_price_keeps_the_providers_own_digits() -> Result<(), CoinbaseError> {
         for text in [
             "48478.88",
             "48478.880",
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amount_that_is_no_positive_decimal_of_the_column_is_no_price() {
+    fn an_amount_that_is_not_a_positive_decimal_of_the_column_is_refused() {
         for text in [
             "0",
             "0.00",
@@ -267,7 +266,7 @@ mod tests {
             "١",
         ] {
             assert!(
-                matches!(amount(text), Err(PriceError::WrongAmount { .. })),
+                matches!(amount(text), Err(CoinbaseError::WrongAmount { .. })),
                 "{text:?}"
             );
         }
@@ -276,9 +275,9 @@ mod tests {
     #[test]
     fn a_price_of_something_else_is_refused() {
         for (base, currency) in [("ETH", "EUR"), ("BTC", "USD"), ("btc", "EUR"), ("", "")] {
-            let verdict = judge(&answer(base, currency, "1.5"), Currency::Eur);
+            let parsed = parse_price(&answer(base, currency, "1.5"), Currency::Eur);
             assert!(
-                matches!(verdict, Err(PriceError::WrongPair { .. })),
+                matches!(parsed, Err(CoinbaseError::WrongPair { .. })),
                 "{base} {currency}"
             );
         }
@@ -298,8 +297,8 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    judge(body.as_bytes(), Currency::Eur),
-                    Err(PriceError::Malformed(_))
+                    parse_price(body.as_bytes(), Currency::Eur),
+                    Err(CoinbaseError::Malformed(_))
                 ),
                 "{body}"
             );

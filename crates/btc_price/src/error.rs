@@ -1,4 +1,4 @@
-//! What a client is told when it gets no quote.
+//! Why a request got no quote, and the answer to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,30 +9,30 @@ use axum::response::{IntoResponse, Response};
 use common::http::Problem;
 use common::money::Currency;
 
-use crate::coinbase::PriceError;
+use crate::coinbase::CoinbaseError;
 
 /// Why a request for a quote failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The query is not as it must be: 422.
+    /// The query is faulty: 422.
     #[error("the query is invalid")]
     Invalid(Problem),
-    /// Not a currency of ours: 400.
-    #[error("unsupported currency: {0}.  supported: {supported}", supported = Currency::SUPPORTED)]
+    /// The currency is not supported: 400.
+    #[error("unsupported currency: {0}.  supported: {supported}", supported = Currency::supported())]
     UnsupportedCurrency(String),
-    /// No price to be had: 503.
+    /// There is no price: 503.
     #[error("no recent price is available, try again shortly")]
     Unavailable(#[from] Unavailable),
 }
 
-/// No price to be had for now.
+/// There is no price at the moment.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("no price for now")]
 pub struct Unavailable {
-    /// What became of the last request for one; shared by all that waited for it.
+    /// Why the last request to the provider failed. Shared by all callers that waited for it.
     #[source]
-    pub cause: Arc<PriceError>,
-    /// When the provider will be asked again at the earliest.
+    pub cause: Arc<CoinbaseError>,
+    /// How long no further request is sent to the provider.
     pub retry_after: Duration,
 }
 
@@ -55,27 +55,23 @@ impl IntoResponse for ApiError {
 }
 
 impl Unavailable {
-    /// Whole seconds for the header: never too early, never 0.
+    /// Whole seconds, rounded up, at least 1.
     fn retry_after_s(&self) -> u64 {
-        let whole = self.retry_after.as_secs();
-        let begun = u64::from(self.retry_after.subsec_nanos() > 0);
-        whole.saturating_add(begun).max(1)
+        let rounded_up = u64::from(self.retry_after.subsec_nanos() > 0);
+        self.retry_after.as_secs().saturating_add(rounded_up).max(1)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::{PriceError, Unavailable};
+    use super::*;
 
     #[test]
     fn retry_after_is_rounded_up_to_whole_seconds() {
         for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (30_000, 30)] {
             let retry_after = Duration::from_millis(millis);
             let unavailable = Unavailable {
-                cause: Arc::new(PriceError::Interrupted),
+                cause: Arc::new(CoinbaseError::Interrupted),
                 retry_after,
             };
             assert_eq!(unavailable.retry_after_s(), seconds, "{millis} ms");

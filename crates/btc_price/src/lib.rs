@@ -1,8 +1,7 @@
-//! Quotes BTC in a fiat currency: `GET /buy?currency=USD`.
+//! Quotes BTC in a fiat currency: `GET /buy?currency=USD`. It never invents a price.
 //!
-//! In reading order: what the environment sets ([`config`]), how the service is put together ([`app`]), what it
-//! answers ([`routes`], [`error`]), when a quote is reused and when asked for anew ([`quote`]), and how Coinbase
-//! is asked and its answer judged ([`coinbase`]); what is counted ([`metrics`]). It never invents a price.
+//! In reading order: the configuration ([`config`]), start-up ([`app`]), the endpoint ([`routes`], [`error`]), the reuse of quotes
+//! ([`quote`]), the client of Coinbase ([`coinbase`]), and the metrics ([`metrics`]).
 
 pub mod config;
 

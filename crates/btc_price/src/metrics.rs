@@ -1,21 +1,19 @@
-//! What this service counts.
+//! The metrics of this service.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use common::metrics::{Histogram, IntCounterVec, LATENCIES, counters, histogram, read_gauges};
-use common::money::Currency;
+use common::money::{Currency, PerCurrency};
 use reqwest::StatusCode;
 
-use crate::coinbase::PriceError;
+use crate::coinbase::CoinbaseError;
 
 /// The metrics of this service.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// When the last price in each currency came: USD, EUR, GBP.
-static LAST_QUOTED: Mutex<[Option<Instant>; 3]> = Mutex::new([None; 3]);
-
-const CURRENCIES: [Currency; 3] = [Currency::Usd, Currency::Eur, Currency::Gbp];
+/// When Coinbase last gave a price in each currency.
+static LAST_QUOTED: LazyLock<Mutex<PerCurrency<Option<Instant>>>> = LazyLock::new(Mutex::default);
 
 const OUTCOMES: [&str; 9] = [
     "price",
@@ -29,7 +27,7 @@ const OUTCOMES: [&str; 9] = [
     "interrupted",
 ];
 
-/// See the help of each in `/metrics`.
+/// Their meaning is their help text in `/metrics`.
 #[derive(Debug)]
 pub struct Metrics {
     requests: IntCounterVec,
@@ -51,7 +49,7 @@ impl Metrics {
             "Age of the last price that Coinbase gave, by currency; it grows while nobody asks.",
             &["currency"],
             |ages| {
-                for (currency, at) in CURRENCIES.iter().zip(*last_quoted()) {
+                for (currency, at) in last_quoted().iter() {
                     if let Some(at) = at {
                         ages.with_label_values(&[currency.iso3()])
                             .set(at.elapsed().as_secs_f64());
@@ -69,35 +67,34 @@ impl Metrics {
         }
     }
 
-    /// Coinbase was asked for a price at `begun`, and this is what came of it.
-    pub fn asked<T>(&self, currency: Currency, begun: Instant, outcome: &Result<T, PriceError>) {
+    /// Counts a request to Coinbase that was sent at `begun` and had this result.
+    pub fn count_request<T>(&self, currency: Currency, begun: Instant, result: &Result<T, CoinbaseError>) {
         self.durations.observe(begun.elapsed().as_secs_f64());
-        let name = outcome.as_ref().map_or_else(name, |_| "price");
-        self.requests.with_label_values(&[name]).inc();
-        if outcome.is_ok() {
-            let mut quoted = last_quoted();
-            for (known, at) in CURRENCIES.iter().zip(quoted.iter_mut()) {
-                if *known == currency {
-                    *at = Some(Instant::now());
-                }
+        let outcome = match result {
+            Ok(_) => {
+                last_quoted()[currency] = Some(Instant::now());
+                "price"
             }
-        }
+            Err(error) => outcome(error),
+        };
+        self.requests.with_label_values(&[outcome]).inc();
     }
 }
 
-fn last_quoted() -> std::sync::MutexGuard<'static, [Option<Instant>; 3]> {
+fn last_quoted() -> MutexGuard<'static, PerCurrency<Option<Instant>>> {
     LAST_QUOTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn name(error: &PriceError) -> &'static str {
+/// The label of a failed request.
+fn outcome(error: &CoinbaseError) -> &'static str {
     match error {
-        PriceError::Unreachable(cause) if cause.is_timeout() => "timeout",
-        PriceError::Unreachable(_) => "unreachable",
-        PriceError::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => "rate_limited",
-        PriceError::Status { .. } => "status",
-        PriceError::Oversize => "oversize",
-        PriceError::Malformed(_) => "malformed",
-        PriceError::WrongPair { .. } | PriceError::WrongAmount { .. } => "wrong_price",
-        PriceError::Interrupted => "interrupted",
+        CoinbaseError::Unreachable(cause) if cause.is_timeout() => "timeout",
+        CoinbaseError::Unreachable(_) => "unreachable",
+        CoinbaseError::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+        CoinbaseError::Status { .. } => "status",
+        CoinbaseError::Oversize => "oversize",
+        CoinbaseError::Malformed(_) => "malformed",
+        CoinbaseError::WrongPair { .. } | CoinbaseError::WrongAmount { .. } => "wrong_price",
+        CoinbaseError::Interrupted => "interrupted",
     }
 }

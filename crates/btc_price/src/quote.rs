@@ -1,14 +1,13 @@
-//! When a quote is reused, and when Coinbase is asked anew.
+//! When a quote is reused and when Coinbase is asked for a new one.
 //!
-//! Coinbase allows some 10,000 requests an hour, fewer than orders may come. So a quote is reused until it is
-//! `QUOTE_MAX_AGE_S` old, requests that come while Coinbase is being asked wait for that one answer, and after a
-//! failure Coinbase is left alone for a moment.
+//! Coinbase allows about 10,000 requests an hour, and there may be more orders than that. So a quote is reused until it is
+//! `QUOTE_MAX_AGE_S` old, concurrent callers share one request per currency (single flight), and a failure is followed by a pause.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::logging::chain;
-use common::money::Currency;
+use common::money::{Currency, PerCurrency};
 use common::timestamp::rfc3339_micros;
 use opentelemetry::trace::FutureExt as _;
 use serde::Serialize;
@@ -16,21 +15,21 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::coinbase::{Coinbase, PRICE_TYPE, PriceError};
+use crate::coinbase::{Coinbase, CoinbaseError, PRICE_TYPE};
 use crate::error::Unavailable;
 use crate::metrics::METRICS;
 
-/// How long Coinbase is left alone after a failure that does not say how long. It doubles with each further failure, because asking three
-/// times a second would keep a rate limit in force for ever.
+/// The pause after a first failure without `Retry-After`. It doubles with each further failure: three requests a second could keep a rate
+/// limit in force for ever.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 
-/// That pause at its longest: orders wait for a price.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest such pause. Orders wait for a price, so it is short.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// A `Retry-After` beyond this is honoured only so far: it may be a mistake.
-const MOST_PATIENCE: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is honoured: a longer one may be a mistake.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// What one BTC cost at a moment.
+/// The price of one BTC at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Quote {
     /// When the price provider answered: RFC 3339, UTC, microseconds.
@@ -47,7 +46,7 @@ pub struct Quote {
     pub fresh_until: Instant,
 }
 
-type Outcome = Result<Quote, Unavailable>;
+type QuoteResult = Result<Quote, Unavailable>;
 
 /// The latest quotes, shared by all requests; cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,111 +56,84 @@ pub struct Quotes(Arc<Shared>);
 struct Shared {
     coinbase: Coinbase,
     max_age: Duration,
-    usd: Mutex<Slot>,
-    eur: Mutex<Slot>,
-    gbp: Mutex<Slot>,
-    /// Until when Coinbase is left alone, and why, where the last request to it in any currency failed.
-    last_failure: Mutex<Option<(Instant, Arc<PriceError>)>>,
+    slots: PerCurrency<Mutex<Slot>>,
+    /// Set while the last request, in any currency, has failed: the end of its pause, and the reason.
+    last_failure: Mutex<Option<(Instant, Arc<CoinbaseError>)>>,
 }
 
 impl Quotes {
     /// Quotes of `coinbase`, each reused until it is `max_age` old.
     #[must_use]
     pub fn new(coinbase: Coinbase, max_age: Duration) -> Self {
-        let (usd, eur, gbp) = Default::default();
         Self(Arc::new(Shared {
             coinbase,
             max_age,
-            usd,
-            eur,
-            gbp,
+            slots: PerCurrency::default(),
             last_failure: Mutex::default(),
         }))
     }
 
-    /// Where the quotes come from: `coinbase` or `simulator`.
+    /// The origin of the quotes: `coinbase` or `simulator`.
     #[must_use]
     pub fn source(&self) -> &'static str {
         self.0.coinbase.source()
     }
 
-    /// Whether Coinbase gives prices, judged by the last request to it, for as long as it is left alone after a failure. Then the next
-    /// request may try, so the service must be offered one: a verdict that lasted longer would keep it out of work for ever.
+    /// Whether Coinbase gives prices, for the readiness check. It fails only during the pause after a failed request: after that the service
+    /// must get requests again, or it would never find out that Coinbase is back.
     ///
     /// # Errors
-    ///
     /// Why there was no price.
-    pub fn judge(&self) -> Result<(), String> {
-        match &*self.0.last_failure() {
+    pub fn check(&self) -> Result<(), String> {
+        match &*locked(&self.0.last_failure) {
             Some((until, cause)) if Instant::now() < *until => Err(chain(&**cause)),
             _ => Ok(()),
         }
     }
 
-    /// A quote that is recent enough, the one at hand or a new one.
+    /// A quote that is younger than the maximal age, from Coinbase if there is none.
     ///
     /// # Errors
-    ///
-    /// The price provider gave none, now or a moment ago.
+    /// When Coinbase gives no price, or gave none a moment ago.
     pub async fn quote(&self, currency: Currency) -> Result<Quote, Unavailable> {
-        let mut flight = match self.0.at_hand(currency) {
-            AtHand::Known(outcome) => return outcome,
-            AtHand::Asked(flight) => flight,
-            AtHand::NotAsked(asker) => self.take_off(currency, asker),
+        let lookup = locked(&self.0.slots[currency]).look_up(Instant::now());
+        let mut response = match lookup {
+            Lookup::Known(result) => return result,
+            Lookup::InFlight(response) => response,
+            Lookup::Missing(sender) => self.send_request(currency, sender),
         };
-        let landed = flight
+        let received = response
             .wait_for(Option::is_some)
             .await
             .ok()
-            .and_then(|outcome| outcome.clone());
-        landed.unwrap_or_else(|| Err(unavailable(PriceError::Interrupted, 0)))
+            .and_then(|result| result.clone());
+        received.unwrap_or_else(|| Err(unavailable(CoinbaseError::Interrupted, 0)))
     }
 
-    /// In a task of its own, because others wait for the answer too when the client that came first hangs up.
-    fn take_off(&self, currency: Currency, asker: watch::Sender<Option<Outcome>>) -> Flight {
-        let flight = asker.subscribe();
+    /// Runs in its own task: other callers wait for the response even when the client that caused the request disconnects.
+    fn send_request(&self, currency: Currency, sender: watch::Sender<Option<QuoteResult>>) -> Response {
+        let response = sender.subscribe();
         let shared = Arc::clone(&self.0);
         let task = async move {
-            let asked = shared.ask(currency).await;
-            let outcome = shared.slot(currency, |slot| slot.land(asked, Instant::now()));
-            shared.remember(&outcome);
-            asker.send_replace(Some(outcome));
+            let received = shared.request(currency).await;
+            let result = locked(&shared.slots[currency]).store(received, Instant::now());
+            *locked(&shared.last_failure) = result
+                .as_ref()
+                .err()
+                .map(|failure| (Instant::now() + failure.retry_after, Arc::clone(&failure.cause)));
+            sender.send_replace(Some(result));
         };
         tokio::spawn(task.with_current_context());
-        flight
+        response
     }
 }
 
 impl Shared {
-    fn slot<T>(&self, currency: Currency, use_it: impl FnOnce(&mut Slot) -> T) -> T {
-        let slot = match currency {
-            Currency::Usd => &self.usd,
-            Currency::Eur => &self.eur,
-            Currency::Gbp => &self.gbp,
-        };
-        // A slot is replaced whole, never left half written, so a panic elsewhere does not spoil it.
-        use_it(&mut slot.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn last_failure(&self) -> MutexGuard<'_, Option<(Instant, Arc<PriceError>)>> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, outcome: &Outcome) {
-        let failure = outcome.as_ref().err();
-        *self.last_failure() =
-            failure.map(|failure| (Instant::now() + failure.retry_after, Arc::clone(&failure.cause)));
-    }
-
-    fn at_hand(&self, currency: Currency) -> AtHand {
-        self.slot(currency, |slot| slot.at_hand(Instant::now()))
-    }
-
-    async fn ask(&self, currency: Currency) -> Result<Quote, PriceError> {
+    async fn request(&self, currency: Currency) -> Result<Quote, CoinbaseError> {
         let begun = Instant::now();
-        let asked = self.coinbase.buy_price(currency).await;
-        METRICS.asked(currency, begun, &asked);
-        if let Err(error) = &asked {
+        let price = self.coinbase.buy_price(currency).await;
+        METRICS.count_request(currency, begun, &price);
+        if let Err(error) = &price {
             tracing::error!(
                 event = "coinbase_client_exception_occurred",
                 currency = currency.iso3(),
@@ -169,7 +141,7 @@ impl Shared {
                 info = chain(error),
             );
         }
-        asked.map(|rate| Quote {
+        price.map(|rate| Quote {
             timestamp: rfc3339_micros(OffsetDateTime::now_utc()),
             currency: currency.iso3(),
             rate,
@@ -178,7 +150,13 @@ impl Shared {
     }
 }
 
-type Flight = watch::Receiver<Option<Outcome>>;
+/// A poisoned lock does no harm: values are replaced whole, never left half written.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The response to a request that is in flight.
+type Response = watch::Receiver<Option<QuoteResult>>;
 
 /// What is known of the price in one currency.
 #[derive(Debug, Default)]
@@ -186,30 +164,31 @@ enum Slot {
     #[default]
     Empty,
     InFlight {
-        flight: Flight,
+        response: Response,
         failures: u32,
     },
     Quoted(Quote),
     Failed {
-        cause: Arc<PriceError>,
+        cause: Arc<CoinbaseError>,
         until: Instant,
-        /// In a row, this one included.
+        /// Consecutive failures, this one included.
         failures: u32,
     },
 }
 
-enum AtHand {
-    Known(Outcome),
-    Asked(Flight),
-    NotAsked(watch::Sender<Option<Outcome>>),
+enum Lookup {
+    Known(QuoteResult),
+    InFlight(Response),
+    /// The caller must send a request, and give the result to this sender.
+    Missing(watch::Sender<Option<QuoteResult>>),
 }
 
 impl Slot {
-    /// Keeps what Coinbase was asked for; answers what all who wait for it get.
-    fn land(&mut self, asked: Result<Quote, PriceError>, now: Instant) -> Outcome {
+    /// Stores what Coinbase answered, and returns the result for all callers that wait for it.
+    fn store(&mut self, received: Result<Quote, CoinbaseError>, now: Instant) -> QuoteResult {
         let failures = self.failures();
-        let outcome = asked.map_err(|error| unavailable(error, failures));
-        *self = match &outcome {
+        let result = received.map_err(|error| unavailable(error, failures));
+        *self = match &result {
             Ok(quote) => Self::Quoted(quote.clone()),
             Err(Unavailable { cause, retry_after }) => Self::Failed {
                 cause: Arc::clone(cause),
@@ -217,7 +196,7 @@ impl Slot {
                 failures: failures.saturating_add(1),
             },
         };
-        outcome
+        result
     }
 
     fn failures(&self) -> u32 {
@@ -227,44 +206,43 @@ impl Slot {
         }
     }
 
-    /// What answers a request at `now`. Where that is nothing, the caller must ask, and the slot is in flight.
-    fn at_hand(&mut self, now: Instant) -> AtHand {
+    /// What a caller at `now` gets. After [`Lookup::Missing`] the slot is in flight.
+    fn look_up(&mut self, now: Instant) -> Lookup {
         match self {
             Self::Quoted(quote) if now < quote.fresh_until => {
-                return AtHand::Known(Ok(quote.clone()));
+                return Lookup::Known(Ok(quote.clone()));
             }
             Self::Failed { cause, until, .. } if now < *until => {
-                let retry_after = until.saturating_duration_since(now);
-                return AtHand::Known(Err(Unavailable {
+                return Lookup::Known(Err(Unavailable {
                     cause: Arc::clone(cause),
-                    retry_after,
+                    retry_after: until.saturating_duration_since(now),
                 }));
             }
-            // The sender is gone before it sent only when its task died; then somebody must ask again.
-            Self::InFlight { flight, .. } if flight.has_changed().is_ok() => {
-                return AtHand::Asked(flight.clone());
+            // `has_changed` fails when the sender was dropped. Before a response that means that its task died.
+            Self::InFlight { response, .. } if response.has_changed().is_ok() => {
+                return Lookup::InFlight(response.clone());
             }
             Self::Empty | Self::InFlight { .. } | Self::Quoted(_) | Self::Failed { .. } => {}
         }
-        let (asker, flight) = watch::channel(None);
+        let (sender, response) = watch::channel(None);
         *self = Self::InFlight {
-            flight,
+            response,
             failures: self.failures(),
         };
-        AtHand::NotAsked(asker)
+        Lookup::Missing(sender)
     }
 }
 
-/// `failures` went before this one.
-fn unavailable(cause: PriceError, failures: u32) -> Unavailable {
+/// `failures`: how many went directly before this one.
+fn unavailable(cause: CoinbaseError, failures: u32) -> Unavailable {
     let pause = FIRST_PAUSE
         .saturating_mul(2_u32.saturating_pow(failures))
-        .min(LONGEST_PAUSE);
+        .min(MAX_PAUSE);
     let retry_after = match &cause {
-        PriceError::Status {
-            retry_after: Some(wanted),
+        CoinbaseError::Status {
+            retry_after: Some(requested),
             ..
-        } => (*wanted).clamp(pause, MOST_PATIENCE),
+        } => (*requested).clamp(pause, MAX_RETRY_AFTER),
         _ => pause,
     };
     Unavailable {
@@ -275,14 +253,12 @@ fn unavailable(cause: PriceError, failures: u32) -> Unavailable {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use reqwest::StatusCode;
 
-    use super::{AtHand, FIRST_PAUSE, LONGEST_PAUSE, PriceError, Quote, Slot};
+    use super::*;
 
     const MAX_AGE: Duration = Duration::from_secs(2);
-    const A_MOMENT: Duration = Duration::from_nanos(1);
+    const ONE_NANOSECOND: Duration = Duration::from_nanos(1);
 
     fn quote_at(now: Instant) -> Quote {
         Quote {
@@ -293,42 +269,42 @@ mod tests {
         }
     }
 
-    fn failure(retry_after_s: Option<u64>) -> Result<Quote, PriceError> {
-        Err(PriceError::Status {
+    fn failure(retry_after_s: Option<u64>) -> Result<Quote, CoinbaseError> {
+        Err(CoinbaseError::Status {
             status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: retry_after_s.map(Duration::from_secs),
         })
     }
 
-    fn asks(slot: &mut Slot, now: Instant) -> bool {
-        matches!(slot.at_hand(now), AtHand::NotAsked(_))
+    fn must_request(slot: &mut Slot, now: Instant) -> bool {
+        matches!(slot.look_up(now), Lookup::Missing(_))
     }
 
     #[test]
     fn a_quote_is_reused_until_it_has_the_maximal_age() {
         let now = Instant::now();
         let mut slot = Slot::Empty;
-        assert!(slot.land(Ok(quote_at(now)), now).is_ok());
-        for age in [Duration::ZERO, MAX_AGE - A_MOMENT] {
-            assert!(matches!(slot.at_hand(now + age), AtHand::Known(Ok(known)) if known == quote_at(now)));
+        assert!(slot.store(Ok(quote_at(now)), now).is_ok());
+        for age in [Duration::ZERO, MAX_AGE - ONE_NANOSECOND] {
+            assert!(matches!(slot.look_up(now + age), Lookup::Known(Ok(known)) if known == quote_at(now)));
         }
-        assert!(asks(&mut slot, now + MAX_AGE));
+        assert!(must_request(&mut slot, now + MAX_AGE));
     }
 
     #[test]
-    fn one_asks_and_the_others_wait_for_it() {
+    fn one_caller_sends_the_request_and_the_others_wait_for_it() {
         let now = Instant::now();
         let mut slot = Slot::Empty;
-        let AtHand::NotAsked(asker) = slot.at_hand(now) else {
-            panic!("nobody asks")
+        let Lookup::Missing(sender) = slot.look_up(now) else {
+            panic!("nobody sends a request")
         };
         for _ in 0..3 {
-            assert!(matches!(slot.at_hand(now), AtHand::Asked(_)));
+            assert!(matches!(slot.look_up(now), Lookup::InFlight(_)));
         }
-        drop(asker);
+        drop(sender);
         assert!(
-            asks(&mut slot, now),
-            "a dead asker must not leave the others waiting"
+            must_request(&mut slot, now),
+            "a dropped sender must not leave the others waiting"
         );
     }
 
@@ -342,23 +318,24 @@ mod tests {
             (Some(86_400), Duration::from_secs(60)),
         ] {
             let mut slot = Slot::Empty;
-            assert!(slot.land(failure(wanted), now).is_err());
-            let last = slot.at_hand(now + pause - A_MOMENT);
+            assert!(slot.store(failure(wanted), now).is_err());
+            let last = slot.look_up(now + pause - ONE_NANOSECOND);
             assert!(
-                matches!(last, AtHand::Known(Err(known)) if known.retry_after == A_MOMENT),
+                matches!(last, Lookup::Known(Err(known)) if known.retry_after == ONE_NANOSECOND),
                 "{wanted:?}"
             );
-            assert!(asks(&mut slot, now + pause), "{wanted:?}");
+            assert!(must_request(&mut slot, now + pause), "{wanted:?}");
         }
     }
+
     #[test]
-    fn the_pause_doubles_with_each_failure_up_to_a_bound_until_a_price_comes() {
+    fn the_pause_doubles_with_each_failure_up_to_a_bound_until_there_is_a_price() {
         let mut now = Instant::now();
         let mut slot = Slot::Empty;
         let mut fail = |slot: &mut Slot| {
-            assert!(asks(slot, now));
+            assert!(must_request(slot, now));
             let pause = slot
-                .land(failure(None), now)
+                .store(failure(None), now)
                 .map(|_| ())
                 .map_err(|known| known.retry_after);
             let pause = pause.err().unwrap_or_default();
@@ -367,9 +344,9 @@ mod tests {
         };
         let pauses: Vec<Duration> = (0..40).map(|_| fail(&mut slot)).collect();
         assert_eq!(pauses[..3], [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4]);
-        assert_eq!(pauses[39], LONGEST_PAUSE);
+        assert_eq!(pauses[39], MAX_PAUSE);
 
-        assert!(slot.land(Ok(quote_at(now)), now).is_ok());
+        assert!(slot.store(Ok(quote_at(now)), now).is_ok());
         assert_eq!(slot.failures(), 0);
     }
 }

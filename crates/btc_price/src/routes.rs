@@ -13,7 +13,7 @@ use utoipa::OpenApi;
 use crate::error::ApiError;
 use crate::quote::{Quote, Quotes};
 
-/// The routes of this service, less those that every service has.
+/// The routes of this service, without those that every service has.
 pub fn router(quotes: Quotes) -> Router {
     Router::new().route("/buy", get(buy)).with_state(quotes)
 }
@@ -33,18 +33,18 @@ struct ApiDoc;
 
 /// What one BTC costs a buyer.
 ///
-/// The rate is the price provider's own decimal text. A quote is reused for some seconds, so the timestamp may be
-/// that old; a provider that gives no valid price is never made up for.
+/// The rate is the price provider's own decimal text. A quote is reused for some seconds, so its timestamp may be that old.
+/// Without a valid price from the provider there is no quote.
 #[utoipa::path(
     get,
     path = "/buy",
     tag = "prices",
-    params(("currency" = String, Query, description = "`USD`, `EUR` or `GBP`", pattern = "^(USD|EUR|GBP)$", example = "USD")),
+    params(("currency" = inline(Currency), Query, description = "ISO 4217 code", example = "USD")),
     responses(
         (status = 200, description = "A recent quote", body = Quote,
             headers(("X-Fresh-For-Ms" = u64, description = "Milliseconds for which the quote may be reused"))),
         (status = 400, description = "A currency that is not supported", body = Detail,
-            example = json!({"detail": "unsupported currency: JPY.  supported: USD, EUR, GBP"})),
+            example = json!({"detail": ApiError::UnsupportedCurrency("JPY".to_owned()).to_string()})),
         (status = 405, description = "Another method than GET",
             headers(("Allow" = String, description = "The methods of this path")), body = Detail,
             example = json!({"detail": "Method Not Allowed"})),

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
+use common::money::Currency;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
@@ -42,7 +43,7 @@ pub enum Behaviour {
     Oversize,
     /// `302` to a path that answers correctly.
     Redirect,
-    /// Accepts the request and never answers.
+    /// No answer: the request is accepted and hangs.
     Hang,
 }
 
@@ -59,7 +60,12 @@ struct Shared {
 
 impl Default for Rates {
     fn default() -> Self {
-        let rates = Self::DEFAULTS.map(|(currency, rate)| (currency.to_owned(), rate.to_owned()));
+        let rates = Currency::ALL.map(|currency| {
+            (
+                currency.iso3().to_owned(),
+                Self::default_rate(currency).to_owned(),
+            )
+        });
         Self(Arc::new(Shared {
             rates: Mutex::new(BTreeMap::from(rates)),
             behaviour: Mutex::new(Behaviour::Rates),
@@ -69,8 +75,21 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// The rates to start with, by currency.
-    pub const DEFAULTS: [(&str, &str); 3] = [("USD", "48478.88"), ("EUR", "41191.91"), ("GBP", "35330.89")];
+    /// The rate of a currency until another one is set.
+    #[must_use]
+    pub const fn default_rate(currency: Currency) -> &'static str {
+        match currency {
+            Currency::Usd => "48478.88",
+            Currency::Eur => "41191.91",
+            Currency::Gbp => "35330.89",
+        }
+    }
+
+    /// The environment variable that sets the rate of a currency.
+    #[must_use]
+    pub fn variable(currency: Currency) -> String {
+        format!("SIMULATOR_RATE_{currency}")
+    }
 
     /// Sets the rate of a currency: a decimal text, which is sent unchanged.
     pub fn set(&self, currency: &str, rate: &str) {

@@ -1,52 +1,82 @@
-//! Money as exact decimals. Never a float: a value that its column cannot hold is refused where it is read.
+//! Money as exact decimals, never as floats. A value that its column cannot hold is refused when it is read.
 
 use std::fmt;
+use std::ops::{Index, IndexMut};
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
-/// The currencies that orders may be paid in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Currency {
+macro_rules! currencies {
+    ($($(#[$doc:meta])* $name:ident: $iso3:literal, $decimal_places:literal decimals;)+) => {
+        /// The currencies that orders may be paid in.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Currency {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Currency {
+            /// All currencies, in the order in which messages name them.
+            pub const ALL: [Self; [$($iso3),+].len()] = [$(Self::$name),+];
+
+            /// The ISO 4217 code.
+            #[must_use]
+            pub const fn iso3(self) -> &'static str {
+                match self {
+                    $(Self::$name => $iso3,)+
+                }
+            }
+
+            /// How many decimals an amount in this currency may have.
+            #[must_use]
+            pub const fn decimal_places(self) -> u32 {
+                match self {
+                    $(Self::$name => $decimal_places,)+
+                }
+            }
+        }
+    };
+}
+
+// A new currency is a line here and a row in the table `currency`: docs/CHANGING.md.
+currencies! {
     /// United States dollar.
-    Usd,
+    Usd: "USD", 2 decimals;
     /// Euro.
-    Eur,
+    Eur: "EUR", 2 decimals;
     /// Pound sterling.
-    Gbp,
+    Gbp: "GBP", 2 decimals;
 }
 
 impl Currency {
-    /// All of them, in the order in which messages name them.
-    pub const ALL: [Self; 3] = [Self::Usd, Self::Eur, Self::Gbp];
-
-    /// The names of all of them, for messages: `USD, EUR, GBP`.
-    pub const SUPPORTED: &str = "USD, EUR, GBP";
-
-    /// The ISO 4217 code.
-    #[must_use]
-    pub const fn iso3(self) -> &'static str {
-        match self {
-            Self::Usd => "USD",
-            Self::Eur => "EUR",
-            Self::Gbp => "GBP",
-        }
-    }
-
-    /// How many decimals an amount in this currency may have.
-    #[must_use]
-    pub const fn decimal_places(self) -> u32 {
-        match self {
-            Self::Usd | Self::Eur | Self::Gbp => 2,
-        }
-    }
-
     /// The currency with this ISO 4217 code, in capitals, if it is supported.
     #[must_use]
     pub fn parse(iso3: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|currency| currency.iso3() == iso3)
     }
+
+    /// The codes of all currencies, for messages: `USD, EUR, GBP`.
+    #[must_use]
+    pub fn supported() -> String {
+        Self::ALL.map(Self::iso3).join(", ")
+    }
 }
+
+/// In OpenAPI documents: the code as a text.
+impl PartialSchema for Currency {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(format!("One of {}.", Self::supported())))
+            .pattern(Some(format!("^({})$", Self::ALL.map(Self::iso3).join("|"))))
+            .examples([Self::Usd.iso3()])
+            .into()
+    }
+}
+
+impl ToSchema for Currency {}
 
 impl fmt::Display for Currency {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,10 +84,40 @@ impl fmt::Display for Currency {
     }
 }
 
-/// Why a text is no amount of money.
+/// One value for each currency.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PerCurrency<T>([T; Currency::ALL.len()]);
+
+impl<T> PerCurrency<T> {
+    /// Makes the value of each currency.
+    pub fn from_fn(value: impl FnMut(Currency) -> T) -> Self {
+        Self(Currency::ALL.map(value))
+    }
+
+    /// Each currency with its value, in the order of [`Currency::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Currency, &T)> {
+        Currency::ALL.into_iter().zip(&self.0)
+    }
+}
+
+impl<T> Index<Currency> for PerCurrency<T> {
+    type Output = T;
+
+    fn index(&self, currency: Currency) -> &T {
+        &self.0[currency as usize]
+    }
+}
+
+impl<T> IndexMut<Currency> for PerCurrency<T> {
+    fn index_mut(&mut self, currency: Currency) -> &mut T {
+        &mut self.0[currency as usize]
+    }
+}
+
+/// Why a text is not an amount of money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Not of the form `123.45`: digits, at most one point with digits on both sides, at most a leading minus.
+    /// Not of the form `123.45`: digits, optionally a minus sign in front and a point with digits on both sides.
     #[error("not a plain decimal number")]
     NotADecimal,
     /// Zero or less.
@@ -66,16 +126,15 @@ pub enum MoneyError {
     /// At or beyond the upper bound.
     #[error("too large")]
     TooLarge,
-    /// More decimals than can be kept.
+    /// More decimals than the column keeps.
     #[error("too many decimals")]
     TooManyDecimals,
 }
 
-/// Reads `123.45` exactly. Exponents, a plus sign, underscores, spaces, `NaN` and the like are refused by grammar, because the decimal
-/// library takes some of them.
+/// Reads `123.45` exactly. The form is checked here, because the decimal library accepts some exponents, underscores and plus signs.
 ///
 /// # Errors
-/// [`MoneyError::NotADecimal`], or [`MoneyError::TooLarge`] and [`MoneyError::TooManyDecimals`] for more digits than a decimal holds.
+/// [`MoneyError::NotADecimal`]; [`MoneyError::TooLarge`] or [`MoneyError::TooManyDecimals`] for more digits than a [`Decimal`] holds.
 pub fn parse_decimal(text: &str) -> Result<Decimal, MoneyError> {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (integer, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
@@ -85,8 +144,8 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, MoneyError> {
     }
     let significant = integer.trim_start_matches('0');
     Decimal::from_str_exact(text).map_err(|_| {
-        const MOST_INTEGER_DIGITS: usize = 20;
-        if significant.len() > MOST_INTEGER_DIGITS {
+        const MAX_INTEGER_DIGITS: usize = 20;
+        if significant.len() > MAX_INTEGER_DIGITS {
             MoneyError::TooLarge
         } else {
             MoneyError::TooManyDecimals
@@ -101,7 +160,7 @@ macro_rules! decimal_newtype {
         pub struct $name(Decimal);
 
         impl $name {
-            /// Decimals that its column keeps and its text shows.
+            /// The number of decimals in its column and in its text.
             pub const SCALE: u32 = $scale;
 
             /// The exact value.
@@ -147,11 +206,11 @@ decimal_newtype!(
     FiatAmount, scale = 2
 );
 decimal_newtype!(
-    /// The price of one BTC in fiat: positive, a `numeric(20, 8)` column.
+    /// The price of one BTC in fiat: 0 < rate < 10^12 with 8 decimals, a `numeric(20, 8)` column.
     BtcRate, scale = 8
 );
 decimal_newtype!(
-    /// An amount of BTC: positive, down to a satoshi, a `numeric(11, 8)` column.
+    /// An amount of BTC in whole satoshis: 0 < amount < 1,000, a `numeric(11, 8)` column.
     BtcAmount, scale = 8
 );
 
@@ -165,16 +224,6 @@ impl TryFrom<Decimal> for FiatAmount {
 
     fn try_from(value: Decimal) -> Result<Self, MoneyError> {
         Self::positive_below(value, Self::BOUND)
-    }
-}
-
-impl BtcRate {
-    /// Reads a rate as the price provider writes it.
-    ///
-    /// # Errors
-    /// When the text is no positive decimal that fits the column.
-    pub fn parse(text: &str) -> Result<Self, MoneyError> {
-        text.parse()
     }
 }
 
@@ -201,6 +250,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn messages_name_the_currencies_in_this_order() {
+        assert_eq!(Currency::supported(), "USD, EUR, GBP");
+        assert_eq!(Currency::parse("GBP"), Some(Currency::Gbp));
+        assert_eq!(Currency::parse("gbp"), None);
+    }
+
+    #[test]
     fn only_plain_decimals_are_read() {
         for text in [
             "", ".", "1.", ".5", "+5", "1_000", "1e5", "NaN", "Infinity", " 1", "1 ", "- 1", "--1", "1,5",
@@ -214,34 +270,40 @@ mod tests {
 
     #[test]
     fn a_fiat_amount_keeps_two_decimals_and_its_bounds() {
-        assert_eq!(
-            "1".parse::<FiatAmount>().map(|amount| amount.to_string()),
-            Ok("1.00".to_owned())
-        );
-        assert_eq!(
-            "999999999.99"
-                .parse::<FiatAmount>()
-                .map(|amount| amount.to_string()),
-            Ok("999999999.99".to_owned())
-        );
-        assert_eq!("1000000000".parse::<FiatAmount>(), Err(MoneyError::TooLarge));
-        assert_eq!("0.00".parse::<FiatAmount>(), Err(MoneyError::NotPositive));
-        assert_eq!("-1".parse::<FiatAmount>(), Err(MoneyError::NotPositive));
-        assert_eq!("0.001".parse::<FiatAmount>(), Err(MoneyError::TooManyDecimals));
+        let read = |text: &str| text.parse::<FiatAmount>().map(|amount| amount.to_string());
+        assert_eq!(read("1").as_deref(), Ok("1.00"));
+        assert_eq!(read("999999999.99").as_deref(), Ok("999999999.99"));
+        assert_eq!(read("1000000000"), Err(MoneyError::TooLarge));
+        assert_eq!(read("0.00"), Err(MoneyError::NotPositive));
+        assert_eq!(read("-1"), Err(MoneyError::NotPositive));
+        assert_eq!(read("0.001"), Err(MoneyError::TooManyDecimals));
     }
 
     #[test]
-    fn a_rate_fits_its_column_or_is_none() {
+    fn a_rate_fits_its_column_or_is_refused() {
+        let read = |text: &str| text.parse::<BtcRate>().map(|rate| rate.to_string());
+        assert_eq!(read("48478.88").as_deref(), Ok("48478.88000000"));
         assert_eq!(
-            BtcRate::parse("48478.88").map(|rate| rate.to_string()),
-            Ok("48478.88000000".to_owned())
+            read("999999999999.99999999").as_deref(),
+            Ok("999999999999.99999999")
         );
-        assert_eq!(
-            BtcRate::parse("999999999999.99999999").map(|rate| rate.to_string()),
-            Ok("999999999999.99999999".to_owned())
-        );
-        assert_eq!(BtcRate::parse("1000000000000"), Err(MoneyError::TooLarge));
-        assert_eq!(BtcRate::parse("0.000000001"), Err(MoneyError::TooManyDecimals));
+        assert_eq!(read("1000000000000"), Err(MoneyError::TooLarge));
+        assert_eq!(read("0.000000001"), Err(MoneyError::TooManyDecimals));
+    }
+
+    #[test]
+    fn each_currency_has_its_own_value() {
+        let mut codes = PerCurrency::from_fn(Currency::iso3);
+        for currency in Currency::ALL {
+            assert_eq!(codes[currency], currency.iso3());
+        }
+        codes[Currency::Eur] = "changed";
+        let changed: Vec<Currency> = codes
+            .iter()
+            .filter(|(currency, code)| **code != currency.iso3())
+            .map(|(currency, _)| currency)
+            .collect();
+        assert_eq!(changed, [Currency::Eur]);
     }
 
     #[test]

@@ -7,11 +7,13 @@ use time::{OffsetDateTime, UtcOffset};
 const RFC_3339_MICROSECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
-/// For example `2026-11-23T15:37:32.531853Z`: RFC 3339, always with six decimals. A time that is beyond the year 9999 in UTC, but not in its own
-/// offset, is written in that, as if it were UTC: hours off, and no panic. Whatever reads times of others refuses it before.
+/// For example `2026-11-23T15:37:32.531853Z`: RFC 3339 in UTC, always with six decimals.
+///
+/// A time after the year 9999 in UTC keeps its own offset's hours, which is wrong by that offset but does not panic. Readers of foreign
+/// times refuse such a time before it gets here.
 #[must_use]
 pub fn rfc3339_micros(time: OffsetDateTime) -> String {
-    // Formatting fails only where a component is missing, and a time with an offset has them all.
+    // Formatting fails only when a component is missing, and an `OffsetDateTime` has them all.
     time.checked_to_offset(UtcOffset::UTC)
         .unwrap_or(time)
         .format(RFC_3339_MICROSECONDS)

@@ -1,4 +1,4 @@
-//! Puts the service together.
+//! Start-up.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 use crate::batch;
 use crate::config::Config;
 use crate::look_up::LookUp;
-use crate::metrics::{METRICS, watch_standing};
+use crate::metrics::{METRICS, watch_write_model};
 use crate::price::Prices;
 use crate::relay;
 use crate::routes::{State, router};
 
-/// Waits for the write model and its schema, then serves requests and relays the outbox. The broker is not waited for: orders are
-/// accepted while it is away.
+/// Waits for the write model and its schema, then serves requests and relays the outbox. It does not wait for the broker: orders are accepted
+/// while the broker is away.
 ///
 /// # Errors
 /// When the port cannot be bound or an HTTP client cannot be built.
@@ -37,7 +37,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         ),
     );
 
-    lifecycle.spawn("gauges", watch_standing(pool.clone(), lifecycle.stopping()));
+    lifecycle.spawn("gauges", watch_write_model(pool.clone(), lifecycle.stopping()));
     let (orders, writer) = batch::writer(pool.clone(), outbox_grew);
     let state = State {
         look_up: LookUp::new(pool),
@@ -50,7 +50,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         "http",
         http::serve(listener, router(state, readiness), lifecycle.stopping()),
     );
-    // Ends by itself when the last request that may still send it an order is answered.
+    // Ends when the last handle is dropped, that is when no request can send it an order any more.
     lifecycle.spawn("order_writer", writer);
     Ok(())
 }

@@ -4,18 +4,18 @@ use common::service;
 
 use crate::{checksums, republish};
 
-/// Accept orders and relay them to the queue, until the process is told to stop; or do one of these, and exit.
+/// Accept orders and relay them to the queue until the process is told to stop, or run one of these commands and exit.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to do instead of serving.
+    /// The command to run instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// Work for an operator.
+/// Commands for operators.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Publish orders once more, for a read model that was emptied or lost; what it has already, it keeps
+    /// Publish orders again, for a read model that was emptied or lost; orders that it still has are kept
     Republish(republish::Options),
     /// Print one JSON line for each range of orders, to be piped into `read_model_sync verify`
     Checksums(checksums::Options),

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::db;
+use crate::error::WriteError;
 use crate::metrics::METRICS;
 use crate::order::{Draft, Order, Verdict};
 
@@ -25,23 +26,6 @@ const MAX_WAITING: usize = 2_000;
 
 /// Longer than a batch usually takes, no longer than a client waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
-
-/// Why there is no verdict. Whether the order was written is not known, except for [`WriteError::Busy`]; repeating the request is safe.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum WriteError {
-    /// Too many orders are waiting to be written.
-    #[error("too many orders are waiting")]
-    Busy,
-    /// The write model has not answered within a time that a client can wait.
-    #[error("the write model did not answer in {} s", LONGEST_WAIT.as_secs())]
-    TimedOut,
-    /// The writer is gone, as it is while the service stops.
-    #[error("the writer has stopped")]
-    Stopped,
-    /// The write model failed.
-    #[error("the batch could not be written")]
-    Database(#[source] Arc<sqlx::Error>),
-}
 
 /// Begins the span of writing an order as a part of the trace of its request. Names and attributes are those of OpenTelemetry's semantic
 /// conventions for databases. Orders that are written together have a span each: their traces have nothing else in common.
@@ -90,7 +74,7 @@ impl Orders {
         match tokio::time::timeout(LONGEST_WAIT, verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) => Err(WriteError::Stopped),
-            Err(_) => Err(WriteError::TimedOut),
+            Err(_) => Err(WriteError::TimedOut(LONGEST_WAIT)),
         }
     }
 }
@@ -140,14 +124,12 @@ impl Writer {
             }
             Err(error) => failures(error, batch.drafts.len()),
         };
-        METRICS.wrote(begun);
-        if written
-            .iter()
-            .any(|written| matches!(written, Ok(Verdict::Created(_))))
-        {
+        METRICS.count_write(begun);
+        let is_new = |written: &_| matches!(written, Ok(Verdict::Created(_)));
+        if written.iter().any(is_new) {
             self.outbox_grew.notify_one();
         }
-        METRICS.took(batch.drafts.len());
+        METRICS.count_batch(batch.drafts.len());
         if self.waiting.is_empty() {
             batch.answer(written);
         } else {

@@ -1,4 +1,4 @@
-//! What this service reads from the environment.
+//! The configuration, read from the environment.
 
 use common::endpoints::{Database, Listen, Peer, Queue};
 use common::env::Env;
@@ -6,13 +6,13 @@ use common::env::Env;
 /// The configuration of `create_buy_order`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: Listen,
     /// The write model.
     pub write_model: Database,
-    /// The service that tells when the schemas are up to date.
+    /// The service that reports when the schemas are up to date.
     pub migration: Peer,
-    /// The broker that the outbox is relayed to.
+    /// The broker that messages of the outbox are published to.
     pub queue: Queue,
     /// The service that quotes prices.
     pub btc_price: Peer,
@@ -27,35 +27,6 @@ impl Config {
             migration: Peer::from_env(env, "MIGRATION"),
             queue: Queue::from_env(env),
             btc_price: Peer::from_env(env, "BTC_PRICE"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_environment_names_all_that_is_missing() {
-        let mut env = Env::from_pairs::<&str, &str>([]);
-        let config = Config::from_env(&mut env);
-        let faults = env
-            .finish(config)
-            .map(|_| ())
-            .map_err(|faults| faults.to_string());
-        for name in [
-            "SERVICE_PORT",
-            "WRITE_MODEL_DB_HOST",
-            "WRITE_MODEL_DB_PWD",
-            "MIGRATION_HOST",
-            "Q_HOST",
-            "Q_USER",
-            "BTC_PRICE_PORT",
-        ] {
-            assert!(
-                faults.as_ref().is_err_and(|text| text.contains(name)),
-                "{name} is not named in {faults:?}"
-            );
         }
     }
 }

@@ -5,8 +5,6 @@ pub mod history;
 pub mod lease;
 pub mod outbox;
 
-use std::collections::HashMap;
-
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
 use common::trace_context::{traceparent, tracestate};
 use rust_decimal::Decimal;
@@ -14,7 +12,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::order::{Draft, Order, OrderRequest, Verdict};
+use crate::order::{Draft, Order, RequestIdentity, Verdict};
 
 /// The only way an order comes into the book: see `migrations/write_model/V3__accept_orders.sql`.
 const ACCEPT_ORDERS: &str = "
@@ -71,18 +69,18 @@ impl Columns {
         let mut columns = Self::default();
         for draft in drafts {
             let Draft {
-                request,
+                identity,
                 external_id,
                 rate,
                 btc_amount,
                 trace,
             } = draft;
-            let OrderRequest {
+            let RequestIdentity {
                 client_id,
                 currency,
                 amount,
                 idempotence_key,
-            } = request;
+            } = identity;
             columns.external_ids.push(*external_id);
             columns.client_ids.push(*client_id);
             columns.currencies.push(currency.iso3());
@@ -113,8 +111,8 @@ struct VerdictRow {
 impl VerdictRow {
     fn verdict(self, draft: &Draft) -> sqlx::Result<Verdict> {
         match self.verdict.as_str() {
-            "created" => Ok(Verdict::Created(self.order(draft.request.currency)?)),
-            "repeated" => Ok(Verdict::Repeated(self.order(draft.request.currency)?)),
+            "created" => Ok(Verdict::Created(self.order(draft.identity.currency)?)),
+            "repeated" => Ok(Verdict::Repeated(self.order(draft.identity.currency)?)),
             "over_cap" => Ok(Verdict::OverCap),
             "no_currency" => Ok(Verdict::NoCurrency),
             "no_client" => Ok(Verdict::NoClient),
@@ -211,18 +209,18 @@ struct FoundRow {
     order: OrderRow,
 }
 
-/// The orders that equal requests made before, by the index of the request.
+/// For each identity, in their order, the order that was made with it, if any.
 ///
 /// # Errors
 /// When the write model does not answer.
 pub async fn look_up(
     connection: &mut PgConnection,
-    requests: &[OrderRequest],
-) -> sqlx::Result<HashMap<usize, Order>> {
-    let client_ids: Vec<i64> = requests.iter().map(|request| request.client_id).collect();
-    let currencies: Vec<&str> = requests.iter().map(|request| request.currency.iso3()).collect();
-    let amounts: Vec<Decimal> = requests.iter().map(|request| request.amount.decimal()).collect();
-    let keys: Vec<Uuid> = requests.iter().map(|request| request.idempotence_key).collect();
+    identities: &[RequestIdentity],
+) -> sqlx::Result<Vec<Option<Order>>> {
+    let client_ids: Vec<i64> = identities.iter().map(|of| of.client_id).collect();
+    let currencies: Vec<&str> = identities.iter().map(|of| of.currency.iso3()).collect();
+    let amounts: Vec<Decimal> = identities.iter().map(|of| of.amount.decimal()).collect();
+    let keys: Vec<Uuid> = identities.iter().map(|of| of.idempotence_key).collect();
     let rows: Vec<FoundRow> = sqlx::query_as(LOOK_UP)
         .bind(client_ids)
         .bind(currencies)
@@ -230,11 +228,11 @@ pub async fn look_up(
         .bind(keys)
         .fetch_all(connection)
         .await?;
-    let mut known = HashMap::with_capacity(rows.len());
+    let mut orders = vec![None; identities.len()];
     for row in rows {
         let index = usize::try_from(row.index).map_err(undecodable)?;
-        let request = requests.get(index).ok_or(sqlx::Error::RowNotFound)?;
-        known.insert(index, row.order.order(request.currency)?);
+        let identity = identities.get(index).ok_or(sqlx::Error::RowNotFound)?;
+        orders[index] = Some(row.order.order(identity.currency)?);
     }
-    Ok(known)
+    Ok(orders)
 }

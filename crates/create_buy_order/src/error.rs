@@ -1,6 +1,7 @@
-//! Why an order was not accepted, and what the client gets to know.
+//! Why a request was refused, and the answer to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -8,18 +9,16 @@ use common::database;
 use common::http::Problem;
 use common::money::Currency;
 
-use crate::batch::WriteError;
-use crate::metrics::METRICS;
 use crate::order::CAP;
 use crate::price::PriceError;
 
-/// A `PUT /buy_order` that made no order; `Display` is what the client may read.
+/// Why `PUT /buy_order` made no order. `Display` is what the client may read.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The request is faulty.
     #[error("the request is faulty")]
     Invalid(Problem),
-    /// The order does not fit.
+    /// The order does not fit under the cap.
     #[error("the order would take the book past {CAP} BTC")]
     OverCap,
     /// The write model does not have the currency.
@@ -28,19 +27,37 @@ pub enum ApiError {
     /// The write model does not have the client.
     #[error("client {0} is not in the write model")]
     NoClient(i64),
-    /// No rate to compute the BTC with.
+    /// There is no price.
     #[error("no recent price is available, try again shortly")]
     PriceUnavailable(#[source] Arc<PriceError>),
-    /// The write model failed while it was read.
+    /// Reading the write model failed.
     #[error("orders cannot be looked up at the moment, try again shortly")]
     NotRead(#[source] Arc<sqlx::Error>),
-    /// The write model failed while it was written.
+    /// Writing the write model failed.
     #[error("orders cannot be written at the moment, try again shortly with the same idempotence_key")]
     NotWritten(#[source] WriteError),
 }
 
+/// Why a draft got no verdict. It is not known whether the order was written, except after [`WriteError::Busy`]. Repeating the request is
+/// safe.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// The queue of drafts is full.
+    #[error("too many orders are waiting")]
+    Busy,
+    /// The write model did not answer in time.
+    #[error("the write model did not answer in {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// The writer has ended, because the service is stopping.
+    #[error("the writer has stopped")]
+    Stopped,
+    /// The write model failed.
+    #[error("the batch could not be written")]
+    Database(#[source] Arc<sqlx::Error>),
+}
+
 impl ApiError {
-    /// The reasons that `/metrics` tells apart.
+    /// All values of [`Self::reason`].
     pub const REASONS: [&'static str; 10] = [
         "invalid",
         "over_cap",
@@ -54,8 +71,8 @@ impl ApiError {
         "not_written",
     ];
 
-    /// Why, for `/metrics`.
-    fn reason(&self) -> &'static str {
+    /// The reason, as a label in `/metrics`.
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
             Self::OverCap => "over_cap",
@@ -64,7 +81,7 @@ impl ApiError {
             Self::PriceUnavailable(_) => "no_price",
             Self::NotRead(_) => "not_read",
             Self::NotWritten(WriteError::Busy) => "busy",
-            Self::NotWritten(WriteError::TimedOut) => "timed_out",
+            Self::NotWritten(WriteError::TimedOut(_)) => "timed_out",
             Self::NotWritten(WriteError::Stopped) => "stopping",
             Self::NotWritten(WriteError::Database(_)) => "not_written",
         }
@@ -73,9 +90,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        METRICS.refused(self.reason());
         let detail = self.to_string();
-        let is_ours = match &self {
+        let is_internal = match &self {
             Self::NotRead(error) => !database::is_transient(error),
             Self::NotWritten(WriteError::Database(error)) => !database::is_transient(error),
             _ => false,
@@ -91,9 +107,9 @@ impl IntoResponse for ApiError {
             }
             Self::NoClient(_) => Problem::internal(anyhow::anyhow!(detail)),
             Self::PriceUnavailable(error) => Problem::unavailable(detail, error),
-            Self::NotRead(error) if is_ours => Problem::internal(error),
+            Self::NotRead(error) if is_internal => Problem::internal(error),
             Self::NotRead(error) => Problem::unavailable(detail, error),
-            Self::NotWritten(error) if is_ours => Problem::internal(error),
+            Self::NotWritten(error) if is_internal => Problem::internal(error),
             Self::NotWritten(error) => Problem::unavailable(detail, error),
         }
         .into_response()

@@ -1,10 +1,11 @@
 //! `create_buy_order` accepts orders to buy BTC, exactly once, and relays them to the queue.
 //!
-//! One request's way: [`routes`] reads it; [`look_up`] finds a repeat, which is answered at once; [`price`] asks for the rate; [`order`]
-//! computes the BTC; [`batch`] hands the orders that arrive together to the write model, whose function `accept_orders` decides and writes
-//! ([`db`]); [`relay`] publishes what it put into the outbox.
-//! [`metrics`] is for who watches; [`republish`] and [`checksums`] are for an operator: a read model that was lost is rebuilt, and held
-//! against the write model.
+//! The way of a request: [`routes`] reads it. [`look_up`] finds the order that it repeats, if there is one. Otherwise [`price`] asks for the
+//! rate, [`order`] computes the BTC, and [`batch`] hands all drafts that arrive together to the write model, whose function
+//! `accept_orders` decides on them and writes them ([`db`]). [`relay`] publishes the messages of the outbox.
+//!
+//! [`metrics`] is for monitoring. [`republish`] and [`checksums`] are commands for operators: they rebuild a lost read model and compare it
+//! with the write model.
 
 pub mod app;
 pub mod arguments;

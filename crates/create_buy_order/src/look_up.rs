@@ -1,4 +1,4 @@
-//! Looks up repeats: the order that an equal request made before.
+//! Finds the order that a request repeats.
 
 use std::sync::Arc;
 
@@ -7,45 +7,42 @@ use common::database::{self, Pool};
 use sqlx::PgConnection;
 
 use crate::db;
-use crate::order::{Order, OrderRequest};
+use crate::order::{Order, RequestIdentity};
 
-/// Requests in one statement.
-const MOST_TOGETHER: usize = 500;
+const MAX_PER_STATEMENT: usize = 500;
 
 type Found = Result<Option<Order>, Arc<sqlx::Error>>;
 
-/// Looks up orders, those of requests that arrive together by one statement; cheap to clone.
+/// Looks up orders. Requests that arrive together share a statement. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct LookUp(Coalesced<OrderRequest, Found>);
+pub struct LookUp(Coalesced<RequestIdentity, Found>);
 
 impl LookUp {
-    /// Looks up in the write model. Must be called inside the async runtime.
+    /// Looks up orders in the write model. Must be called inside the async runtime.
     #[must_use]
     pub fn new(write_model: Pool) -> Self {
-        Self(Coalesced::new(MOST_TOGETHER, move |requests| {
+        Self(Coalesced::new(MAX_PER_STATEMENT, move |identities| {
             let write_model = write_model.clone();
-            async move { find(&write_model, &requests).await }
+            async move { find(&write_model, &identities).await }
         }))
     }
 
-    /// The order that an equal request made before, if any. Whoever asks after an order was committed finds it.
+    /// The order that was made by an earlier request with the same identity, if any. An order that was committed before this call is found.
     ///
     /// # Errors
     /// When the write model does not answer.
-    pub async fn find(&self, request: OrderRequest) -> Found {
+    pub async fn find(&self, identity: RequestIdentity) -> Found {
         let interrupted = || Err(Arc::new(sqlx::Error::WorkerCrashed));
-        self.0.ask(request).await.unwrap_or_else(interrupted)
+        self.0.ask(identity).await.unwrap_or_else(interrupted)
     }
 }
 
-async fn find(write_model: &Pool, requests: &[OrderRequest]) -> Vec<Found> {
-    let known = database::read(write_model, || {
-        async |connection: &mut PgConnection| db::look_up(connection, requests).await
+async fn find(write_model: &Pool, identities: &[RequestIdentity]) -> Vec<Found> {
+    let orders = database::read(write_model, || {
+        async |connection: &mut PgConnection| db::look_up(connection, identities).await
     });
-    match known.await {
-        Ok(mut known) => (0..requests.len())
-            .map(|place| Ok(known.remove(&place)))
-            .collect(),
-        Err(error) => vec![Err(Arc::new(error)); requests.len()],
+    match orders.await {
+        Ok(orders) => orders.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(Arc::new(error)); identities.len()],
     }
 }

@@ -1,4 +1,4 @@
-//! What this service counts, and what it asks its database for the sake of `/metrics`.
+//! The metrics of this service, and the task that reads some of them from the write model.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -9,16 +9,15 @@ use common::metrics::{
     histogram, known,
 };
 use common::money::Currency;
-use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::db;
+use crate::db::{self, outbox::Gauges};
 use crate::error::ApiError;
 use crate::order::CAP;
 
-/// How often each replica asks the database, whether `/metrics` is scraped or not.
-const ASKED_EVERY: Duration = Duration::from_secs(5);
+/// How often each replica reads the gauges of the write model, whether `/metrics` is scraped or not.
+const READ_EVERY: Duration = Duration::from_secs(5);
 
 /// The metrics of this service.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
@@ -74,7 +73,7 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     }
 });
 
-/// See the help of each in `/metrics`.
+/// Their meaning is their help text in `/metrics`.
 #[derive(Debug)]
 pub struct Metrics {
     /// Orders that were committed.
@@ -94,30 +93,30 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A request made no order.
-    pub fn refused(&self, reason: &str) {
-        self.refused.with_label_values(&[reason]).inc();
+    /// Counts a request that made no order.
+    pub(crate) fn count_refusal(&self, error: &ApiError) {
+        self.refused.with_label_values(&[error.reason()]).inc();
     }
 
-    /// The writer has taken this many drafts off the queue.
-    pub fn took(&self, drafts: usize) {
+    /// Counts a batch that is done: these drafts no longer wait.
+    pub(crate) fn count_batch(&self, drafts: usize) {
         self.waiting.sub(i64::try_from(drafts).unwrap_or(i64::MAX));
         self.batches
             .observe(u32::try_from(drafts).unwrap_or(u32::MAX).into());
     }
 
-    /// A transaction that began at `begun` is over.
-    pub fn wrote(&self, begun: Instant) {
+    /// Records the duration of a write that began at `begun`.
+    pub(crate) fn count_write(&self, begun: Instant) {
         self.writes.observe(begun.elapsed().as_secs_f64());
     }
 
-    fn show(&self, standing: &Standing, oldest_age_s: f64) {
+    fn show(&self, gauges: &Gauges, oldest_age_s: f64) {
         self.outbox_events
-            .set(u32::try_from(standing.messages).unwrap_or(u32::MAX).into());
+            .set(u32::try_from(gauges.messages).unwrap_or(u32::MAX).into());
         self.outbox_age.set(oldest_age_s);
-        for (gauge, amount) in [(&self.total, standing.total), (&self.left, CAP - standing.total)] {
-            match amount.to_f64() {
-                Some(amount) => gauge.set(amount),
+        for (gauge, btc) in [(&self.total, gauges.total), (&self.left, CAP - gauges.total)] {
+            match btc.to_f64() {
+                Some(btc) => gauge.set(btc),
                 None => gauge.forget(),
             }
         }
@@ -130,76 +129,61 @@ impl Metrics {
     }
 }
 
-/// How outbox and book stand.
-#[derive(Debug, sqlx::FromRow)]
-pub struct Standing {
-    /// Messages in the outbox.
-    pub messages: i64,
-    /// `outbox.id` of the oldest; nothing where there is none.
-    pub oldest_id: Option<i64>,
-    /// Its age in seconds by the clock of the database.
-    pub oldest_age_s: Option<f64>,
-    /// The BTC of all orders.
-    pub total: Decimal,
-}
-
-/// Keeps the gauges of outbox and book up to date until the process is asked to stop. While the write model does not answer they show
-/// nothing, which Prometheus takes for what it is; that it is away is reported by those who need it.
+/// Keeps the gauges of outbox and book up to date until the process is asked to stop. While the write model does not answer, they have no
+/// value. The failure is not logged here: whoever needs the write model reports it.
 ///
 /// # Errors
-/// None; the signature is that of a service's task.
-pub async fn watch_standing(pool: Pool, stopping: CancellationToken) -> anyhow::Result<()> {
+/// None; tasks of a service have this signature.
+pub async fn watch_write_model(pool: Pool, stopping: CancellationToken) -> anyhow::Result<()> {
     let watch = async {
-        let (mut oldest, mut currencies) = (Oldest::default(), Currencies::default());
+        let (mut oldest, mut currencies) = (OldestMessage::default(), MissingCurrencies::default());
         loop {
-            match with_connection(&pool, db::outbox::standing).await {
-                Ok(standing) => METRICS.show(&standing, oldest.age_s(&standing, Instant::now())),
+            match with_connection(&pool, db::outbox::gauges).await {
+                Ok(gauges) => METRICS.show(&gauges, oldest.age_s(&gauges, Instant::now())),
                 Err(_) => METRICS.forget(),
             }
             match with_connection(&pool, db::missing_currencies).await {
                 Ok(missing) => currencies.show(missing),
                 Err(_) => METRICS.currencies_missing.forget(),
             }
-            tokio::time::sleep(ASKED_EVERY).await;
+            tokio::time::sleep(READ_EVERY).await;
         }
     };
-    // A stop waits for no answer of the database: a query that only reads may be dropped.
+    // These queries only read, so a stop may drop them.
     stopping.run_until_cancelled(watch).await;
     Ok(())
 }
 
-/// The oldest event, and since when it was seen to be that.
+/// The id of the oldest message in the outbox, and since when this process has seen it there.
 #[derive(Debug, Default)]
-struct Oldest(Option<(i64, Instant)>);
+struct OldestMessage(Option<(i64, Instant)>);
 
-impl Oldest {
-    /// The age of the oldest event, 0 where there is none. By the clock of the database, but at least as long as it was seen to wait: after
-    /// that clock was set back, an event is younger than nothing, and may wait all the same.
-    fn age_s(&mut self, standing: &Standing, now: Instant) -> f64 {
-        self.0 = standing.oldest_id.map(|id| match self.0 {
+impl OldestMessage {
+    /// The age of the oldest message in seconds, 0 when there is none: the age by the clock of the database, but not less than the time for
+    /// which this process has seen the message. After the clock of the database was set back, the age by that clock is negative.
+    fn age_s(&mut self, gauges: &Gauges, now: Instant) -> f64 {
+        self.0 = gauges.oldest_id.map(|id| match self.0 {
             Some((known, since)) if known == id => (id, since),
             _ => (id, now),
         });
         let seen = self
             .0
             .map_or(Duration::ZERO, |(_, since)| now.duration_since(since));
-        standing.oldest_age_s.unwrap_or_default().max(seen.as_secs_f64())
+        gauges.oldest_age_s.unwrap_or_default().max(seen.as_secs_f64())
     }
 }
 
-/// Whether the schema has the currencies that this service knows.
+/// The currencies that this service supports and the write model does not have.
 #[derive(Debug, Default)]
-struct Currencies {
-    missing: Vec<Currency>,
-}
+struct MissingCurrencies(Vec<Currency>);
 
-impl Currencies {
-    /// An event where it changed, and at the start where one is missing.
+impl MissingCurrencies {
+    /// Sets the gauge, and logs an event when the currencies differ from the last time.
     fn show(&mut self, missing: Vec<Currency>) {
         METRICS
             .currencies_missing
             .set(u32::try_from(missing.len()).unwrap_or(u32::MAX).into());
-        if missing == self.missing {
+        if missing == self.0 {
             return;
         }
         if missing.is_empty() {
@@ -213,7 +197,7 @@ impl Currencies {
                 info = "the table currency has not all currencies that this service takes orders in: the schema is older than the service",
             );
         }
-        self.missing = missing;
+        self.0 = missing;
     }
 }
 
@@ -222,24 +206,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_as_old_as_the_database_says_but_not_younger_than_it_was_seen() {
-        let standing = |oldest: Option<(i64, f64)>| Standing {
+    fn a_message_is_as_old_as_the_database_says_but_at_least_as_old_as_it_was_seen() {
+        let gauges = |oldest: Option<(i64, f64)>| Gauges {
             messages: 1,
             oldest_id: oldest.map(|(id, _)| id),
             oldest_age_s: oldest.map(|(_, age)| age),
-            total: Decimal::ZERO,
+            total: rust_decimal::Decimal::ZERO,
         };
         let begun = Instant::now();
         let later = |seconds| begun + Duration::from_secs(seconds);
-        let mut oldest = Oldest::default();
+        let mut oldest = OldestMessage::default();
         let ages = [
-            oldest.age_s(&standing(None), begun),
-            oldest.age_s(&standing(Some((7, 3.0))), later(5)),
+            oldest.age_s(&gauges(None), begun),
+            oldest.age_s(&gauges(Some((7, 3.0))), later(5)),
             // The clock went back.
-            oldest.age_s(&standing(Some((7, -595.0))), later(10)),
-            oldest.age_s(&standing(Some((7, -590.0))), later(15)),
-            oldest.age_s(&standing(Some((8, -580.0))), later(20)),
-            oldest.age_s(&standing(None), later(25)),
+            oldest.age_s(&gauges(Some((7, -595.0))), later(10)),
+            oldest.age_s(&gauges(Some((7, -590.0))), later(15)),
+            oldest.age_s(&gauges(Some((8, -580.0))), later(20)),
+            oldest.age_s(&gauges(None), later(25)),
         ];
         assert_eq!(
             ages.map(|age| format!("{age:.1}")),

@@ -1,4 +1,5 @@
-//! Orders, and how much BTC they buy; no I/O. What the book takes is decided by the write model: see [`crate::db::accept_orders`].
+//! Orders and how much BTC they buy; no I/O. Which orders the book accepts is decided in the write model: see
+//! [`crate::db::accept_orders`].
 
 use common::money::{BtcAmount, BtcRate, Currency, FiatAmount};
 use opentelemetry::Context;
@@ -6,81 +7,82 @@ use rust_decimal::Decimal;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The sum of all orders' BTC never exceeds this.
+/// The sum of the BTC of all orders never exceeds this.
 pub const CAP: Decimal = Decimal::ONE_HUNDRED;
 
-/// The one client there is: the write model is seeded with it, and requests carry no identity yet.
+/// The only client. The write model is seeded with it, and requests do not name a client yet.
 pub const CLIENT_ID: i64 = 1;
 
-/// What a client asks for. Equal requests are one order, for ever.
+/// What makes a request a repeat: requests with the same identity are one order, for ever. All else that an order carries is payload, and
+/// belongs in [`Draft`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OrderRequest {
-    /// Who asks.
+pub struct RequestIdentity {
+    /// `client.id` of the client that sent the request.
     pub client_id: i64,
-    /// What the client pays in.
+    /// The currency that the client pays in.
     pub currency: Currency,
-    /// What the client pays.
+    /// The amount that the client pays.
     pub amount: FiatAmount,
-    /// The client's name for this one order.
+    /// The client's name for this order.
     pub idempotence_key: Uuid,
 }
 
-/// A request with its price: an order, unless it is a repeat or over the cap.
+/// A request with its price. It becomes an order unless it is a repeat or is refused.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// What was asked for.
-    pub request: OrderRequest,
+    /// What makes the request a repeat.
+    pub identity: RequestIdentity,
     /// The id that clients will know the order by.
     pub external_id: Uuid,
     /// Fiat per BTC.
     pub rate: BtcRate,
-    /// What the client gets.
+    /// The BTC that the client gets.
     pub btc_amount: BtcAmount,
-    /// The trace that the request belongs to, and the span that writes the draft.
+    /// The span that writes the draft, in the trace of the request.
     pub trace: Context,
 }
 
 /// An order in the book.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Its number: the order of ids is the order of commits.
+    /// `buy_order.id`. Ids ascend in the order of commits.
     pub id: i64,
-    /// The id that clients know it by.
+    /// The id that clients know the order by.
     pub external_id: Uuid,
-    /// When it was written.
+    /// When the order was written, to the microsecond.
     pub created_at: OffsetDateTime,
-    /// What was paid in.
+    /// The currency that was paid in.
     pub currency: Currency,
-    /// What was paid.
+    /// The amount that was paid.
     pub currency_amount: FiatAmount,
     /// Fiat per BTC.
     pub btc_rate: BtcRate,
-    /// What was bought.
+    /// The BTC that was bought.
     pub btc_amount: BtcAmount,
 }
 
-/// What became of a draft.
+/// The write model's decision on a draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// A new order.
+    /// The draft is a new order.
     Created(Order),
-    /// The order that an equal request made before.
+    /// The draft repeats this order.
     Repeated(Order),
     /// The order would take the book past [`CAP`]; nothing was changed.
     OverCap,
-    /// The write model does not have the currency yet: its schema is older than this service.
+    /// The write model does not have the currency: its schema is older than this service.
     NoCurrency,
     /// The write model does not have the client.
     NoClient,
 }
 
-/// `amount / rate`, rounded up to a whole satoshi, computed in integers so that no digit is lost midway. `None` where the result is
-/// beyond any [`BtcAmount`], and so far over the cap.
+/// `amount / rate`, rounded up to a whole satoshi. It is computed in integers, so that no digit is lost on the way. `None` when the result is
+/// larger than any [`BtcAmount`], and so far over the cap.
 #[must_use]
 pub fn btc_amount(amount: FiatAmount, rate: BtcRate) -> Option<BtcAmount> {
     const SATOSHIS_PER_BTC: i128 = 100_000_000;
-    // Both texts have a fixed scale: amount = a / 10^2 and rate = r / 10^8, so amount / rate = a * 10^6 / r BTC. The largest numerator,
-    // about 10^11 * 10^6 * 10^8, is far below 2^127.
+    // Both mantissas have a fixed scale: amount = a / 10^2 and rate = r / 10^8, so amount / rate = a * 10^6 / r BTC. The largest
+    // numerator, about 10^11 * 10^6 * 10^8, is far below 2^127.
     const SCALE_DIFFERENCE: i128 = 10_i128.pow(BtcRate::SCALE - FiatAmount::SCALE);
     let numerator = amount
         .decimal()

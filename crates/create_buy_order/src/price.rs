@@ -9,47 +9,38 @@ use common::coalesce::Coalesced;
 use common::endpoints::Peer;
 use common::http::FRESH_FOR_MS;
 use common::http::client::{self, Recipient};
-use common::money::{BtcRate, Currency, MoneyError};
+use common::money::{BtcRate, Currency, MoneyError, PerCurrency};
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
 use serde::Deserialize;
 
-/// Longer than `btc_price` waits for its provider.
+/// Longer than the default timeout of `btc_price` towards its provider.
 const TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A question that met a closed door, or crossed with the end of its connection, is asked again: for as long as `btc_price` takes to be
-/// restarted.
-const RESTART: ExponentialBuilder = ExponentialBuilder::new()
+/// Retries of a request that found no connection or lost it: they bridge a restart of `btc_price`.
+const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(50))
     .with_max_delay(Duration::from_millis(400))
     .with_total_delay(Some(Duration::from_secs(2)))
     .without_max_times()
     .with_jitter();
 
-/// A quote is asked for anew after this time, whatever `btc_price` says.
-const LONGEST_REUSE: Duration = Duration::from_secs(60);
+/// No quote is reused for longer, whatever `btc_price` allows.
+const MAX_REUSE: Duration = Duration::from_secs(60);
 
 type Answer = Result<BtcRate, Arc<PriceError>>;
 
-/// The rates of `btc_price`: asked for once for all requests that arrive together, and reused for as long as `btc_price` allows; cheap to
-/// clone.
+/// The rates of `btc_price`. Callers that ask for a currency at the same time share a request, and a quote is reused for as long as
+/// `btc_price` allows. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Prices {
-    usd: Price,
-    eur: Price,
-    gbp: Price,
-}
-
-/// The price in one currency.
-#[derive(Debug, Clone)]
-struct Price {
-    latest: Arc<Mutex<Option<Rate>>>,
-    asked: Coalesced<Context, Answer>,
+    latest: Arc<PerCurrency<Mutex<Option<FreshRate>>>>,
+    requests: PerCurrency<Coalesced<Context, Answer>>,
 }
 
 /// A rate, and until when it may be reused.
 #[derive(Debug, Clone, Copy)]
-struct Rate {
+struct FreshRate {
     rate: BtcRate,
     fresh_until: Instant,
 }
@@ -57,7 +48,7 @@ struct Rate {
 /// Why there is no price.
 #[derive(Debug, thiserror::Error)]
 pub enum PriceError {
-    /// `btc_price` cannot be reached, or not in time.
+    /// `btc_price` cannot be reached, or did not answer in time.
     #[error("btc_price did not answer")]
     Unreachable(#[from] reqwest::Error),
     /// `btc_price` has no price.
@@ -66,10 +57,10 @@ pub enum PriceError {
     /// `btc_price` quoted another currency.
     #[error("btc_price quoted {0:?}")]
     WrongCurrency(String),
-    /// `btc_price` quoted what cannot be a rate.
+    /// `btc_price` quoted something that is not a rate.
     #[error("btc_price quoted the rate {0:?}")]
     NotARate(String, #[source] MoneyError),
-    /// The question came to no end.
+    /// The task that asked ended without an answer.
     #[error("asking btc_price was interrupted")]
     Interrupted,
 }
@@ -81,7 +72,7 @@ struct Quote {
 }
 
 impl Prices {
-    /// A client of this service. Must be called inside the async runtime.
+    /// A client of `btc_price`. Must be called inside the async runtime.
     ///
     /// # Errors
     /// When no HTTP client can be built.
@@ -90,52 +81,33 @@ impl Prices {
             http: client::client(TIMEOUT, None)?,
             url: btc_price.url("/buy"),
         };
-        let price = |currency| {
-            let client = client.clone();
-            let latest = Arc::default();
-            Price {
-                latest: Arc::clone(&latest),
-                asked: Coalesced::new(usize::MAX, move |askers| {
-                    let (client, latest) = (client.clone(), Arc::clone(&latest));
-                    async move { client.rate_for_all(currency, &askers, &latest).await }
-                }),
-            }
-        };
-        Ok(Self {
-            usd: price(Currency::Usd),
-            eur: price(Currency::Eur),
-            gbp: price(Currency::Gbp),
-        })
+        let latest: Arc<PerCurrency<Mutex<Option<FreshRate>>>> = Arc::default();
+        let requests = PerCurrency::from_fn(|currency| {
+            let (client, latest) = (client.clone(), Arc::clone(&latest));
+            Coalesced::new(usize::MAX, move |callers| {
+                let (client, latest) = (client.clone(), Arc::clone(&latest));
+                async move { client.rate_for_all(currency, callers, &latest[currency]).await }
+            })
+        });
+        Ok(Self { latest, requests })
     }
 
     /// The market price of one BTC, if the latest quote may still be reused. Asks nobody.
     #[must_use]
     pub fn at_hand(&self, currency: Currency) -> Option<BtcRate> {
-        let latest = *self
-            .of(currency)
-            .latest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest[currency].lock().unwrap_or_else(PoisonError::into_inner);
         latest
             .filter(|latest| Instant::now() < latest.fresh_until)
             .map(|latest| latest.rate)
     }
 
-    /// The market price of one BTC now: `btc_price` is asked after this is called.
+    /// The market price of one BTC. `btc_price` is asked after this call, not before.
     ///
     /// # Errors
-    /// [`PriceError`]; the event `btc_price_client_failed` is reported.
+    /// [`PriceError`]; the event `btc_price_client_failed` is logged.
     pub async fn ask(&self, currency: Currency) -> Answer {
-        let answer = self.of(currency).asked.ask(Context::current()).await;
+        let answer = self.requests[currency].ask(Context::current()).await;
         answer.unwrap_or_else(|| Err(Arc::new(PriceError::Interrupted)))
-    }
-
-    fn of(&self, currency: Currency) -> &Price {
-        match currency {
-            Currency::Usd => &self.usd,
-            Currency::Eur => &self.eur,
-            Currency::Gbp => &self.gbp,
-        }
     }
 }
 
@@ -146,32 +118,32 @@ struct Client {
 }
 
 impl Client {
-    /// One answer for all who ask, in the trace of the first: the others' have nothing in common with it but the time.
+    /// One answer for all callers. The request belongs to the trace of the first of them.
     async fn rate_for_all(
         &self,
         currency: Currency,
-        askers: &[Context],
-        latest: &Mutex<Option<Rate>>,
+        callers: Vec<Context>,
+        latest: &Mutex<Option<FreshRate>>,
     ) -> Vec<Answer> {
-        let first = askers.first().cloned().unwrap_or_default();
-        let asked = self.rate(currency).with_context(first).await;
-        if let Ok(rate) = &asked {
-            *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(*rate);
+        let first = callers.first().cloned().unwrap_or_default();
+        let answer = self.rate(currency).with_context(first).await;
+        if let Ok(fresh) = &answer {
+            *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(*fresh);
         }
-        vec![asked.map(|asked| asked.rate).map_err(Arc::new); askers.len()]
+        vec![answer.map(|fresh| fresh.rate).map_err(Arc::new); callers.len()]
     }
 
-    async fn rate(&self, currency: Currency) -> Result<Rate, PriceError> {
-        let restarted = |error: &PriceError| matches!(error, PriceError::Unreachable(error) if !error.is_timeout() && !error.is_decode());
-        let asked = (|| self.ask(currency)).retry(RESTART).when(restarted).await;
-        if asked.is_err() {
+    async fn rate(&self, currency: Currency) -> Result<FreshRate, PriceError> {
+        let is_restarting = |error: &PriceError| matches!(error, PriceError::Unreachable(error) if !error.is_timeout() && !error.is_decode());
+        let rate = (|| self.ask(currency)).retry(RETRIES).when(is_restarting).await;
+        if rate.is_err() {
             tracing::warn!(event = "btc_price_client_failed", %currency);
         }
-        asked
+        rate
     }
 
-    async fn ask(&self, currency: Currency) -> Result<Rate, PriceError> {
-        // The age of a quote counts from before the question: how long the answer took to come is part of it.
+    async fn ask(&self, currency: Currency) -> Result<FreshRate, PriceError> {
+        // The time that the answer takes is part of the age of the quote.
         let asked_at = Instant::now();
         let request = self.http.get(format!("{}?currency={currency}", self.url));
         let response = client::send(request, Recipient::Peer).await?;
@@ -183,8 +155,8 @@ impl Client {
         if quote.currency != currency.iso3() {
             return Err(PriceError::WrongCurrency(quote.currency));
         }
-        match BtcRate::parse(&quote.rate) {
-            Ok(rate) => Ok(Rate {
+        match quote.rate.parse() {
+            Ok(rate) => Ok(FreshRate {
                 rate,
                 fresh_until: asked_at + fresh_for,
             }),
@@ -193,10 +165,10 @@ impl Client {
     }
 }
 
-/// How long `btc_price` allows a quote to be reused: not at all, where it does not say.
+/// How long `btc_price` allows a quote to be reused. Without the header: not at all.
 fn fresh_for(headers: &HeaderMap) -> Duration {
     let milliseconds = headers
         .get(FRESH_FOR_MS)
         .and_then(|text| text.to_str().ok()?.parse().ok());
-    Duration::from_millis(milliseconds.unwrap_or(0)).min(LONGEST_REUSE)
+    Duration::from_millis(milliseconds.unwrap_or(0)).min(MAX_REUSE)
 }

@@ -3,7 +3,6 @@
 mod request;
 
 use axum::extract::State as FromState;
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
@@ -20,7 +19,7 @@ use crate::batch::{self, Orders};
 use crate::error::ApiError;
 use crate::look_up::LookUp;
 use crate::metrics::METRICS;
-use crate::order::{self, Draft, Order, OrderRequest, Verdict};
+use crate::order::{self, CLIENT_ID, Draft, Order, RequestIdentity, Verdict};
 use crate::price::Prices;
 
 pub use request::BuyOrderRequest;
@@ -28,15 +27,15 @@ pub use request::BuyOrderRequest;
 /// What the handlers share; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Where repeats are found.
+    /// Finds repeats.
     pub look_up: LookUp,
-    /// Where rates come from.
+    /// Asks for rates.
     pub prices: Prices,
-    /// Where drafts go.
+    /// Hands drafts to the writer.
     pub orders: Orders,
 }
 
-/// All that this service answers.
+/// All routes of this service.
 pub fn router(state: State, readiness: Readiness) -> Router {
     let api = Router::new()
         .route("/buy_order", put(put_buy_order))
@@ -73,16 +72,16 @@ pub struct BuyOrder {
     /// When it was accepted: UTC, with microseconds.
     #[schema(example = "2026-11-23T15:37:32.531853Z", format = DateTime)]
     created_at: String,
-    /// What was paid in.
+    /// The currency that was paid in.
     #[schema(example = "USD")]
     currency: &'static str,
-    /// What was paid, with 2 decimals.
+    /// The amount that was paid, with 2 decimals.
     #[schema(example = "123.45")]
     currency_amount: String,
     /// Fiat per BTC, with 8 decimals.
     #[schema(example = "48478.88000000")]
     btc_rate: String,
-    /// What was bought: `currency_amount / btc_rate`, rounded up to 8 decimals.
+    /// The BTC that was bought: `currency_amount / btc_rate`, rounded up to 8 decimals.
     #[schema(example = "0.00254647")]
     btc_amount: String,
 }
@@ -118,7 +117,7 @@ impl From<Order> for BuyOrder {
         (status = 408, body = Detail, description = "The body took too long to arrive",
             example = json!({"detail": "the body took too long to arrive"})),
         (status = 409, body = Detail, description = "The order would take the book past 100 BTC; nothing was changed",
-            example = json!({"detail": "the order would take the book past 100 BTC"})),
+            example = json!({"detail": ApiError::OverCap.to_string()})),
         (status = 413, body = Detail, description = "The body is too large",
             example = json!({"detail": "the body is larger than 16384 bytes"})),
         (status = 422, body = FieldFaults, description = "Every fault of the request, in the order of the fields",
@@ -141,80 +140,70 @@ pub(crate) async fn put_buy_order(
     FromState(state): FromState<State>,
     body: BodyFields,
 ) -> Result<Response, ApiError> {
-    let request = request::read(body).map_err(ApiError::Invalid)?;
-    let OrderRequest {
+    let answer = accept(&state, body).await;
+    answer.inspect_err(|error| METRICS.count_refusal(error))
+}
+
+async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
+    let request = BuyOrderRequest::read(body).map_err(ApiError::Invalid)?;
+    let identity = request.identity(CLIENT_ID);
+    let RequestIdentity {
         client_id,
         currency,
         amount,
         idempotence_key,
-    } = request;
+    } = identity;
     tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
 
-    let verdict = decide(&state, request).await?;
-    answer(request, verdict)
-}
-
-/// With a price at hand, one call of the write model decides everything. Without one the request is looked up first: a repeat asks for no
-/// price.
-async fn decide(state: &State, request: OrderRequest) -> Result<Verdict, ApiError> {
-    let at_hand = state.prices.at_hand(request.currency);
-    if let Some(draft) = at_hand.and_then(|rate| draft(request, rate)) {
-        return write(state, draft).await;
-    }
-    let known = state.look_up.find(request).await;
-    if let Some(order) = known.map_err(ApiError::NotRead)? {
-        return Ok(Verdict::Repeated(order));
-    }
-    // Asked for last, so that it is as young as can be.
-    let rate = state.prices.ask(request.currency).await;
-    let rate = rate.map_err(ApiError::PriceUnavailable)?;
-    let draft = draft(request, rate).ok_or(ApiError::OverCap)?;
-    write(state, draft).await
-}
-
-/// Nothing where the order is larger than any book.
-fn draft(request: OrderRequest, rate: BtcRate) -> Option<Draft> {
-    Some(Draft {
-        request,
-        external_id: Uuid::new_v4(),
-        rate,
-        btc_amount: order::btc_amount(request.amount, rate)?,
-        trace: batch::span(&Context::current()),
-    })
-}
-
-async fn write(state: &State, draft: Draft) -> Result<Verdict, ApiError> {
-    state.orders.write(draft).await.map_err(ApiError::NotWritten)
-}
-
-fn answer(request: OrderRequest, verdict: Verdict) -> Result<Response, ApiError> {
-    const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-    let OrderRequest {
-        client_id,
-        currency,
-        amount,
-        idempotence_key,
-    } = request;
-    let (order, replayed) = match verdict {
+    let (order, replayed) = match decide(state, identity).await? {
         Verdict::Created(order) => (order, false),
         Verdict::Repeated(order) => (order, true),
         Verdict::OverCap => return Err(ApiError::OverCap),
         Verdict::NoCurrency => return Err(ApiError::NoCurrency(currency)),
         Verdict::NoClient => return Err(ApiError::NoClient(client_id)),
     };
-    let external_id = order.external_id;
-    let mut response = Json(BuyOrderResponse {
-        idempotence_key,
-        buy_order: order.into(),
-    })
-    .into_response();
     if replayed {
         METRICS.replayed.inc();
         tracing::info!(event = "buy_order_request_idempotence_cache_hit", client_id, %currency, %amount, %idempotence_key);
-        response
-            .headers_mut()
-            .insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    tracing::info!(event = "create_buy_order_response_returned", %external_id);
-    Ok(response)
+    tracing::info!(event = "create_buy_order_response_returned", external_id = %order.external_id);
+    let header = replayed.then_some([("idempotent-replayed", "true")]);
+    let body = BuyOrderResponse {
+        idempotence_key,
+        buy_order: order.into(),
+    };
+    Ok((header, Json(body)).into_response())
+}
+
+/// With a quote at hand, one call of the write model decides everything. Without one the request is looked up first, because a repeat needs
+/// no price.
+async fn decide(state: &State, identity: RequestIdentity) -> Result<Verdict, ApiError> {
+    let at_hand = state.prices.at_hand(identity.currency);
+    if let Some(draft) = at_hand.and_then(|rate| draft(identity, rate)) {
+        return write(state, draft).await;
+    }
+    let known = state.look_up.find(identity).await;
+    if let Some(order) = known.map_err(ApiError::NotRead)? {
+        return Ok(Verdict::Repeated(order));
+    }
+    // Last, so that the price is as recent as possible.
+    let rate = state.prices.ask(identity.currency).await;
+    let rate = rate.map_err(ApiError::PriceUnavailable)?;
+    let draft = draft(identity, rate).ok_or(ApiError::OverCap)?;
+    write(state, draft).await
+}
+
+/// `None` if the order is larger than the whole book.
+fn draft(identity: RequestIdentity, rate: BtcRate) -> Option<Draft> {
+    Some(Draft {
+        identity,
+        external_id: Uuid::new_v4(),
+        rate,
+        btc_amount: order::btc_amount(identity.amount, rate)?,
+        trace: batch::span(&Context::current()),
+    })
+}
+
+async fn write(state: &State, draft: Draft) -> Result<Verdict, ApiError> {
+    state.orders.write(draft).await.map_err(ApiError::NotWritten)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::bail;
+use common::money::Currency;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -13,9 +14,6 @@ use uuid::Uuid;
 use crate::client::{Client, Failed};
 use crate::ledger::{Identity, Ledger, Outcome};
 use crate::violations::{Invariant, Violations};
-
-/// The currencies in which orders can be placed.
-pub const CURRENCIES: [&str; 3] = ["USD", "EUR", "GBP"];
 
 /// The number of clients that place orders, each one request after the other.
 const BUYERS: usize = 8;
@@ -147,15 +145,15 @@ impl Load {
 /// A new small order.
 #[must_use]
 pub fn new_order(random: &mut fastrand::Rng) -> Identity {
-    let currency = CURRENCIES[random.usize(..CURRENCIES.len())];
+    let currency = Currency::ALL[random.usize(..Currency::ALL.len())];
     new_order_in(currency, random)
 }
 
 /// A new small order in this currency.
 #[must_use]
-pub fn new_order_in(currency: &'static str, random: &mut fastrand::Rng) -> Identity {
+pub fn new_order_in(currency: Currency, random: &mut fastrand::Rng) -> Identity {
     Identity {
-        currency,
+        currency: currency.iso3(),
         cents: random.u64(1..=MAX_SMALL_ORDER),
         key: random_key(random),
     }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use cluster::{Cluster, Service};
+use common::money::Currency;
 use futures_util::future::join_all;
 
 use crate::ledger::Outcome;
-use crate::load::{CURRENCIES, Shared, new_order_in};
+use crate::load::{Shared, new_order_in};
 use crate::violations::Invariant;
 
 /// Recovery is promised within this time.
@@ -216,8 +217,8 @@ impl Stage {
         }
         let mut orders = Vec::new();
         for replica in 0..self.shared.client.create_replicas() {
-            // One per currency, because prices fail and recover per currency.
-            orders.extend(CURRENCIES.map(|currency| (replica, new_order_in(currency, &mut self.random))));
+            // Of each currency, because prices fail and recover by currency.
+            orders.extend(Currency::ALL.map(|currency| (replica, new_order_in(currency, &mut self.random))));
         }
         let placed = orders
             .iter()

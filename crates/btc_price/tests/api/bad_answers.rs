@@ -1,4 +1,4 @@
-//! Whatever Coinbase answers that is not a price: no quote, and none made up.
+//! Answers of Coinbase that are not a price give no quote.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::service::{BtcPrice, LIMIT};
 
-/// No quote is reused, and a provider that hangs is given up soon.
+/// No quote is reused, and the timeout of the provider is short.
 const IMPATIENT: [(&str, &str); 2] = [("QUOTE_MAX_AGE_S", "0.001"), ("CB_TIMEOUT_S", "0.5")];
 
-/// Sees to it that the answer is refused, that nobody was asked twice for it, and that good prices come through again.
+/// Checks that the answer is refused, that Coinbase was asked once, and that a valid price is quoted again afterwards.
 async fn is_no_price(service: &BtcPrice, behaviour: Behaviour) -> anyhow::Result<()> {
     service.prices().answer_with(Behaviour::Rates);
     service.buy_until("USD", StatusCode::OK).await?;

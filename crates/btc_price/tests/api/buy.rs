@@ -1,6 +1,7 @@
 //! The contract of `GET /buy` and of the routes that every service has.
 
 use cluster::wait_until;
+use common::money::Currency;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -9,11 +10,12 @@ use crate::service::{BtcPrice, LIMIT, answer};
 #[tokio::test]
 async fn every_supported_currency_is_quoted_in_the_providers_own_digits() -> anyhow::Result<()> {
     let service = BtcPrice::start(&[]).await?;
-    for (currency, rate) in [
-        ("USD", "48478.880"),
-        ("EUR", "999999999999.99999999"),
-        ("GBP", "7"),
-    ] {
+    let rates = ["48478.880", "999999999999.99999999", "7"];
+    for (currency, rate) in Currency::ALL
+        .map(Currency::iso3)
+        .into_iter()
+        .zip(rates.into_iter().cycle())
+    {
         service.prices().set_rate(currency, rate);
         let quote = service.buy(currency).await?;
         assert_eq!(quote.status, StatusCode::OK);
@@ -23,7 +25,7 @@ async fn every_supported_currency_is_quoted_in_the_providers_own_digits() -> any
         assert!(is_rfc3339_micros(&quote.body["timestamp"]), "{}", quote.body);
         assert_eq!(quote.body.as_object().map(serde_json::Map::len), Some(3));
     }
-    assert_eq!(service.prices().requests(), 3);
+    assert_eq!(service.prices().requests(), Currency::ALL.len());
     Ok(())
 }
 
@@ -47,7 +49,8 @@ async fn a_currency_that_is_not_supported_is_400_and_asks_nobody() -> anyhow::Re
         ("BTC", "BTC"),
     ] {
         let refusal = service.buy(query).await?;
-        let detail = format!("unsupported currency: {named}.  supported: USD, EUR, GBP");
+        let supported = Currency::supported();
+        let detail = format!("unsupported currency: {named}.  supported: {supported}");
         assert_eq!(
             (refusal.status, refusal.body),
             (StatusCode::BAD_REQUEST, json!({ "detail": detail }))

@@ -1,4 +1,4 @@
-//! What the binary says to an environment that it cannot live with.
+//! The output of the binary when its environment is faulty.
 
 use std::process::{Command, Output};
 
@@ -21,6 +21,7 @@ fn an_empty_environment_names_all_that_is_missing() -> std::io::Result<()> {
             "{name} in {complaint}"
         );
     }
+    assert_eq!(complaint.matches(" is ").count(), 5, "{complaint}");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The description of the service that it serves itself.
+//! The OpenAPI document of the service.
 
 use anyhow::Context;
 use reqwest::{Method, StatusCode};

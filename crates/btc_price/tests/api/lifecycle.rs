@@ -1,4 +1,4 @@
-//! How the service ends.
+//! How the service stops.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ async fn a_request_that_waits_for_a_provider_that_hangs_is_answered_503_when_the
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() -> anyhow::Result<()> {
-    // Each is logged in a line of some 100 bytes; a pipe takes 64 KiB.
+    // Each request is logged in about 100 bytes, and a pipe holds 64 KiB.
     const REQUESTS: usize = 3_000;
     let service = BtcPrice::start(&[]).await?;
     let environment = service.cluster().environment(Service::BtcPrice)?;

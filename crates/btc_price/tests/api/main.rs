@@ -1,4 +1,4 @@
-//! `btc_price` as its clients see it: the real binary, with a simulator in Coinbase's place.
+//! `btc_price` as its clients see it: the real binary, with a simulator instead of Coinbase.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod bad_answers;

@@ -12,7 +12,7 @@ use crate::service::{Answer, BtcPrice, LIMIT};
 
 const AT_ONCE: usize = 50;
 
-/// Longer than any test: a quote is asked for once.
+/// Longer than any test, so that Coinbase is asked once.
 const NEVER_OLD: (&str, &str) = ("QUOTE_MAX_AGE_S", "3600");
 
 async fn at_once(service: &Arc<BtcPrice>) -> anyhow::Result<Vec<Answer>> {

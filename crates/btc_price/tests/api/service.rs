@@ -7,15 +7,15 @@ use cluster::{Cluster, Options, PriceSimulator, Service, wait_until};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
-/// Far beyond what any condition takes; only a failing test waits that long.
+/// Much longer than any condition takes; only a failing test waits that long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// A running `btc_price` and the simulator that it asks.
+/// A running `btc_price` and its simulator.
 pub(crate) struct BtcPrice {
     cluster: Cluster,
 }
 
-/// An answer with its body read.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -26,9 +26,9 @@ pub(crate) struct Answer {
 }
 
 impl BtcPrice {
-    /// Starts it with `variables` besides, or in place of, those of the contract.
+    /// Starts it; `variables` are added to those of the contract, or replace them.
     pub(crate) async fn start(variables: &[(&'static str, &str)]) -> anyhow::Result<Self> {
-        // No migrated databases: this service knows none.
+        // This service needs no databases.
         let options = Options {
             services: vec![Service::BtcPrice],
             migrated: false,
@@ -63,7 +63,7 @@ impl BtcPrice {
         self.get(&format!("/buy?currency={currency}")).await
     }
 
-    /// Asks until the answer has this status.
+    /// Repeats the request until the answer has this status.
     pub(crate) async fn buy_until(&self, currency: &str, status: StatusCode) -> anyhow::Result<Answer> {
         let mut last = None;
         wait_until(&format!("{status} for {currency}"), LIMIT, async || {
@@ -76,7 +76,7 @@ impl BtcPrice {
         last.context("no answer")
     }
 
-    /// The events of this name so far.
+    /// The events with this name so far.
     pub(crate) fn events(&self, name: &str) -> Vec<Value> {
         let events = self.cluster.logs(Service::BtcPrice);
         events

@@ -1,4 +1,4 @@
-//! Prices over TLS, from a server whose certificate a private authority signed.
+//! Prices over TLS from a server whose certificate is signed by a private authority.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ struct PrivateProvider {
 }
 
 impl PrivateProvider {
-    /// Answers every request with a price in USD, under a certificate for `name`.
+    /// Answers every request with a price in USD, with a certificate for `name`.
     async fn start(name: &str) -> anyhow::Result<Self> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -6,6 +6,7 @@ use cluster::Rates;
 use common::endpoints::Listen;
 use common::env::Env;
 use common::http;
+use common::money::Currency;
 use common::service::Lifecycle;
 use utoipa::OpenApi;
 
@@ -16,11 +17,9 @@ struct Config {
 
 fn configure(env: &mut Env) -> Config {
     let rates = Rates::default();
-    for (currency, default) in Rates::DEFAULTS {
-        rates.set(
-            currency,
-            &env.string_or(&format!("SIMULATOR_RATE_{currency}"), default),
-        );
+    for currency in Currency::ALL {
+        let rate = env.string_or(&Rates::variable(currency), Rates::default_rate(currency));
+        rates.set(currency.iso3(), &rate);
     }
     Config {
         listen: Listen::from_env(env),

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use common::money::Currency;
 
 use super::env_file::parse;
 use crate::ports::{Lease, is_free};
+use crate::prices::Rates;
 use crate::service::Service;
 
 /// The variables of the services, and the ports for people.
@@ -40,16 +42,10 @@ impl Contract {
                 *value = own;
             }
         }
-        for name in [
-            "RUST_LOG",
-            "EXTRA_CA_FILE",
-            "CB_TIMEOUT_S",
-            "SIMULATOR_RATE_USD",
-            "SIMULATOR_RATE_EUR",
-            "SIMULATOR_RATE_GBP",
-        ] {
-            if let Some(own) = environment_variable(name)? {
-                variables.insert(name.to_owned(), own);
+        let optional = ["RUST_LOG", "EXTRA_CA_FILE", "CB_TIMEOUT_S"].map(str::to_owned);
+        for name in optional.into_iter().chain(Currency::ALL.map(Rates::variable)) {
+            if let Some(own) = environment_variable(&name)? {
+                variables.insert(name, own);
             }
         }
         check_credentials(&variables)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use common::money::Currency;
 
 use super::arguments::PriceSource;
 use super::contract::Contract;
@@ -31,11 +32,10 @@ pub(crate) async fn choose(
         PriceSource::Simulator => println!("  prices come from the simulator, at fixed rates"),
     }
     let simulator = PriceSimulator::start()?;
-    for (currency, default) in Rates::DEFAULTS {
-        let rate = contract
-            .get(&format!("SIMULATOR_RATE_{currency}"))
-            .unwrap_or(default);
-        simulator.set_rate(currency, rate);
+    for currency in Currency::ALL {
+        if let Ok(rate) = contract.get(&Rates::variable(currency)) {
+            simulator.set_rate(currency.iso3(), rate);
+        }
     }
     contract.set("CB_PROTOCOL", "http");
     contract.set("CB_HOST", "127.0.0.1");

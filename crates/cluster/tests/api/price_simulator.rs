@@ -3,7 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cluster::{PortLease, http_client, wait_until};
+use cluster::{PortLease, Rates, http_client, wait_until};
+use common::money::Currency;
 use serde_json::Value;
 
 #[tokio::test]
@@ -28,11 +29,15 @@ async fn it_quotes_its_fixed_rates_or_those_of_its_environment_and_ends_on_sigte
                 .is_success())
         })
         .await?;
-        for (currency, rate) in [("USD", "48478.88"), ("EUR", "41191.91"), ("GBP", "1.5")] {
+        for currency in Currency::ALL {
+            let rate = match currency {
+                Currency::Gbp => "1.5",
+                other => Rates::default_rate(other),
+            };
             let request = client.get(format!("{url}/v2/prices/buy?currency={currency}"));
             let price: Value = request.send().await?.json().await?;
             assert_eq!(price["data"]["amount"], rate);
-            assert_eq!(price["data"]["currency"], currency);
+            assert_eq!(price["data"]["currency"], currency.iso3());
         }
         let unknown = client.get(format!("{url}/v2/prices/buy?currency=JPY"));
         let unknown = unknown.send().await?;

@@ -1,9 +1,8 @@
 //! The outbox: messages that the broker has not confirmed yet. Each function is one statement that commits by itself.
 
 use common::broker::Event;
+use rust_decimal::Decimal;
 use sqlx::PgConnection;
-
-use crate::metrics::Standing;
 
 /// A row of the outbox.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -44,12 +43,25 @@ pub async fn delete(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<
         .map(drop)
 }
 
-/// How many messages wait, how old the oldest is, and how full the book is.
+/// The state of outbox and book, for `/metrics`.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Gauges {
+    /// Messages in the outbox.
+    pub messages: i64,
+    /// `outbox.id` of the oldest message.
+    pub oldest_id: Option<i64>,
+    /// Its age in seconds, by the clock of the database.
+    pub oldest_age_s: Option<f64>,
+    /// The BTC of all orders.
+    pub total: Decimal,
+}
+
+/// Reads the state of outbox and book.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
-    // The oldest by id, which is the first entry of an index: the smallest time would need a second scan of the table.
+pub async fn gauges(connection: &mut PgConnection) -> sqlx::Result<Gauges> {
+    // The oldest by id is the first entry of an index. The smallest time would need another pass over the table.
     sqlx::query_as(
         "SELECT (SELECT count(*) FROM outbox) AS messages, oldest.id AS oldest_id, oldest.age_s AS oldest_age_s, btc_amount AS total
            FROM buy_order_running_total

@@ -12,63 +12,47 @@ fn rate(parts: i128) -> BtcRate {
         .unwrap_or_else(|error| panic!("{parts}: {error}"))
 }
 
+fn btc(cents: i128, rate_parts: i128) -> Option<String> {
+    btc_amount(fiat(cents), rate(rate_parts)).map(|btc| btc.to_string())
+}
+
 #[test]
 fn the_example_of_the_contract_is_rounded_up() {
-    let amount = btc_amount(fiat(12_345), rate(4_847_888_000_000)).map(|btc| btc.to_string());
-    assert_eq!(amount.as_deref(), Some("0.00254647"));
+    assert_eq!(btc(12_345, 4_847_888_000_000).as_deref(), Some("0.00254647"));
 }
 
 #[test]
 fn an_exact_quotient_is_not_rounded() {
-    assert_eq!(
-        btc_amount(fiat(100), rate(300_000_000))
-            .map(|btc| btc.to_string())
-            .as_deref(),
-        Some("0.33333334")
-    );
-    assert_eq!(
-        btc_amount(fiat(100), rate(400_000_000))
-            .map(|btc| btc.to_string())
-            .as_deref(),
-        Some("0.25000000")
-    );
-    assert_eq!(
-        btc_amount(fiat(1), rate(99_999_999_999_999_999_999))
-            .map(|btc| btc.to_string())
-            .as_deref(),
-        Some("0.00000001")
-    );
+    assert_eq!(btc(100, 300_000_000).as_deref(), Some("0.33333334"));
+    assert_eq!(btc(100, 400_000_000).as_deref(), Some("0.25000000"));
+    assert_eq!(btc(1, 99_999_999_999_999_999_999).as_deref(), Some("0.00000001"));
 }
 
 #[test]
-fn an_amount_of_btc_that_no_column_holds_is_none() {
-    assert_eq!(btc_amount(fiat(99_999_999_999), rate(1)), None);
+fn an_amount_of_btc_that_its_column_cannot_hold_is_none() {
+    assert_eq!(btc(99_999_999_999, 1), None);
 }
 
-/// The defining property of rounding up, without a division: (satoshis - 1) * rate < amount <= satoshis * rate, in units of 10^-16.
+/// Rounding up, defined without a division: (satoshis - 1) * rate < amount <= satoshis * rate, in units of 10^-16.
 fn is_rounded_up(cents: i128, rate_parts: i128, satoshis: i128) -> bool {
     let amount = cents * 10_i128.pow(14);
     (satoshis - 1) * rate_parts < amount && amount <= satoshis * rate_parts
 }
 
-/// Over the whole range of both columns, each order of magnitude as likely as the others.
-fn cents() -> impl Strategy<Value = i128> {
-    (0..=10_u32).prop_flat_map(|digits| 10_i128.pow(digits)..10_i128.pow(digits + 1))
-}
-
-fn rate_parts() -> impl Strategy<Value = i128> {
-    (0..=19_u32).prop_flat_map(|digits| 10_i128.pow(digits)..10_i128.pow(digits + 1))
+/// Numbers of up to this many digits; each order of magnitude is equally likely.
+fn up_to_digits(digits: u32) -> impl Strategy<Value = i128> {
+    (0..digits).prop_flat_map(|exponent| 10_i128.pow(exponent)..10_i128.pow(exponent + 1))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn the_btc_amount_is_the_exact_quotient_rounded_up(cents in cents(), parts in rate_parts()) {
+    fn the_btc_amount_is_the_exact_quotient_rounded_up(cents in up_to_digits(11), parts in up_to_digits(20)) {
         let limit = 1_000 * 100_000_000_i128;
         match btc_amount(fiat(cents), rate(parts)) {
             Some(btc) => prop_assert!(is_rounded_up(cents, parts, btc.decimal().mantissa())),
-            // Refused only when even the largest amount of the column would not cover it.
+            // Only when even the largest amount of the column is too small.
             None => prop_assert!((limit - 1) * parts < cents * 10_i128.pow(14)),
         }
     }

@@ -1,4 +1,4 @@
-//! Reads the body of `PUT /buy_order`, naming every fault at once.
+//! The body of `PUT /buy_order`: its schema and its reader, which names every fault at once.
 
 use common::http::{BodyFields, FieldFault, Problem, field};
 use common::money::{Currency, FiatAmount, MoneyError};
@@ -7,26 +7,52 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use uuid::Uuid;
 
-use crate::order::{CLIENT_ID, OrderRequest};
+use crate::order::RequestIdentity;
 
 /// An order to buy BTC.
 #[derive(Debug, ToSchema)]
-#[expect(
-    dead_code,
-    reason = "a schema; the fields are read one by one from their literal text"
-)]
 pub struct BuyOrderRequest {
-    /// `USD`, `EUR` or `GBP`.
-    #[schema(example = "USD", pattern = "^(USD|EUR|GBP)$")]
-    currency: String,
+    #[schema(inline)]
+    currency: Currency,
     #[schema(schema_with = text_or_number)]
-    amount: String,
+    amount: FiatAmount,
     /// The client's name for this one order.
     #[schema(example = "5fa733ae-82b4-4ac0-8478-35ff30dae879")]
     idempotence_key: Uuid,
 }
 
-/// A text without signs and exponents, whose value is in the same bounds as that of a number.
+impl BuyOrderRequest {
+    /// Reads each field from its literal JSON, so that no number passes through a float.
+    ///
+    /// # Errors
+    /// An answer that names every faulty field.
+    pub(super) fn read(mut body: BodyFields) -> Result<Self, Problem> {
+        let currency = body.required("currency", currency);
+        let decimal_places = currency.map_or(FiatAmount::SCALE, Currency::decimal_places);
+        let amount = body.required("amount", |raw| amount(raw, decimal_places));
+        let idempotence_key = body.required("idempotence_key", idempotence_key);
+        match (currency, amount, idempotence_key) {
+            (Some(currency), Some(amount), Some(idempotence_key)) => Ok(Self {
+                currency,
+                amount,
+                idempotence_key,
+            }),
+            _ => Err(body.rejection()),
+        }
+    }
+
+    /// What makes another request of this client a repeat of this one.
+    pub(super) fn identity(&self, client_id: i64) -> RequestIdentity {
+        RequestIdentity {
+            client_id,
+            currency: self.currency,
+            amount: self.amount,
+            idempotence_key: self.idempotence_key,
+        }
+    }
+}
+
+/// A string without sign and exponent, or a number. Both have the same bounds.
 fn text_or_number() -> Schema {
     let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(
         r"^0*([1-9][0-9]{0,8}(\.[0-9]{1,2})?|0\.([1-9][0-9]?|0[1-9]))$",
@@ -46,22 +72,6 @@ fn text_or_number() -> Schema {
         .into()
 }
 
-pub(super) fn read(mut body: BodyFields) -> Result<OrderRequest, Problem> {
-    let currency = body.required("currency", currency);
-    let decimal_places = currency.map_or(FiatAmount::SCALE, Currency::decimal_places);
-    let amount = body.required("amount", |raw| amount(raw, decimal_places));
-    let idempotence_key = body.required("idempotence_key", idempotence_key);
-    match (currency, amount, idempotence_key) {
-        (Some(currency), Some(amount), Some(idempotence_key)) => Ok(OrderRequest {
-            client_id: CLIENT_ID,
-            currency,
-            amount,
-            idempotence_key,
-        }),
-        _ => Err(body.rejection()),
-    }
-}
-
 /// The text of a JSON string; `None` for any other JSON value.
 fn string(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
@@ -73,13 +83,10 @@ fn not_a_string() -> FieldFault {
 
 fn currency(raw: &RawValue) -> Result<Currency, FieldFault> {
     let iso3 = string(raw).ok_or_else(not_a_string)?;
-    let unsupported = || {
-        FieldFault::value_error(&format!(
-            "unsupported currency.  supported: {}",
-            Currency::SUPPORTED
-        ))
-    };
-    Currency::parse(&iso3).ok_or_else(unsupported)
+    Currency::parse(&iso3).ok_or_else(|| {
+        let supported = Currency::supported();
+        FieldFault::value_error(&format!("unsupported currency.  supported: {supported}"))
+    })
 }
 
 fn amount(raw: &RawValue, decimal_places: u32) -> Result<FiatAmount, FieldFault> {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use cluster::{Cluster, Options, Service};
 use tempfile::NamedTempFile;
 
-/// Resolvers put the first first.
+/// Resolvers return the first address first.
 const HOSTS: &str = "127.0.0.1 localhost\n::1 two.addresses.test\n127.0.0.1 two.addresses.test\n";
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn where_the_first_address_of_a_host_name_is_silent_service_and_migration_
     })
     .await?;
     let port = cluster.addresses().write_model.port;
-    // The kernel accepts connections in its name; it never answers.
+    // The kernel accepts connections to it, but nothing ever answers.
     let _silent = TcpListener::bind(("::1", port)).context("the loopback interface has no IPv6")?;
     let mut hosts = NamedTempFile::new()?;
     hosts.write_all(HOSTS.as_bytes())?;
@@ -31,7 +31,7 @@ async fn where_the_first_address_of_a_host_name_is_silent_service_and_migration_
     ] {
         let program = cluster.admin_command(service, &[argument])?;
         let begun = Instant::now();
-        // Its own view of /etc/hosts.
+        // The process gets its own /etc/hosts.
         let ended = Command::new("unshare")
             .args(["--map-root-user", "--mount", "sh", "-c"])
             .arg(r#"mount --bind "$1" /etc/hosts && shift && exec timeout 20 "$@""#)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster::{Service, lock_running_total, wait_until};
 use rust_decimal::Decimal;
 
-use super::{book, buy, count, new_key, order_desk};
+use super::{book, buy, count, new_key, start_cluster};
 
 const NOTHING: (i64, Decimal) = (0, Decimal::ZERO);
 
@@ -16,7 +16,7 @@ const MESSAGES_FAIL: &str = "
 #[tokio::test]
 async fn an_order_whose_message_cannot_be_written_is_500_with_a_reference_and_leaves_nothing_behind()
 -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     sqlx::raw_sql(MESSAGES_FAIL)
         .execute(cluster.write_model())
         .await?;
@@ -56,7 +56,7 @@ async fn an_order_whose_message_cannot_be_written_is_500_with_a_reference_and_le
 #[tokio::test]
 async fn an_order_that_waits_too_long_for_its_turn_is_503_and_the_same_key_makes_one_order_later()
 -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let lock = lock_running_total(cluster.write_model()).await?;
     let key = new_key();
     let refused = buy(&cluster, "USD", "10", &key).await?;

@@ -1,53 +1,48 @@
-//! Orders that arrive together are written together, and the order of ids is the order of commits is the order of time.
+//! Orders that arrive together are written together. Ids, commits and times have the same order.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use cluster::{Cluster, blocked_sessions, lock_running_total, wait_until};
 use futures_util::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Answer, buy, new_key, order_desk_with_quotes_for, put_json, two_processes};
+use super::{Answer, buy, new_key, put_json, start_cluster_with_quotes_for, two_processes};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 const ORDERS: usize = 50;
 
-/// Each process has one order under way, and then writes all that wait.
+/// Each of two processes writes one order, and then all that wait.
 const TRANSACTIONS: usize = 4;
 
-/// How many orders wait for the writers of these processes.
+/// The number of orders that wait for the writers of these processes.
 pub(crate) async fn drafts_that_wait(cluster: &Cluster, urls: &[String]) -> anyhow::Result<usize> {
     let mut drafts = 0;
     for url in urls {
-        let metrics = cluster
-            .http()
-            .get(format!("{url}/metrics"))
-            .send()
-            .await?
-            .text()
-            .await?;
+        let metrics = super::metrics(&cluster.http(), url).await?;
         let waiting = metrics
-            .lines()
-            .filter(|line| line.starts_with("order_drafts_waiting"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok());
-        drafts += waiting.sum::<usize>();
+            .iter()
+            .filter_map(|line| line.strip_prefix("order_drafts_waiting "));
+        drafts += waiting
+            .map(|drafts| drafts.parse::<usize>())
+            .sum::<Result<usize, _>>()?;
     }
     Ok(drafts)
 }
 
-/// The sessions whose writers wait for the lock that puts them in a row.
+/// The sessions of the writers that wait for the lock.
 pub(crate) async fn sessions_of_waiting_writers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     Ok(blocked_sessions(cluster.write_model(), "FROM accept_orders(").await?)
 }
 
-/// How many writers wait for the lock.
+/// The number of writers that wait for the lock.
 pub(crate) async fn writers_that_wait(cluster: &Cluster) -> anyhow::Result<usize> {
     Ok(sessions_of_waiting_writers(cluster).await?.len())
 }
 
-/// Has the requests sent to the URLs of two processes in turn, and lets neither write before every one of them has been looked up and waits:
-/// the first of each process for the lock, the others together for that one.
+/// Sends the requests to two processes alternately. No order is written before all have been looked up and wait: the first order of each process
+/// waits for the lock, and the others wait for that one.
 pub(crate) async fn put_past_the_look_up(
     cluster: &Cluster,
     urls: &[String],
@@ -86,14 +81,12 @@ pub(crate) async fn put_past_the_look_up(
 #[tokio::test]
 async fn orders_that_arrive_together_are_written_together_and_ids_ascend_with_commits_and_time()
 -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
-    // So that the price is at hand.
+    // From now on the price is cached.
     buy(&cluster, "USD", "1", &new_key()).await?;
 
-    let bodies: Vec<_> = (0..ORDERS)
-        .map(|_| json!({ "currency": "USD", "amount": "0.01", "idempotence_key": new_key() }))
-        .collect();
+    let bodies: Vec<_> = (0..ORDERS).map(|_| cluster::new_order("USD", "0.01")).collect();
     let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 

@@ -1,4 +1,4 @@
-//! Requests of the tests to the broker.
+//! What the tests need from the broker.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) async fn channel(cluster: &Cluster) -> anyhow::Result<Channel> {
     Ok(connection.create_channel().await?)
 }
 
-/// How many messages of a queue wait for a consumer.
+/// The number of ready messages in a queue.
 pub(crate) async fn ready(channel: &Channel, queue: &str) -> anyhow::Result<u32> {
     let options = QueueDeclareOptions {
         passive: true,
@@ -29,7 +29,7 @@ pub(crate) async fn ready(channel: &Channel, queue: &str) -> anyhow::Result<u32>
         .message_count())
 }
 
-/// Removes all messages from a queue, and returns their ids.
+/// Takes all messages from a queue, and returns their ids.
 pub(crate) async fn taken(channel: &Channel, queue: &str) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     let no_ack = BasicGetOptions { no_ack: true };
@@ -40,12 +40,12 @@ pub(crate) async fn taken(channel: &Channel, queue: &str) -> anyhow::Result<Vec<
     Ok(ids)
 }
 
-/// Makes the broker close every connection of the cluster's virtual host; waits until there is one.
+/// Makes the broker close every connection of the cluster's virtual host, as an administrator can. Waits until there is a connection.
 pub(crate) async fn close_connections(cluster: &Cluster) -> anyhow::Result<()> {
     let broker = cluster.queue();
     let http = cluster.http();
     let mut names: Vec<String> = Vec::new();
-    // The list may be some seconds old.
+    // The broker's list of connections is a few seconds old.
     wait_until("the broker lists its connections", LISTED_WITHIN, async || {
         let request = http.get(broker.api("vhosts/{vhost}/connections"));
         let list = request

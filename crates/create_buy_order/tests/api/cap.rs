@@ -5,22 +5,22 @@ use serde_json::json;
 
 use super::batch::put_past_the_look_up;
 use super::{
-    Answer, assert_one_order, book, buy, new_key, order_desk_with_quotes_for, put_json, two_processes,
+    Answer, assert_one_order, book, buy, new_key, put_json, start_cluster_with_quotes_for, two_processes,
 };
 
-/// So short that a rate is asked for anew for every order.
+/// So short that every order asks for a new rate.
 const NO_TIME: &str = "0.000001";
 
-/// With one dollar a BTC, amounts of USD are amounts of BTC, down to a cent.
-async fn one_dollar_desk() -> anyhow::Result<Cluster> {
-    let cluster = super::order_desk().await?;
+/// At one dollar per BTC, an amount of USD is the same amount of BTC.
+async fn start_cluster_at_one_dollar() -> anyhow::Result<Cluster> {
+    let cluster = super::start_cluster().await?;
     cluster.prices().set_rate("USD", "1.00");
     Ok(cluster)
 }
 
 #[tokio::test]
 async fn an_order_over_the_cap_is_refused_whole_and_a_smaller_one_still_fits() -> anyhow::Result<()> {
-    let cluster = one_dollar_desk().await?;
+    let cluster = start_cluster_at_one_dollar().await?;
     assert_eq!(buy(&cluster, "USD", "99.50", &new_key()).await?.status, 200);
     let refused_key = new_key();
     let refused = buy(&cluster, "USD", "0.51", &refused_key).await?;
@@ -41,7 +41,7 @@ async fn an_order_over_the_cap_is_refused_whole_and_a_smaller_one_still_fits() -
 
 #[tokio::test]
 async fn an_order_beyond_any_amount_of_btc_is_over_the_cap() -> anyhow::Result<()> {
-    let cluster = super::order_desk().await?;
+    let cluster = super::start_cluster().await?;
     cluster.prices().set_rate("EUR", "0.00000001");
     assert_eq!(
         buy(&cluster, "EUR", "999999999.99", &new_key()).await?.status,
@@ -50,7 +50,7 @@ async fn an_order_beyond_any_amount_of_btc_is_over_the_cap() -> anyhow::Result<(
     Ok(())
 }
 
-/// Places one order of each amount, all at once, at the URLs in turn.
+/// Places one order of each amount, all at once, at the URLs alternately.
 async fn buy_at_once(
     cluster: &Cluster,
     urls: &[String],
@@ -60,7 +60,7 @@ async fn buy_at_once(
     let http = cluster.http();
     let bodies: Vec<_> = amounts
         .iter()
-        .map(|amount| json!({ "currency": currency, "amount": amount, "idempotence_key": new_key() }))
+        .map(|amount| cluster::new_order(currency, amount))
         .collect();
     let sent = bodies.iter().zip(urls.iter().cycle());
     let answers = try_join_all(sent.map(|(body, url)| put_json(&http, url, body))).await?;
@@ -71,7 +71,7 @@ async fn buy_at_once(
     Ok(answers)
 }
 
-/// The amounts of those orders that were accepted.
+/// The amounts of the accepted orders.
 fn accepted<'a>(amounts: &[&'a str], answers: &[Answer]) -> Vec<&'a str> {
     let each = amounts.iter().zip(answers);
     each.filter(|(_, answer)| answer.status == 200)
@@ -82,12 +82,12 @@ fn accepted<'a>(amounts: &[&'a str], answers: &[Answer]) -> Vec<&'a str> {
 #[tokio::test]
 async fn two_processes_never_take_the_sum_past_the_cap_and_a_smaller_order_fits_after_a_bigger_was_refused()
 -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for(NO_TIME).await?;
+    let cluster = start_cluster_with_quotes_for(NO_TIME).await?;
     let urls = two_processes(&cluster).await?;
     cluster.prices().set_rate("USD", "1.00");
     assert_eq!(buy(&cluster, "USD", "99.50", &new_key()).await?.status, 200);
 
-    // There is room for 0.50, so for one of these; then for 0.20.
+    // There is room for 0.50: one of these fits, and leaves 0.20.
     let bigger = ["0.30"; 60];
     let answers = buy_at_once(&cluster, &urls, "USD", &bigger).await?;
     assert_eq!(accepted(&bigger, &answers), ["0.30"]);
@@ -103,11 +103,11 @@ async fn two_processes_never_take_the_sum_past_the_cap_and_a_smaller_order_fits_
 #[tokio::test]
 async fn repeats_of_the_order_that_fills_the_book_are_answered_with_it_though_nothing_fits_any_more()
 -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
     cluster.prices().set_rate("USD", "1.00");
     assert_eq!(buy(&cluster, "USD", "0.01", &new_key()).await?.status, 200);
-    let all_the_rest = json!({ "currency": "USD", "amount": "99.99", "idempotence_key": new_key() });
+    let all_the_rest = cluster::new_order("USD", "99.99");
     let answers = put_past_the_look_up(&cluster, &urls, &vec![all_the_rest; 4]).await?;
     assert_one_order(&answers);
     assert_eq!(book(&cluster).await?.1, Decimal::ONE_HUNDRED);
@@ -116,12 +116,12 @@ async fn repeats_of_the_order_that_fills_the_book_are_answered_with_it_though_no
 
 #[tokio::test]
 async fn a_repeat_takes_no_room_from_the_new_orders_beside_it() -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
     cluster.prices().set_rate("USD", "1.00");
     assert_eq!(buy(&cluster, "USD", "38.00", &new_key()).await?.status, 200);
-    // Both processes get an order first, then together the same one and four of their own. All fit, if the same one is counted once.
-    let order = |amount: &str| json!({ "currency": "USD", "amount": amount, "idempotence_key": new_key() });
+    // Each process first gets an order of its own, then the shared one and four of its own. All fit if the shared one counts once.
+    let order = |amount: &str| cluster::new_order("USD", amount);
     let mut bodies = vec![order("1.00"), order("1.00")];
     bodies.extend(vec![order("20.00"); 2]);
     bodies.extend((0..8).map(|_| order("5.00")));
@@ -134,7 +134,7 @@ async fn a_repeat_takes_no_room_from_the_new_orders_beside_it() -> anyhow::Resul
 
 #[tokio::test]
 async fn two_processes_sell_the_last_free_satoshis_once() -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for(NO_TIME).await?;
+    let cluster = start_cluster_with_quotes_for(NO_TIME).await?;
     let urls = two_processes(&cluster).await?;
     cluster.prices().set_rate("USD", "1.00");
     assert_eq!(buy(&cluster, "USD", "99.99", &new_key()).await?.status, 200);
@@ -142,7 +142,7 @@ async fn two_processes_sell_the_last_free_satoshis_once() -> anyhow::Result<()> 
     let nearly = buy(&cluster, "EUR", "411.91", &new_key()).await?;
     assert_eq!((nearly.status, nearly.order("btc_amount")), (200, "0.00999978"));
 
-    // 22 satoshis are free. A cent is five of them at 200,000 GBP a BTC, and one at a million.
+    // 22 satoshis are free. A penny buys five at 200,000 GBP per BTC, and one at a million.
     let cents = ["0.01"; 60];
     cluster.prices().set_rate("GBP", "200000.00");
     let answers = buy_at_once(&cluster, &urls, "GBP", &cents).await?;

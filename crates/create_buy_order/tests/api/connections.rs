@@ -1,4 +1,4 @@
-//! Clients that are slow, silent, endless or speak nonsense, and a process that runs out of file descriptors: the others are served.
+//! Slow, silent, endless or malformed clients, and a process without free file descriptors: other clients are served.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::broker::close_connections;
-use super::{buy, count, new_key, order_desk};
+use super::{buy, count, new_key, start_cluster};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A pause of a kept-alive client, typical of a slow one.
+/// A pause between requests on a kept-alive connection, typical of a slow client.
 const A_SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) async fn connect(cluster: &Cluster) -> anyhow::Result<TcpStream> {
@@ -30,16 +30,16 @@ async fn connect_often(cluster: &Cluster, times: usize) -> anyhow::Result<Vec<Tc
     Ok(connections)
 }
 
-/// Everything that comes until the server closes, as text.
+/// Everything that the server sends until it closes, as text.
 pub(crate) async fn read_to_end(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    // The end may be a reset, when the server has not read all that was sent.
+    // The connection may end with a reset, when the server has not read everything.
     let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut bytes)).await;
     ensure!(read.is_ok(), "the connection stays open");
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Sets how many files a process may have open.
+/// Sets the limit of open files of a process.
 pub(crate) fn limit_files(process: u32, most: u32) -> anyhow::Result<()> {
     let arguments = [format!("--pid={process}"), format!("--nofile={most}:")];
     ensure!(
@@ -58,8 +58,8 @@ pub(crate) async fn is_served(cluster: &Cluster) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn two_thousand_idle_connections_disturb_nobody() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
-    // The service sees to its own limit.
+    let cluster = start_cluster().await?;
+    // The service raises its own limit.
     limit_files(std::process::id(), 8192)?;
     let idle = connect_often(&cluster, 2000).await?;
     for _ in 0..20 {
@@ -73,7 +73,7 @@ const HEAD: &str = "PUT /buy_order HTTP/1.1\r\nhost: x\r\ncontent-type: applicat
 
 #[tokio::test]
 async fn slow_headers_and_slow_bodies_are_cut_off() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let headers = async {
         let mut client = connect(&cluster).await?;
         client.write_all(HEAD.as_bytes()).await?;
@@ -101,7 +101,7 @@ async fn slow_headers_and_slow_bodies_are_cut_off() -> anyhow::Result<()> {
 #[tokio::test]
 async fn an_endless_chunked_body_is_cut_off_at_the_limit() -> anyhow::Result<()> {
     const FAR_TOO_MUCH: usize = 64 * 1024 * 1024;
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let (mut answer, mut sender) = connect(&cluster).await?.into_split();
     let send = async move {
         let chunk = format!("400\r\n{}\r\n", " ".repeat(0x400));
@@ -122,7 +122,7 @@ async fn an_endless_chunked_body_is_cut_off_at_the_limit() -> anyhow::Result<()>
 
 #[tokio::test]
 async fn garbage_behind_a_request_costs_its_own_connection_only() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let mut client = connect(&cluster).await?;
     client
         .write_all(b"GET /healthcheck HTTP/1.1\r\nhost: x\r\n\r\n\x16\x03\x01\x02\x00 garbage\r\n\r\n")
@@ -150,7 +150,7 @@ async fn garbage_behind_a_request_costs_its_own_connection_only() -> anyhow::Res
     is_served(&cluster).await
 }
 
-/// User and system time of a process so far, in hundredths of a second.
+/// User and system time of a process, in hundredths of a second.
 fn cpu_time(process: u32) -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let (_, fields) = stat.rsplit_once(") ").context("no fields")?;
@@ -160,7 +160,7 @@ fn cpu_time(process: u32) -> anyhow::Result<u64> {
 
 #[tokio::test]
 async fn out_of_file_descriptors_it_refuses_and_then_recovers() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     is_served(&cluster).await?;
     let service = cluster.pid(Service::CreateBuyOrder).context("no process")?;
     limit_files(service, 64)?;
@@ -170,7 +170,7 @@ async fn out_of_file_descriptors_it_refuses_and_then_recovers() -> anyhow::Resul
         Ok(lines.iter().any(|line| line.contains("could not be accepted")))
     })
     .await?;
-    // What it loses now it cannot open again.
+    // From now on it cannot open a lost connection again.
     close_connections(&cluster).await?;
     sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
         .execute(cluster.write_model())

@@ -1,12 +1,15 @@
-//! Currencies that the code knows and the write model does not: a service that is newer than the schema, as in a rolling upgrade.
+//! The currencies of the code and of the write model. They differ in a rolling upgrade, when the service is newer than the schema.
 
 use std::time::Duration;
 
-use cluster::{Cluster, Options, Service, wait_until};
+use cluster::{Cluster, Options, Service, new_order as order, wait_until};
+use common::money::Currency;
+use create_buy_order::order::CAP;
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::batch::{drafts_that_wait, put_past_the_look_up};
-use super::{buy, count, new_key, order_desk_with_quotes_for, two_processes};
+use super::{buy, count, new_key, start_cluster_with_quotes_for, two_processes};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -18,16 +21,36 @@ async fn write_model(cluster: &Cluster, statement: &'static str) -> anyhow::Resu
     Ok(())
 }
 
-fn order(currency: &str, amount: &str) -> Value {
-    json!({ "currency": currency, "amount": amount, "idempotence_key": new_key() })
+#[tokio::test]
+async fn the_write_model_has_the_currencies_and_the_cap_of_this_service() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::only(&[])).await?;
+    let pool = cluster.write_model();
+    let table: Vec<(String, i16)> = sqlx::query_as("SELECT iso3::text, dp FROM currency ORDER BY iso3")
+        .fetch_all(pool)
+        .await?;
+    let mut known: Vec<(String, i16)> = Vec::new();
+    for currency in Currency::ALL {
+        known.push((currency.iso3().to_owned(), currency.decimal_places().try_into()?));
+    }
+    known.sort();
+    assert_eq!(table, known);
+
+    let set_total = |btc: Decimal| {
+        sqlx::query("UPDATE buy_order_running_total SET btc_amount = $1")
+            .bind(btc)
+            .execute(pool)
+    };
+    set_total(CAP).await?;
+    assert!(set_total(CAP + Decimal::new(1, 8)).await.is_err());
+    Ok(())
 }
 
 #[tokio::test]
 async fn an_order_in_a_currency_that_the_table_lacks_is_refused_alone() -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
     for url in &urls {
-        // So that the prices are at hand.
+        // From now on the prices are cached.
         for currency in ["USD", "GBP"] {
             let body = order(currency, "1");
             super::put_json(&cluster.http(), url, &body).await?;
@@ -67,10 +90,10 @@ async fn an_order_in_a_currency_that_the_table_lacks_is_refused_alone() -> anyho
 
 #[tokio::test]
 async fn an_order_that_cannot_be_written_takes_no_room_under_the_cap() -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
     write_model(&cluster, WITHOUT_POUNDS).await?;
-    // 3,533,089 GBP are 100 BTC: next to them nothing would fit. Each process gets another order first, and these together.
+    // 3,533,089 GBP are 100 BTC: nothing else would fit. Each process first gets another order, and then the rest together.
     let mut bodies = vec![order("USD", "1"), order("USD", "1")];
     bodies.extend(vec![order("GBP", "3533089"); 2]);
     bodies.extend((0..6).map(|_| order("USD", "1")));
@@ -87,7 +110,7 @@ async fn an_order_that_cannot_be_written_takes_no_room_under_the_cap() -> anyhow
 #[tokio::test]
 async fn one_order_that_the_database_refuses_does_not_take_the_others_of_its_batch_with_it()
 -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
     write_model(
         &cluster,
@@ -131,9 +154,8 @@ async fn a_service_says_at_its_start_and_in_its_metrics_which_currencies_the_tab
 
 async fn metric_becomes(cluster: &Cluster, line: &str) -> anyhow::Result<()> {
     wait_until(line, LIMIT, async || {
-        let url = cluster.url(Service::CreateBuyOrder) + "/metrics";
-        let shown = cluster.http().get(url).send().await?.text().await?;
-        Ok(shown.lines().any(|shown| shown == line))
+        let shown = super::metrics(&cluster.http(), &cluster.url(Service::CreateBuyOrder)).await?;
+        Ok(shown.iter().any(|shown| shown == line))
     })
     .await
 }

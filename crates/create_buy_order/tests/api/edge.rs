@@ -1,5 +1,4 @@
-//! Clients at the edge of HTTP: half-closed connections, words that are no request, hosts, expectations. Whatever comes, the answer is in
-//! our form.
+//! Edge cases of HTTP: half-closed connections, malformed requests, `Host`, `Expect`. Every answer has our form.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::connections::{connect, read_to_end};
-use super::{count, new_key, order_desk};
+use super::{count, new_key, start_cluster};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// An answer as it came.
+/// An answer, as received.
 #[derive(Debug)]
 struct Raw {
     status: u16,
@@ -35,7 +34,7 @@ fn parsed(text: &str) -> anyhow::Result<Raw> {
     })
 }
 
-/// Sends this, and reads until the server closes.
+/// Sends this, and reads until the server closes the connection.
 async fn ask(cluster: &Cluster, words: &[u8]) -> anyhow::Result<Raw> {
     let mut client = connect(cluster).await?;
     client.write_all(words).await?;
@@ -57,22 +56,19 @@ fn ensure_our_form(answer: &Raw) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The sum of a counter over the series that have this in their labels.
+/// The sum of a counter over the series whose labels contain this text.
 async fn counted(cluster: &Cluster, metric: &str, label: &str) -> anyhow::Result<u64> {
-    let url = cluster.url(Service::CreateBuyOrder) + "/metrics";
-    let text = cluster.http().get(url).send().await?.text().await?;
-    let series = text
-        .lines()
-        .filter(|line| line.starts_with(metric) && line.contains(label));
     let mut sum = 0;
-    for line in series {
-        sum += line.rsplit(' ').next().context("no value")?.parse::<u64>()?;
+    for line in super::metrics(&cluster.http(), &cluster.url(Service::CreateBuyOrder)).await? {
+        if line.starts_with(metric) && line.contains(label) {
+            sum += line.rsplit(' ').next().context("no value")?.parse::<u64>()?;
+        }
     }
     Ok(sum)
 }
 
 fn order(key: &str) -> String {
-    let body = format!(r#"{{"currency":"USD","amount":"0.01","idempotence_key":"{key}"}}"#);
+    let body = cluster::order_with_key("USD", "0.01", key).to_string();
     format!(
         "PUT /buy_order HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -82,7 +78,7 @@ fn order(key: &str) -> String {
 #[tokio::test]
 async fn a_client_that_ends_its_side_after_the_request_gets_the_answer() -> anyhow::Result<()> {
     const TIMES: usize = 40;
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     for number in 0..TIMES {
         for words in [
             order(&new_key()),
@@ -120,8 +116,8 @@ async fn a_client_that_ends_its_side_after_the_request_gets_the_answer() -> anyh
 #[tokio::test]
 async fn the_request_of_a_client_that_resets_its_connection_is_dropped() -> anyhow::Result<()> {
     const CLIENTS: u64 = 20;
-    let cluster = order_desk().await?;
-    // Orders wait for a price, for seconds.
+    let cluster = start_cluster().await?;
+    // Orders now wait seconds for a price.
     cluster.pause(Service::BtcPrice)?;
     let in_hand = async || counted(&cluster, "http_requests_in_flight ", "").await;
     let open = async || counted(&cluster, "http_connections_open ", "").await;
@@ -141,7 +137,7 @@ async fn the_request_of_a_client_that_resets_its_connection_is_dropped() -> anyh
         Ok(in_hand().await? <= 1 && open().await? <= before)
     })
     .await?;
-    // Less than an order waits for its price.
+    // Shorter than an order waits for its price.
     ensure!(
         reset.elapsed() < Duration::from_millis(1500),
         "took {:?}",
@@ -152,7 +148,7 @@ async fn the_request_of_a_client_that_resets_its_connection_is_dropped() -> anyh
 
 #[tokio::test]
 async fn connections_of_clients_that_are_gone_are_closed() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let open = async || counted(&cluster, "http_connections_open ", "").await;
     let before = open().await?;
     for words in [
@@ -172,7 +168,7 @@ async fn connections_of_clients_that_are_gone_are_closed() -> anyhow::Result<()>
 
 #[tokio::test]
 async fn words_that_are_no_request_are_refused_in_our_form_and_counted() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let get = |more: &str| format!("GET /healthcheck HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}\r\n");
     let many_headers: String = (0..101).map(|number| format!("h{number}: 1\r\n")).collect();
     let put = "PUT /buy_order HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
@@ -225,7 +221,7 @@ async fn words_that_are_no_request_are_refused_in_our_form_and_counted() -> anyh
 
 #[tokio::test]
 async fn a_request_has_one_host() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     for hosts in [
         "",
         "host: a\r\nhost: b\r\n",
@@ -244,7 +240,7 @@ async fn a_request_has_one_host() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_body_that_will_be_refused_is_not_asked_for() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let put = "PUT /buy_order HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n";
     for (status, headers) in [
         (
@@ -266,7 +262,7 @@ async fn a_body_that_will_be_refused_is_not_asked_for() -> anyhow::Result<()> {
         ensure!(answer.head.contains("\r\nconnection: close"), "{answer:?}");
         ensure_our_form(&answer)?;
     }
-    // One that is in order is asked for.
+    // A valid body is requested with `100 Continue`.
     let order = order(&new_key()).replace("host: x\r\n", "host: x\r\nexpect: 100-continue\r\n");
     let (head, body) = order.split_once("\r\n\r\n").context("no body")?;
     let mut client: TcpStream = connect(&cluster).await?;

@@ -1,4 +1,4 @@
-//! Connections to the write model over TLS, as `WRITE_MODEL_DB_SSLMODE` says, of the service and of `migration` alike.
+//! TLS to the write model, as configured by `WRITE_MODEL_DB_SSLMODE`, of this service and of `migration`.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A role that must come encrypted, and one that must not.
+/// A role that must use TLS, and one that must not.
 const ENCRYPTED: &str = "encrypted";
 const PLAIN: &str = "plain";
 const PASSWORD: &str = "password_of_a_role";
@@ -23,7 +23,7 @@ hostssl all plain all reject
 host all all all scram-sha-256
 ";
 
-/// A server that speaks TLS, and the authority that its certificate, for `localhost`, is signed by.
+/// A server with TLS, and the authority that signed its certificate for `localhost`.
 struct Encrypting {
     cluster: Cluster,
     authority: NamedTempFile,
@@ -57,7 +57,7 @@ impl Encrypting {
         Ok(server)
     }
 
-    /// Has it show a certificate, which a client may not be able to read.
+    /// Makes the server use this certificate, which a client may not be able to parse.
     async fn show_certificate(&self, readable: bool) -> anyhow::Result<()> {
         let mut certificate = CertificateParams::new(["localhost".to_owned()])?;
         if !readable {
@@ -81,7 +81,7 @@ impl Encrypting {
         .await
     }
 
-    /// Writes a file of the server, which only the server may read.
+    /// Writes a file that only the server may read.
     async fn place(&self, name: &str, content: &str) -> anyhow::Result<()> {
         let write = format!(
             "COPY (SELECT regexp_split_to_table('{}', '\n')) TO PROGRAM 'umask 077; cat >{name}'",
@@ -93,7 +93,7 @@ impl Encrypting {
         Ok(())
     }
 
-    /// What both programs are told; libpq's own variables would each break every connection.
+    /// The environment of both programs. Each of libpq's own variables in it would break every connection.
     fn told(&self, service: Service, way: Way<'_>) -> anyhow::Result<Vec<(String, String)>> {
         let mut variables: Vec<_> = self.cluster.environment(service)?.into_iter().collect();
         let authority = self.authority.path().display().to_string();
@@ -135,7 +135,7 @@ impl Encrypting {
         Ok(command.envs(told).output()?.status.success())
     }
 
-    /// Whether `migration` connects; where it does not, it goes on trying.
+    /// Whether `migration` connects. Otherwise it keeps trying.
     fn migrates(&self, way: Way<'_>) -> anyhow::Result<bool> {
         let mut command = self.cluster.admin_command(Service::Migration, &["--once"])?;
         let told = self.told(Service::Migration, way)?;
@@ -155,7 +155,7 @@ impl Encrypting {
     }
 }
 
-/// How a program connects, and whether it has the authority's certificate.
+/// How a program connects, and whether it has the certificate of the authority.
 #[derive(Debug, Clone, Copy)]
 struct Way<'a> {
     host: &'a str,

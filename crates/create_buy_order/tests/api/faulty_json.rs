@@ -1,4 +1,4 @@
-//! Where a body stops being JSON is told as CPython tells it: FastAPI's clients know those offsets.
+//! Offset and message of a JSON error are those of CPython, which clients of FastAPI know.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -7,10 +7,10 @@ use anyhow::{Context as _, ensure};
 use cluster::Service;
 use serde_json::{Value, json};
 
-use super::{answer, order_desk};
+use super::{answer, start_cluster};
 
-/// Reads a JSON list of texts; of each, writes where and why it is no JSON, or null. Since 3.13 a comma before a closing bracket has a
-/// message and a place of its own: then those of before are told.
+/// Reads a JSON list of texts, and writes offset and message of the error in each, or null. Since 3.13 a comma before a closing bracket has
+/// its own message and offset: the older ones are written instead.
 const CPYTHON: &str = r#"
 import json, sys
 def fault(text):
@@ -40,7 +40,7 @@ fn by_cpython(bodies: &[String]) -> anyhow::Result<Vec<Value>> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// A body with something of everything, cut off at each of its characters, and with each of them replaced by others.
+/// A body with every kind of value, cut off at each character, and with each character replaced by others.
 fn bodies() -> Vec<String> {
     const WHOLE: &str = "\n {\"currency\": \"\u{e4}\\u00dc\\n\\ud800\", \"amount\": -10.5e+3,\r\"\\ud83d\\ude00\": [1, [], {}, true, false , null]\t} ";
     let whole: Vec<char> = WHOLE.chars().collect();
@@ -90,7 +90,7 @@ async fn a_body_that_is_no_json_is_refused_where_cpython_stops_and_in_its_words(
     let bodies = bodies();
     let faults = by_cpython(&bodies)?;
     ensure!(faults.len() == bodies.len() && bodies.len() > 1000);
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let url = cluster.url(Service::CreateBuyOrder) + "/buy_order";
     for (body, fault) in bodies.into_iter().zip(faults) {
         let request = cluster

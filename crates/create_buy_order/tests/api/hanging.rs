@@ -1,4 +1,4 @@
-//! Neighbours that hang: they take connections and say nothing. Requests are refused in time, and all recovers by itself.
+//! Dependencies that hang: they accept connections and never answer. Requests are refused in time, and everything recovers by itself.
 
 use std::fs;
 use std::process::Command;
@@ -10,14 +10,14 @@ use futures_util::future::try_join_all;
 
 use super::broker::close_connections;
 use super::outbox::everything_is_projected;
-use super::{Answer, buy, count, new_key, order_desk};
+use super::{Answer, buy, count, new_key, start_cluster};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// 15 s, and something for a busy machine.
+/// The limit of 15 s, and a margin for a busy machine.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(18);
 
-/// Places orders at once, more than there are connections to the write model; each must be refused in time, with a hint when to try again.
+/// Places more concurrent orders than there are connections to the write model. Each must be refused in time, with `Retry-After`.
 async fn orders_are_refused_in_time(cluster: &Cluster) -> anyhow::Result<()> {
     let asked = Instant::now();
     let keys: Vec<String> = (0..40).map(|_| new_key()).collect();
@@ -64,7 +64,7 @@ async fn while_the_write_model_is_frozen_orders_are_refused_in_time() -> anyhow:
 #[tokio::test]
 async fn while_every_connection_to_the_write_model_waits_for_a_lock_orders_are_refused_in_time()
 -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let mut lock = cluster.write_model().begin().await?;
     sqlx::query("LOCK TABLE buy_order").execute(&mut *lock).await?;
     orders_are_refused_in_time(&cluster).await?;
@@ -74,14 +74,14 @@ async fn while_every_connection_to_the_write_model_waits_for_a_lock_orders_are_r
 
 #[tokio::test]
 async fn while_btc_price_is_frozen_orders_are_refused_in_time() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     cluster.pause(Service::BtcPrice)?;
     orders_are_refused_in_time(&cluster).await?;
     cluster.resume(Service::BtcPrice)?;
     orders_are_accepted(&cluster).await
 }
 
-/// Threads and open files of a process.
+/// The numbers of threads and open files of a process.
 fn held(process: u32) -> anyhow::Result<(usize, usize)> {
     let entries = |folder| Ok(fs::read_dir(format!("/proc/{process}/{folder}"))?.count());
     entries("task").and_then(|threads| anyhow::Ok((threads, entries("fd")?)))
@@ -107,12 +107,12 @@ async fn a_frozen_broker_collects_neither_threads_nor_sockets_of_attempts_that_w
         held(cluster.pid(service).context("no process")?)
     };
     let services = [Service::CreateBuyOrder, Service::ReadModelSync];
-    // Compared with the first attempt: by then the pools have what the order needs.
+    // The baseline is the first attempt: after it the pools are filled.
     let mut before = Vec::new();
     for service in services {
         before.push(held_after(service, 1).await?);
     }
-    // One attempt may be under way, and the pools of threads and connections breathe; one of each per attempt would be more.
+    // One attempt may be in flight, and the pools of threads and connections vary a little. A leak per attempt would exceed this.
     for (service, before) in services.into_iter().zip(before) {
         let now = held_after(service, 1 + ATTEMPTS).await?;
         ensure!(

@@ -2,18 +2,17 @@ use std::time::Duration;
 
 use cluster::{Cluster, Link, Options, Service, Traffic, lock_running_total, wait_until};
 use futures_util::future::try_join_all;
-use serde_json::json;
 
 use super::batch::{put_past_the_look_up, sessions_of_waiting_writers};
 use super::broker::{channel, ready};
 use super::{
-    assert_one_order, book, buy, count, new_key, order_desk, order_desk_with_quotes_for, put_json,
+    assert_one_order, book, buy, count, new_key, put_json, start_cluster, start_cluster_with_quotes_for,
     two_processes,
 };
 
 #[tokio::test]
 async fn two_hundred_concurrent_repeats_make_one_order_and_199_are_marked_replayed() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let key = new_key();
     let answers = try_join_all((0..200).map(|_| buy(&cluster, "USD", "10.50", &key))).await?;
     assert_one_order(&answers);
@@ -23,10 +22,10 @@ async fn two_hundred_concurrent_repeats_make_one_order_and_199_are_marked_replay
 
 #[tokio::test]
 async fn repeats_to_two_processes_at_once_make_one_order() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let urls = two_processes(&cluster).await?;
     for _ in 0..20 {
-        let body = serde_json::json!({ "currency": "EUR", "amount": "3", "idempotence_key": new_key() });
+        let body = cluster::new_order("EUR", "3");
         let http = cluster.http();
         let answers = try_join_all((0..10).map(|n| put_json(&http, &urls[n % 2], &body))).await?;
         assert_one_order(&answers);
@@ -38,13 +37,13 @@ async fn repeats_to_two_processes_at_once_make_one_order() -> anyhow::Result<()>
 #[tokio::test]
 async fn a_repeat_that_was_looked_up_before_its_order_was_written_is_found_when_it_is_its_turn()
 -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let urls = two_processes(&cluster).await?;
-    // So that the price is at hand.
+    // From now on the price is cached.
     buy(&cluster, "USD", "1", &new_key()).await?;
-    let order = |key: &str| json!({ "currency": "USD", "amount": "2", "idempotence_key": key });
+    let order = |key: &str| cluster::order_with_key("USD", "2", key);
     let key = new_key();
-    // Each process gets another order first, and three times the same.
+    // Each process first gets an order of its own, and then the shared one three times.
     let [mut bodies, repeats] = [vec![order(&new_key()), order(&new_key())], vec![order(&key); 6]];
     bodies.extend(repeats);
     let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
@@ -64,18 +63,17 @@ async fn a_repeat_that_was_looked_up_before_its_order_was_written_is_found_when_
     Ok(())
 }
 
-/// How often quotes were asked for, by how the answer was.
+/// The number of requests for quotes, by status of the answer.
 async fn answers_of_btc_price(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let url = cluster.url(Service::BtcPrice) + "/metrics";
-    let metrics = cluster.http().get(url).send().await?.text().await?;
-    let of_quotes = |line: &&str| line.starts_with("http_requests_total{") && line.contains("\"/buy\"");
-    Ok(metrics.lines().filter(of_quotes).map(str::to_owned).collect())
+    let mut metrics = super::metrics(&cluster.http(), &cluster.url(Service::BtcPrice)).await?;
+    metrics.retain(|line| line.starts_with("http_requests_total{") && line.contains("\"/buy\""));
+    Ok(metrics)
 }
 
 #[tokio::test]
 async fn a_repeat_is_answered_while_btc_price_is_stopped_and_asks_for_no_price() -> anyhow::Result<()> {
     // No quote is ever at hand.
-    let cluster = order_desk_with_quotes_for("0.000001").await?;
+    let cluster = start_cluster_with_quotes_for("0.000001").await?;
     let key = new_key();
     let none = answers_of_btc_price(&cluster).await?;
     let first = buy(&cluster, "GBP", "77.70", &key).await?;
@@ -97,7 +95,7 @@ async fn a_repeat_is_answered_while_btc_price_is_stopped_and_asks_for_no_price()
 #[tokio::test]
 async fn one_and_one_point_zero_are_one_amount_but_another_amount_currency_or_key_is_another_order()
 -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let key = new_key();
     let first = buy(&cluster, "USD", "1", &key).await?;
     for same in ["1.0", "1.00", "01"] {
@@ -122,7 +120,7 @@ async fn one_and_one_point_zero_are_one_amount_but_another_amount_currency_or_ke
 
 #[tokio::test]
 async fn a_client_that_hangs_up_leaves_a_whole_order_or_none() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let keys: Vec<String> = (0..60).map(|_| new_key()).collect();
     for (pause_ms, key) in (0..).zip(&keys) {
         let impatient = tokio::time::timeout(
@@ -161,8 +159,8 @@ async fn an_order_is_one_row_in_the_read_model_with_its_very_amounts() -> anyhow
     .await
 }
 
-/// An order desk whose connections to the write model can fail.
-async fn order_desk_with_a_link() -> anyhow::Result<Cluster> {
+/// A cluster whose connections to the write model can fail.
+async fn start_cluster_with_a_link() -> anyhow::Result<Cluster> {
     let services = [Service::BtcPrice, Service::CreateBuyOrder];
     Cluster::start(Options::only(&services).with_links(&[Link::CreateBuyOrderToWriteModel])).await
 }
@@ -170,7 +168,7 @@ async fn order_desk_with_a_link() -> anyhow::Result<Cluster> {
 #[tokio::test]
 async fn an_order_whose_answer_was_lost_after_its_commit_is_answered_as_new_and_is_written_once()
 -> anyhow::Result<()> {
-    let cluster = order_desk_with_a_link().await?;
+    let cluster = start_cluster_with_a_link().await?;
     let link = cluster.link(Link::CreateBuyOrderToWriteModel)?;
     let lock = lock_running_total(cluster.write_model()).await?;
     link.set(Traffic::SwallowCommitAnswer);
@@ -182,7 +180,7 @@ async fn an_order_whose_answer_was_lost_after_its_commit_is_answered_as_new_and_
             Ok(writers.len() == 1)
         })
         .await?;
-        // The statement is with the server, and its answer will be lost; that of the second try will not.
+        // The server has the statement. Its answer will be lost, but not that of the second try.
         link.set(Traffic::Pass);
         lock.rollback().await?;
         anyhow::Ok(writers)
@@ -210,7 +208,7 @@ async fn an_order_whose_answer_was_lost_after_its_commit_is_answered_as_new_and_
 #[tokio::test]
 async fn an_order_whose_answers_are_all_lost_is_503_and_its_repeat_is_answered_with_it() -> anyhow::Result<()>
 {
-    let cluster = order_desk_with_a_link().await?;
+    let cluster = start_cluster_with_a_link().await?;
     let link = cluster.link(Link::CreateBuyOrderToWriteModel)?;
     link.set(Traffic::SwallowCommitAnswer);
     let key = new_key();

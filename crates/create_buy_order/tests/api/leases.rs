@@ -1,5 +1,4 @@
-//! The lease of the relay: one of several replicas works, another takes over within seconds, and a relay that outlives its lease only repeats
-//! messages.
+//! The lease of the relay: one of several replicas works, another takes over within seconds, and a relay that comes back late only repeats messages.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,17 +10,17 @@ use uuid::Uuid;
 
 use super::broker::{channel, ready, taken};
 use super::outbox::{outbox_empties, place, send_everything_again};
-use super::{buy, count, new_key, order_desk, two_processes};
+use super::{buy, count, new_key, start_cluster, two_processes};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The term of the relay's lease.
 const TERM: Duration = Duration::from_secs(5);
 
-/// A term and a standby poll of half a second; the rest is for a busy machine.
+/// A term of the lease, the half second after which a standby relay looks again, and a margin for a busy machine.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(8);
 
-/// Well within a term.
+/// Much less than a term.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 async fn holder(pool: &PgPool) -> anyhow::Result<Option<Uuid>> {
@@ -44,20 +43,19 @@ async fn taken_over(pool: &PgPool, from: Option<Uuid>) -> anyhow::Result<Uuid> {
     Ok(now.unwrap_or_default())
 }
 
-/// An order desk with a relay that works, the number of that one, and the URL of a process whose relay stands by.
+/// A cluster with a working relay, the id of that relay, and the URL of a process whose relay stands by.
 async fn two_relays() -> anyhow::Result<(Cluster, Uuid, String)> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let first = taken_over(cluster.write_model(), None).await?;
     let second = cluster.start_extra(Service::CreateBuyOrder).await?;
     Ok((cluster, first, second))
 }
 
-/// How many messages the process at this URL has published, by outcome.
+/// The publishes of the process at this URL, by outcome.
 async fn published(cluster: &Cluster, url: &str) -> anyhow::Result<BTreeMap<String, u64>> {
-    let shown = cluster.http().get(format!("{url}/metrics")).send().await?;
-    let shown = shown.text().await?;
+    let shown = super::metrics(&cluster.http(), url).await?;
     let counters = shown
-        .lines()
+        .iter()
         .filter_map(|line| line.strip_prefix("broker_publishes_total")?.rsplit_once(' '));
     counters
         .map(|(outcome, count)| Ok((outcome.to_owned(), count.parse()?)))
@@ -111,7 +109,7 @@ async fn when_the_relay_that_works_is_stopped_another_takes_over_at_once() -> an
 
 #[tokio::test]
 async fn what_a_killed_relay_left_is_published_within_seconds_of_its_restart() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     outbox_empties(&cluster).await?;
     cluster.kill(Service::CreateBuyOrder).await?;
@@ -128,7 +126,7 @@ async fn what_a_killed_relay_left_is_published_within_seconds_of_its_restart() -
     Ok(())
 }
 
-/// Makes the lease end after this time from now.
+/// Makes the lease end after this time.
 async fn leased_for(pool: &PgPool, holder: Uuid, duration: Duration) -> anyhow::Result<()> {
     sqlx::query(
         "UPDATE relay_lease SET holder = $1, held_until = clock_timestamp() + make_interval(secs => $2)",
@@ -153,7 +151,7 @@ async fn a_lease_is_its_holders_for_two_terms_at_most_and_only_the_holder_gives_
     assert!(!hold(own).await?);
     leased_for(pool, other, 2 * TERM - Duration::from_secs(1)).await?;
     assert!(!hold(own).await?);
-    // As if the clock was set back after the lease was taken.
+    // The clock was set back after the lease was taken.
     leased_for(pool, other, 2 * TERM + Duration::from_secs(1)).await?;
     assert!(hold(own).await?);
     assert!(!hold(other).await?);
@@ -170,7 +168,7 @@ async fn a_lease_is_its_holders_for_two_terms_at_most_and_only_the_holder_gives_
 #[tokio::test]
 async fn after_the_databases_clock_was_set_back_messages_are_published_within_seconds() -> anyhow::Result<()>
 {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     outbox_empties(&cluster).await?;
     // The lease of a relay that died before the clock was set back by ten minutes.
@@ -191,7 +189,7 @@ async fn after_the_databases_clock_was_set_back_messages_are_published_within_se
 
 #[tokio::test]
 async fn messages_are_left_alone_while_another_relay_renews_its_lease() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     cluster.stop(Service::CreateBuyOrder).await?;
     let other = Uuid::new_v4();
     let mut connection = cluster.write_model().acquire().await?;
@@ -233,7 +231,7 @@ async fn a_relay_that_was_frozen_while_another_took_over_repeats_what_it_had_in_
             == 1)
     })
     .await?;
-    // The answer waits in the socket of a frozen process.
+    // The answer waits in the socket of the stopped process.
     cluster.pause(Service::CreateBuyOrder)?;
     lock.commit().await?;
     let frozen = Instant::now();
@@ -291,7 +289,7 @@ async fn a_relay_that_loses_the_broker_lets_another_work_at_once_and_gets_no_lea
     place(&cluster, &urls, 40).await?;
     outbox_empties(&cluster).await?;
 
-    // No other relay exists, and still it does not take a lease that it could not use.
+    // There is no other relay, and still it does not take a lease that it cannot use.
     cluster.stop_extra(&second).await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     let since = Instant::now();
@@ -321,7 +319,7 @@ async fn while_the_broker_is_short_of_memory_orders_are_accepted_and_all_are_del
     cluster.broker_memory_alarm(true).await?;
     place(&cluster, &urls, 40).await?;
 
-    // Longer than a lease, and longer than the publish timeout of a broker that is not blocked.
+    // Longer than a lease, and than any publish takes while the broker accepts messages.
     let blocked = Instant::now();
     while blocked.elapsed() < Duration::from_secs(12) {
         assert!(
@@ -337,7 +335,7 @@ async fn while_the_broker_is_short_of_memory_orders_are_accepted_and_all_are_del
     let lifted = Instant::now();
     outbox_empties(&cluster).await?;
     assert!(lifted.elapsed() < TAKEN_OVER_WITHIN, "{:?}", lifted.elapsed());
-    // Each relay had read them when it was blocked.
+    // Each relay had already read them when it was blocked.
     let mut ids = Vec::new();
     let channel = channel(&cluster).await?;
     wait_until("all are delivered", LIMIT, async || {
@@ -349,22 +347,21 @@ async fn while_the_broker_is_short_of_memory_orders_are_accepted_and_all_are_del
 
 #[tokio::test]
 async fn the_age_of_a_message_from_the_future_is_how_long_it_was_seen_to_wait() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let nobody = cluster::PortLease::take()?.port().to_string();
     cluster.set_env(Service::CreateBuyOrder, "Q_PORT", &nobody);
     cluster.stop(Service::CreateBuyOrder).await?;
     cluster.start_service(Service::CreateBuyOrder).await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
-    // As after the clock of the database was set back.
+    // The state after the clock of the database was set back.
     sqlx::query("UPDATE outbox SET created_at = now() + interval '10 minutes'")
         .execute(cluster.write_model())
         .await?;
     let mut ages = Vec::new();
     wait_until("the age grows", LIMIT, async || {
-        let url = cluster.url(Service::CreateBuyOrder) + "/metrics";
-        let shown = cluster.http().get(url).send().await?.text().await?;
+        let shown = super::metrics(&cluster.http(), &cluster.url(Service::CreateBuyOrder)).await?;
         let age = shown
-            .lines()
+            .iter()
             .find_map(|line| line.strip_prefix("outbox_oldest_age_seconds "));
         ages.extend(age.map(str::parse::<f64>).transpose()?);
         Ok(ages.last().is_some_and(|age| *age > 4.0))

@@ -33,9 +33,9 @@ mod wire_format;
 use anyhow::Context as _;
 use cluster::{Cluster, Options, Service};
 use rust_decimal::Decimal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -86,8 +86,14 @@ pub(crate) async fn buy(
     amount: &str,
     key: &str,
 ) -> anyhow::Result<Answer> {
-    let body = json!({ "currency": currency, "amount": amount, "idempotence_key": key });
-    put_json(&cluster.http(), &cluster.url(Service::CreateBuyOrder), &body).await
+    let order = cluster::order_with_key(currency, amount, key);
+    answer(cluster.put_order(&order).send().await?).await
+}
+
+/// The metrics of the process at this URL, line by line.
+pub(crate) async fn metrics(http: &reqwest::Client, url: &str) -> anyhow::Result<Vec<String>> {
+    let shown = http.get(format!("{url}/metrics")).send().await?.text().await?;
+    Ok(shown.lines().map(str::to_owned).collect())
 }
 
 pub(crate) async fn count(cluster: &Cluster, table: &'static str) -> anyhow::Result<i64> {
@@ -97,7 +103,7 @@ pub(crate) async fn count(cluster: &Cluster, table: &'static str) -> anyhow::Res
         .await?)
 }
 
-/// All are answered with the same order: one as new, the others as its repeats.
+/// All answers have the same order: one as new, the others as repeats.
 pub(crate) fn assert_one_order(answers: &[Answer]) {
     let same = |answer: &Answer| answer.status == 200 && answer.body == answers[0].body;
     assert!(answers.iter().all(same), "{answers:?}");
@@ -105,7 +111,7 @@ pub(crate) fn assert_one_order(answers: &[Answer]) {
     assert_eq!(new.count(), 1, "{answers:?}");
 }
 
-/// What an order that is not accepted must leave as it is: how many orders there are, and the total, which is always their sum.
+/// The number of orders, and the total, which must be their sum. A refused order changes neither.
 pub(crate) async fn book(cluster: &Cluster) -> anyhow::Result<(i64, Decimal)> {
     let (orders, sum, total): (i64, Decimal, Decimal) = sqlx::query_as(
         "SELECT count(*), coalesce(sum(btc_amount), 0), (SELECT btc_amount FROM buy_order_running_total) FROM buy_order",
@@ -116,13 +122,13 @@ pub(crate) async fn book(cluster: &Cluster) -> anyhow::Result<(i64, Decimal)> {
     Ok((orders, total))
 }
 
-/// Everything that accepting orders needs, and nothing more.
-pub(crate) async fn order_desk() -> anyhow::Result<Cluster> {
-    order_desk_with_quotes_for("2").await
+/// A cluster of the services that accept orders, without those that project and show them.
+pub(crate) async fn start_cluster() -> anyhow::Result<Cluster> {
+    start_cluster_with_quotes_for("2").await
 }
 
-/// An order desk whose quotes are reused for so many seconds.
-pub(crate) async fn order_desk_with_quotes_for(seconds: &str) -> anyhow::Result<Cluster> {
+/// A cluster whose quotes are reused for so many seconds.
+pub(crate) async fn start_cluster_with_quotes_for(seconds: &str) -> anyhow::Result<Cluster> {
     Cluster::start(
         Options::only(&[Service::BtcPrice, Service::CreateBuyOrder]).with_env(
             Service::BtcPrice,

@@ -1,4 +1,4 @@
-//! The outbox and its relay: every accepted order reaches the read model once, whatever process dies meanwhile.
+//! The outbox and its relay: every accepted order reaches the read model once, whichever process dies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,16 +9,15 @@ use cluster::{Cluster, Options, Service, wait_until};
 use lapin::Channel;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::broker::{channel, ready, taken};
-use super::{buy, count, new_key, order_desk, put_json, two_processes};
+use super::{buy, count, new_key, put_json, start_cluster, two_processes};
 
-/// Generous: the lease of a killed relay lasts 5 s, and a supervisor pauses for some more.
+/// The lease of a killed relay lasts 5 s, and a supervisor pauses for some seconds.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// Declares a durable queue and binds it by its own name to the exchange of the services.
+/// Declares a durable queue that is bound to the exchange by its own name.
 async fn declare_and_bind(
     cluster: &Cluster,
     channel: &Channel,
@@ -41,7 +40,7 @@ async fn declare_and_bind(
     Ok(())
 }
 
-/// Orders and read model as text, row by row.
+/// The rows of both models, as text.
 type Row = (i64, i64, String, String, i64, String, String, String, String);
 
 async fn orders(cluster: &Cluster) -> anyhow::Result<Vec<Row>> {
@@ -64,7 +63,7 @@ pub(crate) async fn projected(cluster: &Cluster) -> anyhow::Result<Vec<Row>> {
     .await?)
 }
 
-/// Waits until the outbox is empty and the read model equals the write model; there may be no dead letter.
+/// Waits until the outbox is empty and the models are equal. There must be no dead letter.
 pub(crate) async fn everything_is_projected(cluster: &Cluster) -> anyhow::Result<()> {
     outbox_empties(cluster).await?;
     let expected = orders(cluster).await?;
@@ -77,7 +76,7 @@ pub(crate) async fn everything_is_projected(cluster: &Cluster) -> anyhow::Result
     Ok(())
 }
 
-/// Places orders concurrently, each with its own key; all must be accepted.
+/// Places many orders at once. All must be accepted.
 pub(crate) async fn place(cluster: &Cluster, urls: &[String], orders: usize) -> anyhow::Result<()> {
     const CLIENTS: usize = 32;
     let left = Arc::new(AtomicUsize::new(orders));
@@ -93,17 +92,13 @@ pub(crate) async fn place(cluster: &Cluster, urls: &[String], orders: usize) -> 
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
                 .is_ok()
             {
-                let answer = put_json(&http, &url, &cheap_order()).await?;
+                let answer = put_json(&http, &url, &cluster::new_order("GBP", "0.01")).await?;
                 ensure!(answer.status == 200, "{answer:?}");
             }
             Ok(())
         });
     }
     clients.join_all().await.into_iter().collect()
-}
-
-fn cheap_order() -> serde_json::Value {
-    json!({ "currency": "GBP", "amount": "0.01", "idempotence_key": new_key() })
 }
 
 pub(crate) async fn outbox_empties(cluster: &Cluster) -> anyhow::Result<()> {
@@ -184,13 +179,13 @@ async fn an_order_reaches_the_read_model_within_a_second() -> anyhow::Result<()>
     everything_is_projected(&cluster).await
 }
 
-/// Makes deletions from the outbox wait for a lock that the test holds.
+/// Makes deletes from the outbox wait for a lock that the test holds.
 const REMOVALS_WAIT: &str = "
     CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
         'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN OLD; END';
     CREATE TRIGGER removals_wait BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION wait_for_the_test()";
 
-/// The sessions of our database whose deletion waits.
+/// The sessions whose delete waits.
 const WAITING_REMOVALS: &str = "
     SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
     WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
@@ -204,7 +199,7 @@ async fn waiting_removals(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
 #[tokio::test]
 async fn a_relay_killed_between_confirm_and_removal_publishes_again_and_the_read_model_has_the_order_once()
 -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let pool = cluster.write_model();
     let mut lock = pool.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock(1)")
@@ -220,7 +215,7 @@ async fn a_relay_killed_between_confirm_and_removal_publishes_again_and_the_read
     assert_eq!(ready(&channel, "buy_order").await?, 1, "the broker has the event");
 
     cluster.kill(Service::CreateBuyOrder).await?;
-    // The server has not noticed yet that its client is gone, and would go on when it gets the lock.
+    // The server has not noticed that its client is gone, and would continue when it gets the lock.
     for session in waiting_removals(&cluster).await? {
         sqlx::query("SELECT pg_terminate_backend($1)")
             .bind(session)
@@ -241,7 +236,7 @@ async fn a_relay_killed_between_confirm_and_removal_publishes_again_and_the_read
     outbox_empties(&cluster).await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2, "it was published again");
 
-    // This order is the last in the queue: when it is projected, both events of the first order have been consumed.
+    // This order comes last in the queue. When it is projected, both events of the first one have been consumed.
     assert_eq!(buy(&cluster, "EUR", "1", &new_key()).await?.status, 200);
     cluster.start_service(Service::ReadModelSync).await?;
     everything_is_projected(&cluster).await?;
@@ -257,8 +252,13 @@ async fn a_relay_killed_again_and_again_under_load_loses_and_doubles_nothing() -
         let mut clients = JoinSet::new();
         for _ in 0..16 {
             let (http, url) = (cluster.http(), cluster.url(Service::CreateBuyOrder));
-            // Orders until the service is gone. An order without an answer may be written or not; both are correct.
-            clients.spawn(async move { while put_json(&http, &url, &cheap_order()).await.is_ok() {} });
+            // Orders until the service is gone. An order without an answer may be written or not.
+            clients.spawn(async move {
+                while put_json(&http, &url, &cluster::new_order("GBP", "0.01"))
+                    .await
+                    .is_ok()
+                {}
+            });
         }
         wait_until("orders come in", LIMIT, async || {
             Ok(count(&cluster, "buy_order").await? > before + 300)
@@ -288,7 +288,7 @@ async fn what_one_of_two_replicas_leaves_behind_is_relayed_by_the_other() -> any
 
 #[tokio::test]
 async fn an_event_that_no_queue_takes_stays_in_the_outbox_until_one_does() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     buy(&cluster, "USD", "1", &new_key()).await?;
     outbox_empties(&cluster).await?;
     let channel = channel(&cluster).await?;
@@ -306,7 +306,7 @@ async fn an_event_that_no_queue_takes_stays_in_the_outbox_until_one_does() -> an
     buy(&cluster, "USD", "2", &new_key()).await?;
     relay_reported(&cluster, "312 NO_ROUTE").await?;
 
-    // When the relay reconnects it binds the queue again. If it had deleted the returned event, one message would be missing.
+    // The relay binds the queue again when it reconnects. If it had deleted the returned message, one message would be missing.
     outbox_empties(&cluster).await?;
     assert_eq!(ready(&channel, "buy_order").await?, 2);
     Ok(())
@@ -315,7 +315,7 @@ async fn an_event_that_no_queue_takes_stays_in_the_outbox_until_one_does() -> an
 #[tokio::test]
 async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_more_events()
 -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     buy(&cluster, "USD", "1", &new_key()).await?;
     outbox_empties(&cluster).await?;
     let channel = channel(&cluster).await?;
@@ -329,7 +329,7 @@ async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_m
 
     let confirmed_before = ready(&channel, queue).await?;
     buy(&cluster, "USD", "2", &new_key()).await?;
-    // Long enough for several polls of the outbox.
+    // By then the relay has read the outbox several times.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(count(&cluster, "outbox").await?, 1, "it stays in the outbox");
     assert_eq!(ready(&channel, queue).await?, confirmed_before);
@@ -342,7 +342,7 @@ async fn a_queue_that_somebody_replaced_by_a_lesser_one_is_noticed_and_gets_no_m
 
 #[tokio::test]
 async fn a_message_that_no_queue_takes_holds_up_no_other() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let unroutable = write_message(&cluster, "nowhere").await?;
     let url = [cluster.url(Service::CreateBuyOrder)];
     let orders = 20;
@@ -365,12 +365,12 @@ async fn a_message_that_no_queue_takes_holds_up_no_other() -> anyhow::Result<()>
 
 #[tokio::test]
 async fn a_message_that_the_broker_refuses_stays_until_it_takes_it_and_the_others_go() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let channel = channel(&cluster).await?;
-    // The relay has declared the exchange when it holds the lease.
+    // The exchange exists as soon as the relay works.
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     outbox_empties(&cluster).await?;
-    // The queue has room for one message and refuses the next one.
+    // The queue holds one message and refuses the next.
     let queue = "small";
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));

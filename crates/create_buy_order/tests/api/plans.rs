@@ -1,20 +1,21 @@
-//! Every statement of this service, whatever PostgreSQL knew of the tables when it made the plan that it keeps: what is asserted is the work
-//! that the database does once there are many orders. The statements within its functions are statements, too.
+//! The cost of every statement of this service with many orders, whatever statistics PostgreSQL had when it made the plan that it keeps. The
+//! statements within SQL functions are checked too.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::plans::{Bounded, Statistics, keep_within, keep_work_within};
 use cluster::{Cluster, Options};
+use common::money::Currency;
 use create_buy_order::db::{self, history, lease, outbox};
-use create_buy_order::order::{self, CLIENT_ID, Draft, OrderRequest};
+use create_buy_order::order::{self, CLIENT_ID, Draft, RequestIdentity};
 use opentelemetry::Context;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 const ORDERS: u64 = 50_000;
 
-/// Orders, whose keys are their external ids, and their messages. What refers to what is not checked, to be quick.
+/// Orders, whose keys are their external ids, and their messages. Foreign keys are not checked, to be fast.
 const FILL: &str = "
     SET session_replication_role = replica;
     INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
@@ -28,9 +29,9 @@ const FILL: &str = "
 pub(crate) fn draft() -> anyhow::Result<Draft> {
     let (amount, rate) = ("1.00".parse()?, "48478.88".parse()?);
     Ok(Draft {
-        request: OrderRequest {
+        identity: RequestIdentity {
             client_id: CLIENT_ID,
-            currency: common::money::Currency::Usd,
+            currency: Currency::Usd,
             amount,
             idempotence_key: Uuid::new_v4(),
         },
@@ -41,7 +42,7 @@ pub(crate) fn draft() -> anyhow::Result<Draft> {
     })
 }
 
-/// A session like a service's, in which every statement of the service was made once while there was no order, in the book and beyond it.
+/// A session like a service's that has executed every statement of the service once, while there were no orders.
 async fn everything_prepared(cluster: &Cluster) -> anyhow::Result<PgConnection> {
     const TERM: Duration = Duration::from_secs(5);
     let options = cluster.addresses().write_model.options();
@@ -49,10 +50,10 @@ async fn everything_prepared(cluster: &Cluster) -> anyhow::Result<PgConnection> 
     let mut session = PgConnection::connect_with(&options).await?;
     let session_ref = &mut session;
     let draft = draft()?;
-    db::look_up(session_ref, &[draft.request]).await?;
+    db::look_up(session_ref, &[draft.identity]).await?;
     db::missing_currencies(session_ref).await?;
     outbox::oldest(session_ref, 1).await?;
-    outbox::standing(session_ref).await?;
+    outbox::gauges(session_ref).await?;
     history::next_range(session_ref, 0, 1, 1).await?;
     history::ids(session_ref, 1, 1, None).await?;
     history::events(session_ref, 0, 1, 1).await?;
@@ -65,19 +66,19 @@ async fn everything_prepared(cluster: &Cluster) -> anyhow::Result<PgConnection> 
     };
     sqlx::raw_sql("BEGIN").execute(&mut *session_ref).await?;
     db::accept_orders(session_ref, &[draft]).await?;
-    // The statement that has each order decided by itself.
+    // The statement that decides one order at a time.
     db::accept_orders(session_ref, &[too_many.clone(), too_many]).await?;
     sqlx::raw_sql("ROLLBACK").execute(&mut *session_ref).await?;
     Ok(session)
 }
 
-/// `{…}` of as many values as there are drafts.
+/// An array literal with one value per draft.
 fn array(drafts: u64, value: impl Fn(u64) -> String) -> String {
     let values: Vec<String> = (0..drafts).map(value).collect();
     format!("{{{}}}", values.join(","))
 }
 
-/// Orders that are handed over together, of so much BTC each.
+/// A call of `accept_orders` with this many drafts, of so much BTC each.
 fn accepted(drafts: u64, key: impl Fn(u64) -> String, btc_amount: &'static str) -> Bounded {
     let same = |value: &'static str| array(drafts, |_| value.to_owned());
     Bounded {
@@ -109,16 +110,16 @@ fn bounds(middle: i64) -> Vec<Bounded> {
     let key = array(1, known);
     vec![
         Bounded::new("asked.index - 1 AS index", &["{1}", "{USD}", "{1.00}", &key], 1),
-        Bounded::new("SELECT iso3::text FROM currency", &[], 3),
+        Bounded::new("SELECT iso3::text FROM currency", &[], Currency::ALL.len() as u64),
         accepted(1, new, SMALL),
         accepted(500, new, SMALL),
         accepted(1, known, SMALL),
         accepted(500, known, SMALL),
-        // Not all of them fit, so that each is decided by itself.
+        // Not all of them fit, so they are decided one at a time.
         accepted(500, new, "0.3"),
         accepted(500, known, "0.3"),
         Bounded::new("FROM outbox ORDER BY id LIMIT $1", &["100"], 100),
-        // Counts them all, which are few but in an outage.
+        // Counts all messages. There are few, except in an outage.
         Bounded::new("oldest.age_s", &[], ORDERS),
         Bounded::new("DELETE FROM outbox", &[&oldest], 100),
         Bounded::new("SET holder = $1", &[&holder, "5"], 1),
@@ -169,7 +170,7 @@ async fn whatever_was_known_of_the_tables_every_statement_looks_at_what_it_asks_
             .fetch_one(model)
             .await?;
         let of_statistics = || format!("statistics: {statistics:?}");
-        // One message of two statements, which are planned each time.
+        // Two statements in one message, planned at each execution.
         let told = keep_work_within(&mut session, 1, history::end).await;
         assert_eq!(told.with_context(of_statistics)?.len(), 2);
         let told = keep_within(&mut session, &bounds(middle)).await;

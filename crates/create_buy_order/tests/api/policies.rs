@@ -1,4 +1,4 @@
-//! Changes that an operator of the broker can make, and how to repair them: the steps of docs/operations.md.
+//! What an operator of the broker can break, and the repair steps of docs/operations.md.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::outbox::{everything_is_projected, place};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// As `scripts/queue.sh RESOURCE METHOD JSON` does.
+/// Does the same as `scripts/queue.sh RESOURCE METHOD JSON`.
 async fn manage(
     cluster: &Cluster,
     method: Method,
@@ -33,7 +33,7 @@ async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -
     cluster.stop(Service::ReadModelSync).await?;
     let policy = json!({"pattern": ".*", "definition": {"message-ttl": 1}, "apply-to": "queues"});
     manage(&cluster, Method::PUT, "policies/{vhost}/expire", Some(policy)).await?;
-    // Messages that are in the queue when the policy is set expire, too.
+    // The policy also expires messages that are already in the queue.
     place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 5).await?;
     let channel = channel(&cluster).await?;
     wait_until("the policy has emptied both queues", LIMIT, async || {
@@ -45,7 +45,7 @@ async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -
     })
     .await?;
 
-    // It is visible where docs/operations.md says.
+    // The manual says where to find it.
     wait_until("the queue names its policy", LIMIT, async || {
         let queues = manage(
             &cluster,
@@ -73,7 +73,7 @@ async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -
 async fn a_broker_that_refuses_to_declare_is_told_by_an_event_and_used_again_once_it_permits()
 -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
-    // A separate user: the tests share an administrator.
+    // A separate user: that of the tests is an administrator, shared by all tests.
     let user = cluster::BrokerAddress {
         user: format!("limited_{}", uuid::Uuid::new_v4().simple()),
         ..cluster.queue().clone()

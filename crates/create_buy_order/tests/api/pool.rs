@@ -1,4 +1,4 @@
-//! The pool of connections that services share.
+//! The connection pool of the services.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use common::env::Env;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::order_desk;
+use super::start_cluster;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -27,7 +27,7 @@ fn endpoint(cluster: &Cluster) -> anyhow::Result<Database> {
 #[tokio::test]
 async fn who_waits_while_all_connections_are_in_use_gets_one_as_soon_as_one_is_given_back()
 -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let pool = pool(&cluster).await?;
     let in_use = Arc::new(Semaphore::new(0));
     let may_end = Arc::new(Semaphore::new(0));
@@ -57,7 +57,7 @@ async fn who_waits_while_all_connections_are_in_use_gets_one_as_soon_as_one_is_g
 
 #[tokio::test]
 async fn work_that_is_dropped_midway_leaves_nothing_locked() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let pool = pool(&cluster).await?;
     let locked = Semaphore::new(0);
     let work = with_connection(&pool, async |connection| {
@@ -80,7 +80,7 @@ async fn work_that_is_dropped_midway_leaves_nothing_locked() -> anyhow::Result<(
 
 #[tokio::test]
 async fn of_connections_that_the_server_closed_one_user_at_most_is_told() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let pool = pool(&cluster).await?;
     let ask = async || {
         with_connection(&pool, async |connection| {
@@ -125,7 +125,7 @@ async fn when_all_connections_fall_silent_for_ever_the_pool_works_again_within_3
     for answer in at_once().await {
         answer?;
     }
-    // Old enough to be asked for a sign of life before they are used again, which is where they were waited for without a limit.
+    // So old that they are tested before use. That test once had no timeout.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let silenced = cluster.link(link)?.silence_open();
     assert_eq!(silenced, usize::try_from(MAX_CONNECTIONS)?);

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use cluster::{Behaviour, Cluster, Options, Service, wait_until};
 use futures_util::future::try_join_all;
 
-use super::{Answer, book, buy, count, new_key, order_desk_with_quotes_for};
+use super::{Answer, book, buy, count, new_key, start_cluster_with_quotes_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -11,7 +11,7 @@ fn rate_of(answer: &Answer) -> &str {
     answer.body["buy_order"]["btc_rate"].as_str().unwrap_or_default()
 }
 
-/// Every way in which Coinbase gives no price.
+/// Every answer of Coinbase that is not a price.
 fn bad_answers() -> Vec<Behaviour> {
     let amount = |text: &str| Behaviour::Amount(text.to_owned());
     vec![
@@ -30,7 +30,7 @@ fn bad_answers() -> Vec<Behaviour> {
     ]
 }
 
-/// Repeats an order until Coinbase was asked for its price, for a failure is remembered for a moment; it must be refused every time.
+/// Repeats an order until Coinbase is asked again, because a failure is remembered for a moment. Each try must be refused.
 async fn is_refused_for_want_of_a_price(cluster: &Cluster, key: &str) -> anyhow::Result<()> {
     let asked_before = cluster.prices().requests();
     wait_until("coinbase is asked anew", LIMIT, async || {
@@ -76,7 +76,7 @@ async fn each_bad_answer_of_coinbase_is_503_and_no_order_until_there_is_a_price_
 
 #[tokio::test]
 async fn fifty_concurrent_orders_ask_coinbase_once() -> anyhow::Result<()> {
-    let cluster = order_desk_with_quotes_for("60").await?;
+    let cluster = start_cluster_with_quotes_for("60").await?;
     let answers = try_join_all((0..50).map(|_| {
         let cluster = &cluster;
         async move { buy(cluster, "USD", "1", &new_key()).await }
@@ -91,7 +91,7 @@ async fn fifty_concurrent_orders_ask_coinbase_once() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_quote_is_reused_until_it_has_the_maximal_age_and_no_longer() -> anyhow::Result<()> {
     const MAX_AGE: Duration = Duration::from_secs(2);
-    let cluster = order_desk_with_quotes_for("2").await?;
+    let cluster = start_cluster_with_quotes_for("2").await?;
     cluster.prices().set_rate("USD", "40000.00");
     let begun = Instant::now();
     let first = buy(&cluster, "USD", "10", &new_key()).await?;
@@ -117,7 +117,7 @@ async fn a_quote_is_reused_until_it_has_the_maximal_age_and_no_longer() -> anyho
 #[tokio::test]
 async fn a_repeat_gets_its_own_rate_whether_a_quote_is_at_hand_or_not() -> anyhow::Result<()> {
     for seconds in ["60", "0.000001"] {
-        let cluster = order_desk_with_quotes_for(seconds).await?;
+        let cluster = start_cluster_with_quotes_for(seconds).await?;
         let key = new_key();
         let first = buy(&cluster, "EUR", "10", &key).await?;
         cluster.prices().set_rate("EUR", "1.00");

@@ -117,7 +117,7 @@ async fn one_that_is_stopped_midway_says_where_to_go_on_and_the_rest_makes_the_r
         .fetch_all(cluster.write_model())
         .await?;
     let last = ids[59].to_string();
-    // Slow enough not to be done before the signal.
+    // So slow that it cannot finish before the signal.
     let mut process = cluster
         .admin_command(
             Service::CreateBuyOrder,
@@ -154,7 +154,7 @@ async fn one_that_is_stopped_midway_says_where_to_go_on_and_the_rest_makes_the_r
     Ok(())
 }
 
-/// Stops a process by SIGTERM and returns its output. Its exit code must say that the work is not done.
+/// Stops a process by SIGTERM, and returns its output, which must say that the work is unfinished.
 fn stopped(process: &mut Child) -> anyhow::Result<String> {
     Command::new("kill").arg(process.id().to_string()).status()?;
     let mut said = String::new();

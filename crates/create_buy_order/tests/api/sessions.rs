@@ -1,16 +1,16 @@
-//! What an operator does to the sessions of the service, or takes from its role, and mends again: never a fault of ours.
+//! Ended sessions, and missing rights of the service's role, until the operator repairs them: never an internal error.
 
 use std::time::Duration;
 
 use cluster::{Cluster, Options, Service, end_sessions, wait_until};
 use sqlx::AssertSqlSafe;
 
-use super::{buy, count, new_key, order_desk};
+use super::{buy, count, new_key, start_cluster};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// An order desk whose service has a role of its own, which owns nothing.
-async fn order_desk_with_a_role() -> anyhow::Result<(Cluster, String)> {
+/// A cluster whose service has its own role, which owns nothing.
+async fn start_cluster_with_a_role() -> anyhow::Result<(Cluster, String)> {
     let cluster = Cluster::start(Options::only(&[Service::BtcPrice])).await?;
     let role = cluster.addresses().write_model.name.replace("test_", "role_");
     operate(&cluster, &format!("CREATE ROLE {role} LOGIN PASSWORD 'first'")).await?;
@@ -58,7 +58,7 @@ async fn orders_are_accepted_again(cluster: &Cluster) -> anyhow::Result<()> {
 #[tokio::test]
 async fn while_the_password_of_the_role_is_another_orders_are_503_and_so_is_readiness() -> anyhow::Result<()>
 {
-    let (cluster, role) = order_desk_with_a_role().await?;
+    let (cluster, role) = start_cluster_with_a_role().await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     operate(&cluster, &format!("ALTER ROLE {role} PASSWORD 'second'")).await?;
     end_sessions(cluster.write_model()).await?;
@@ -76,7 +76,7 @@ async fn while_the_password_of_the_role_is_another_orders_are_503_and_so_is_read
 
 #[tokio::test]
 async fn while_the_role_lacks_a_privilege_orders_are_503() -> anyhow::Result<()> {
-    let (cluster, role) = order_desk_with_a_role().await?;
+    let (cluster, role) = start_cluster_with_a_role().await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     for privilege in [
         "SELECT ON buy_order",
@@ -94,7 +94,7 @@ async fn while_the_role_lacks_a_privilege_orders_are_503() -> anyhow::Result<()>
 
 #[tokio::test]
 async fn an_order_whose_session_was_ended_meanwhile_is_written_on_another_one() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     for orders in 1..=5 {
         let key = new_key();
         let accepted = buy(&cluster, "USD", "1", &key).await?;
@@ -110,7 +110,7 @@ async fn an_order_whose_session_was_ended_meanwhile_is_written_on_another_one() 
 
 #[tokio::test]
 async fn an_order_after_a_migration_that_outdated_the_kept_plans_is_written() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     for scale in ["21, 8", "22, 8"] {
         assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
         let change = format!("ALTER TABLE buy_order ALTER COLUMN btc_rate TYPE numeric({scale})");

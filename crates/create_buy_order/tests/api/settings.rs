@@ -1,11 +1,10 @@
-//! What an administrator may set for the database or the role: the service does not depend on it.
+//! Settings of the database or the role: the service does not depend on them.
 
 use cluster::{Cluster, Options, Service};
 use futures_util::future::try_join_all;
-use serde_json::json;
 use sqlx::AssertSqlSafe;
 
-use super::{new_key, put_json, two_processes};
+use super::{put_json, two_processes};
 
 #[tokio::test]
 async fn what_an_administrator_sets_for_the_database_changes_nothing_for_two_replicas() -> anyhow::Result<()>
@@ -40,7 +39,7 @@ async fn what_an_administrator_sets_for_the_database_changes_nothing_for_two_rep
     for _ in 0..10 {
         let orders = (0..20).map(|order| {
             let url = &replicas[order % 2];
-            let body = json!({"currency": "USD", "amount": "1", "idempotence_key": new_key()});
+            let body = cluster::new_order("USD", "1");
             let http = http.clone();
             async move { put_json(&http, url, &body).await }
         });

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use cluster::{Cluster, Options, Service, lock_running_total, wait_until};
 use futures_util::future::try_join_all;
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::batch::{drafts_that_wait, writers_that_wait};
-use super::{answer, book, buy, new_key, order_desk};
+use super::{answer, book, buy, new_key, start_cluster};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A client that buys one order after the other, over one connection or over a new one each time, until it gets no answer; returns the
-/// ids of its orders. Every answer must be an order.
+/// A client that buys one order after the other, over one connection or over a new one each time, until it gets no answer. Returns the ids
+/// of its orders. Every answer must be an order.
 async fn buy_until_cut_off(
     http: reqwest::Client,
     url: String,
@@ -26,7 +25,7 @@ async fn buy_until_cut_off(
     loop {
         let mut request = http
             .put(format!("{url}/buy_order"))
-            .json(&json!({ "currency": "USD", "amount": "0.01", "idempotence_key": new_key() }));
+            .json(&cluster::new_order("USD", "0.01"));
         if connects_anew {
             request = request.header("connection", "close");
         }
@@ -40,7 +39,7 @@ async fn buy_until_cut_off(
     }
 }
 
-/// Stops `create_buy_order` while clients buy, and returns the ids that they were answered with.
+/// Stops `create_buy_order` while clients buy, and returns the ids in their answers.
 async fn stop_under_load(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let accepted = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
@@ -80,11 +79,11 @@ async fn sigterm_under_load_loses_no_accepted_request_and_exits_with_0_within_5_
     for _ in 0..3 {
         let ids = stop_under_load(&cluster).await?;
         answered.extend(ids);
-        // A request whose order was written got its answer: those that failed had not been taken.
+        // Each request whose order was written got an answer. The failed ones had not been accepted.
         assert_eq!(written(&cluster).await?, answered);
         cluster.start_service(Service::CreateBuyOrder).await?;
     }
-    // What the stopped relays left behind is taken up after the restart.
+    // Messages that the stopped relays left are published after the restart.
     wait_until("everything is projected", 2 * LIMIT, async || {
         let projected: i64 = sqlx::query_scalar("SELECT count(*) FROM buy_order_read_model")
             .fetch_one(cluster.read_model())
@@ -97,7 +96,7 @@ async fn sigterm_under_load_loses_no_accepted_request_and_exits_with_0_within_5_
 #[tokio::test]
 async fn orders_in_hand_when_sigterm_comes_are_written_and_answered() -> anyhow::Result<()> {
     const ORDERS: usize = 20;
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let lock = lock_running_total(cluster.write_model()).await?;
     let keys: Vec<String> = (0..ORDERS).map(|_| new_key()).collect();
     let orders = try_join_all(keys.iter().map(|key| buy(&cluster, "USD", "0.01", key)));

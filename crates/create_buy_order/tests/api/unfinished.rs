@@ -1,4 +1,4 @@
-//! Requests that never come to their end, far more of them than a container has memory for: the process stays small and serves the others.
+//! Unfinished requests, far more than fit into the memory of a container: the process stays small and serves other clients.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::connections::{connect, is_served, limit_files};
-use super::order_desk;
+use super::start_cluster;
 
 const CLIENTS: usize = 3_500;
 
-/// Half of what compose gives to a container.
+/// Half of the memory limit in compose.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The most that the process has ever had resident.
+/// The highest resident memory of the process so far.
 fn peak_bytes(process: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -24,7 +24,7 @@ fn peak_bytes(process: u32) -> anyhow::Result<u64> {
     Ok(peak.context("no VmHWM")?.parse::<u64>()? * 1024)
 }
 
-/// As a container's own health check asks.
+/// The request of a container's health check.
 async fn is_healthy(cluster: &Cluster) -> anyhow::Result<()> {
     let asked = Instant::now();
     let mut client = connect(cluster).await?;
@@ -42,12 +42,12 @@ async fn is_healthy(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has many clients send this and wait; meanwhile others are served.
+/// Many clients send this and wait. Meanwhile other clients are served.
 async fn many_wait_after(cluster: &Cluster, beginning: &str) -> anyhow::Result<Vec<TcpStream>> {
     let mut waiting = Vec::with_capacity(CLIENTS);
     for number in 0..CLIENTS {
         let mut client = connect(cluster).await?;
-        // One that has to make room may be told so before it has sent all.
+        // A client whose connection is given up may get its answer before it has sent everything.
         let _ = client.write_all(beginning.as_bytes()).await;
         waiting.push(client);
         if number % 250 == 0 {
@@ -64,7 +64,7 @@ async fn many_wait_after(cluster: &Cluster, beginning: &str) -> anyhow::Result<V
 async fn unfinished_requests_stay_within_half_a_containers_memory_and_the_others_are_served()
 -> anyhow::Result<()> {
     const HEAD: &str = "PUT /buy_order HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let process = cluster.pid(Service::CreateBuyOrder).context("no process")?;
     limit_files(std::process::id(), 16_384)?;
     let bodies = format!("{HEAD}content-length: 16384\r\n\r\n{}", " ".repeat(16_000));
@@ -96,7 +96,7 @@ async fn unfinished_requests_stay_within_half_a_containers_memory_and_the_others
 
 #[tokio::test]
 async fn who_has_to_make_room_is_told_so() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     limit_files(std::process::id(), 16_384)?;
     let mut first = connect(&cluster).await?;
     first

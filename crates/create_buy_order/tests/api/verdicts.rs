@@ -1,8 +1,8 @@
-//! What the write model makes of drafts that are handed to it together: one verdict each, in their order.
+//! The verdicts of the write model on drafts of one call: one each, in their order.
 
 use cluster::{Cluster, Options};
 use create_buy_order::db;
-use create_buy_order::order::{Draft, Order, OrderRequest, Verdict};
+use create_buy_order::order::{Draft, Order, RequestIdentity, Verdict};
 
 use super::book;
 use super::plans::draft;
@@ -22,9 +22,9 @@ fn of_btc(btc_amount: &str) -> anyhow::Result<Draft> {
 fn of_client(client_id: i64) -> anyhow::Result<Draft> {
     let draft = draft()?;
     Ok(Draft {
-        request: OrderRequest {
+        identity: RequestIdentity {
             client_id,
-            ..draft.request
+            ..draft.identity
         },
         ..draft
     })
@@ -50,7 +50,7 @@ async fn an_order_of_an_unknown_client_is_refused_alone_and_takes_no_room() -> a
     assert_eq!(verdicts[1], Verdict::NoClient);
     created(&verdicts[2], &drafts[2]);
 
-    // Beside what does not fit either, where each is decided by itself: 70 and 40 are too much, and 35 are not.
+    // Not all fit, so they are decided one at a time: 70 and 40 are too much, 35 are not.
     let unknown = Draft {
         btc_amount: "70".parse()?,
         ..of_client(2)?
@@ -69,7 +69,7 @@ async fn equal_requests_that_are_handed_over_together_are_one_order() -> anyhow:
     let cluster = Cluster::start(Options::only(&[])).await?;
     let first = of_btc("10")?;
     let same = Draft {
-        request: first.request,
+        identity: first.identity,
         ..of_btc("10")?
     };
     let drafts = [first, same, of_btc("1")?];
@@ -79,10 +79,10 @@ async fn equal_requests_that_are_handed_over_together_are_one_order() -> anyhow:
     created(&verdicts[2], &drafts[2]);
     assert_eq!(book(&cluster).await?, (2, 11.into()));
 
-    // And where both do not fit, but one does.
+    // Also when only one of the two fits.
     let first = of_btc("60")?;
     let same = Draft {
-        request: first.request,
+        identity: first.identity,
         ..of_btc("60")?
     };
     let drafts = [first, same];
@@ -118,7 +118,7 @@ async fn of_orders_that_do_not_all_fit_each_is_decided_in_its_turn() -> anyhow::
         .into();
     assert!(ids.is_sorted(), "{ids:?}");
 
-    // Where the answer is lost, the same call has the same one.
+    // After a lost answer, the same call gets the same one.
     assert_eq!(accept(&cluster, &drafts).await?, verdicts);
     assert_eq!(book(&cluster).await?, (3, 100.into()));
     assert_eq!(super::count(&cluster, "outbox").await?, 3);

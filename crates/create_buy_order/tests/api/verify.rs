@@ -1,4 +1,4 @@
-//! `create_buy_order checksums | read_model_sync verify`: what differs between the models is named, and nothing else.
+//! `create_buy_order checksums | read_model_sync verify` names the differences between the models, and nothing else.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn verify(cluster: &Cluster) -> anyhow::Result<Ended> {
     verify_with(cluster, &checksums(cluster).await?, "0").await
 }
 
-/// A cluster with 25 projected orders, their ids, and the rows of the read model kept in a table beside it.
+/// A cluster with 25 projected orders, their ids, and a copy of the rows of the read model in another table.
 async fn cluster_with_orders() -> anyhow::Result<(Cluster, Vec<i64>)> {
     let cluster = Cluster::start(Options::default()).await?;
     place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 25).await?;
@@ -46,7 +46,7 @@ async fn read_model(cluster: &Cluster, statement: impl Into<String>) -> anyhow::
     Ok(())
 }
 
-/// What `verify` says besides where the read model has orders from this id on that the write model does not have.
+/// The hint of `verify` when the read model has orders from this id on that the write model does not have.
 fn way_to_mend(from_id: i64, last_id: i64) -> String {
     format!(
         "from id {from_id} on the read model has orders that the write model does not have: was that restored from an older backup? To mend it,
@@ -177,7 +177,7 @@ async fn a_row_that_the_write_model_does_not_have_is_named_and_a_younger_order_i
         )
     );
 
-    // And an empty write model is no reason to trust what the read model has.
+    // An empty write model is no reason to trust the read model.
     let nothing = r#"{"ranges":0,"orders":0,"last_id":0,"as_of_epoch_us":9000000000000000}"#;
     let ended = verify_with(&cluster, nothing, "0").await?;
     assert_eq!(ended.code, Some(1));
@@ -185,7 +185,7 @@ async fn a_row_that_the_write_model_does_not_have_is_named_and_a_younger_order_i
     Ok(())
 }
 
-/// Leaves the write model as a backup has it that was made when the order `last_id` was the last one.
+/// Sets the write model back to a backup that was made when `last_id` was the last order.
 async fn restore_older_backup(cluster: &Cluster, last_id: i64) -> anyhow::Result<()> {
     let statements = format!(
         "BEGIN;
@@ -201,7 +201,7 @@ async fn restore_older_backup(cluster: &Cluster, last_id: i64) -> anyhow::Result
     Ok(())
 }
 
-/// Does what `verify` said, to the letter: its lines of SQL, and the arguments of `republish`.
+/// Does exactly what `verify` printed: its SQL, and `republish` with its arguments.
 async fn mend_as_told(cluster: &Cluster, said: &str) -> anyhow::Result<()> {
     let create = Service::CreateBuyOrder;
     for line in said.lines().filter_map(|line| line.strip_prefix("  scripts/")) {
@@ -241,7 +241,7 @@ async fn a_write_model_restored_from_an_older_backup_is_named_with_the_way_to_me
     );
     assert!(ended.stdout.ends_with(&way_to_mend(kept + 1, last)), "{ended:?}");
 
-    // Before anybody looks, ids are drawn again: the new orders become dead letters.
+    // Ids are drawn again before the repair: the new orders become dead letters.
     cluster.start_service(create).await?;
     place(&cluster, &[cluster.url(create)], 2).await?;
     let channel = crate::broker::channel(&cluster).await?;

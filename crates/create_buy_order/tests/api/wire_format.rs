@@ -1,4 +1,4 @@
-//! What is on the queue, for consumers of any make.
+//! The messages on the queue, as any consumer sees them.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::broker::channel;
-use super::{Answer, answer, buy, count, new_key, order_desk};
+use super::{Answer, answer, buy, count, new_key, start_cluster};
 
-/// The next message of the queue, for which nobody else waits.
+/// The next message of the queue, which has no other consumer.
 async fn next_message(cluster: &Cluster) -> anyhow::Result<Delivery> {
     wait_until("the event is in the queue", Duration::from_secs(30), async || {
         Ok(count(cluster, "outbox").await? == 0)
@@ -37,7 +37,7 @@ fn traceparent(message: &Delivery) -> &str {
     header(message, "traceparent").unwrap_or_default()
 }
 
-/// The trace id of a `traceparent` of version 00, if it is a valid one.
+/// The trace id of a valid `traceparent` of version 00.
 fn trace_id(traceparent: &str) -> Option<&str> {
     let hexadecimal = |part: &&str, digits| {
         part.len() == digits && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -56,11 +56,9 @@ async fn buy_in_trace(cluster: &Cluster, traceparent: &str) -> anyhow::Result<An
     buy_with_headers(cluster, &[("traceparent", traceparent)]).await
 }
 
-/// An order in a request with these headers, each a line of its own.
+/// Places an order with these headers, each on its own line.
 async fn buy_with_headers(cluster: &Cluster, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
-    let url = format!("{}/buy_order", cluster.url(Service::CreateBuyOrder));
-    let body = json!({ "currency": "GBP", "amount": "123.45", "idempotence_key": new_key() });
-    let mut request = cluster.http().put(url).json(&body);
+    let mut request = cluster.put_order(&cluster::new_order("GBP", "123.45"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -70,7 +68,7 @@ async fn buy_with_headers(cluster: &Cluster, headers: &[(&str, &str)]) -> anyhow
 #[tokio::test]
 async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request() -> anyhow::Result<()> {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let accepted = buy_in_trace(&cluster, &format!("00-{TRACE}-00f067aa0ba902b7-01")).await?;
     assert_eq!(accepted.status, 200, "{accepted:?}");
     let (id, currency_id): (i64, i64) = sqlx::query_as("SELECT id, currency_id FROM buy_order")
@@ -122,7 +120,7 @@ async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request(
     Ok(())
 }
 
-/// Orders at the limits of their columns, with what the session is set to.
+/// Orders at the limits of their columns, read with the settings of the session.
 const ORDERS_AT_THE_LIMITS: &str = r"
     SELECT placed.id, placed.client_id, placed.external_id, placed.created_at, placed.currency_id, placed.currency_amount, placed.btc_rate,
            placed.btc_amount, buy_order_created_payload(placed, 'EUR') AS payload
@@ -189,7 +187,7 @@ async fn what_the_write_model_writes_is_to_the_byte_what_this_code_would_write()
 async fn a_message_of_any_other_type_is_published_as_it_is() -> anyhow::Result<()> {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const PAYLOAD: &str = r#"{ "text": "ünïcode",  "number": 1.50 }"#;
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     let message_id: Uuid = sqlx::query_scalar(
         "INSERT INTO outbox (type, routing_key, message_id, payload, traceparent, tracestate)
          VALUES ('something_else', 'buy_order', gen_random_uuid(), $1, $2, 'foo=1,bar=2') RETURNING message_id",
@@ -217,7 +215,7 @@ async fn a_message_of_any_other_type_is_published_as_it_is() -> anyhow::Result<(
 
 #[tokio::test]
 async fn an_order_without_a_valid_trace_is_published_in_a_trace_of_its_own() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     buy(&cluster, "USD", "1", &new_key()).await?;
     let first = next_message(&cluster).await?;
     buy_in_trace(&cluster, "00-nonsense-01").await?;
@@ -235,7 +233,7 @@ async fn the_state_of_other_tracers_is_published_with_the_trace_and_two_callers_
     let caller = format!("00-{TRACE}-00f067aa0ba902b7-01");
     let caller = ("traceparent", caller.as_str());
     let state = [("tracestate", "foo=1"), ("tracestate", "bar=2")];
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     buy_with_headers(&cluster, &[caller, state[0], state[1]]).await?;
     let message = next_message(&cluster).await?;
     assert_eq!(trace_id(traceparent(&message)), Some(TRACE));
@@ -249,7 +247,7 @@ async fn the_state_of_other_tracers_is_published_with_the_trace_and_two_callers_
     Ok(())
 }
 
-/// What the broker's management interface tells of a resource.
+/// A resource of the broker's management interface.
 async fn described(cluster: &Cluster, resource: &str) -> anyhow::Result<Value> {
     let broker = cluster.queue();
     let request = cluster.http().get(broker.api(resource));
@@ -259,7 +257,7 @@ async fn described(cluster: &Cluster, resource: &str) -> anyhow::Result<Value> {
 
 #[tokio::test]
 async fn events_go_through_a_durable_direct_exchange_to_a_durable_quorum_queue() -> anyhow::Result<()> {
-    let cluster = order_desk().await?;
+    let cluster = start_cluster().await?;
     buy(&cluster, "USD", "1", &new_key()).await?;
     let message = next_message(&cluster).await?;
     let queue = described(&cluster, &format!("queues/{{vhost}}/{}", message.routing_key)).await?;

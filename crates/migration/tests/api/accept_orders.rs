@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cluster::{blocked_sessions, lock_running_total, wait_until};
 use common::buy_order_event::BuyOrderCreated;
+use common::money::Currency;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
@@ -98,7 +99,7 @@ impl Model {
         if let Some(first) = self.known.get(&draft.request) {
             return Verdict::Repeated(*first);
         }
-        if !["USD", "GBP", "EUR"].contains(&draft.request.currency) {
+        if Currency::parse(draft.request.currency).is_none() {
             return Verdict::NoCurrency;
         }
         if draft.request.client != 1 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cluster::{Cluster, Options, Service, wait_until};
+use common::money::Currency;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -119,7 +120,11 @@ async fn a_migration_killed_in_the_middle_is_completed_by_the_next() -> anyhow::
     let currencies: Vec<String> = sqlx::query_scalar("SELECT iso3 FROM currency ORDER BY id")
         .fetch_all(cluster.write_model())
         .await?;
-    assert_eq!(currencies, ["USD", "GBP", "EUR"]);
+    assert!(
+        currencies.starts_with(&["USD", "GBP", "EUR"].map(str::to_owned)),
+        "{currencies:?}"
+    );
+    assert_eq!(currencies.len(), Currency::ALL.len());
     Ok(())
 }
 
