@@ -72,6 +72,7 @@ pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;
 pub use links::Link;
 pub use log_server::LogServer;
+pub use options::{Options, ServerChoice};
 pub use order::{new_order, order_with_key};
 pub use ports::Lease as PortLease;
 pub use prices::{Behaviour, PriceSimulator, Rates};

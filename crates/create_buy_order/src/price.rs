@@ -95,7 +95,9 @@ impl Prices {
     /// The market price of one BTC, if the latest quote may still be reused. Asks nobody.
     #[must_use]
     pub fn at_hand(&self, currency: Currency) -> Option<BtcRate> {
-        let latest = self.latest[currency].lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest[currency]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         latest
             .filter(|latest| Instant::now() < latest.fresh_until)
             .map(|latest| latest.rate)

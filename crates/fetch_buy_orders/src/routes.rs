@@ -5,8 +5,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{HeaderValue, LINK};
 use axum::routing::get;
 use axum::{Json, Router};
-use common::http::openapi::{Detail, FieldFaults};
-use common::http::{self, QueryFields, Readiness, field};
+use common::http::{self, Detail, FieldFaults, QueryFields, Readiness, field};
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 
@@ -15,7 +14,6 @@ use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::page::Page;
 use crate::reader::Reader;
-use common::http::{Detail, FieldFaults};
 
 /// Without authentication every request is the seeded client's, as in `create_buy_order`.
 const CLIENT_ID: i64 = 1;

@@ -182,7 +182,8 @@ async fn two_orders_under_one_new_id_in_one_batch_leave_one_row_and_one_dead_let
 }
 
 #[tokio::test]
-async fn values_that_no_order_can_have_are_dead_lettered_and_the_next_ones_are_applied() -> anyhow::Result<()> {
+async fn values_that_no_order_can_have_are_dead_lettered_and_the_next_ones_are_applied() -> anyhow::Result<()>
+{
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;
     let small = event(1).to_string();
