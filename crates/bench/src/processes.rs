@@ -66,7 +66,21 @@ fn own_usage(stat: &Stat) -> Usage {
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead as _;
+
     use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() -> anyhow::Result<()> {
+        let line = "7 (a) b) S 3 7 7 0 -1 4 0 0 0 0 100 50 30 20 20 0 1 0 5 9000 10 18446744073709551615";
+        let stat = Stat::from_read(format!("{line}{}", " 0".repeat(27)).as_bytes())?;
+        let expected = Usage {
+            cpu: Duration::from_millis(200 * 1000 / procfs::ticks_per_second()),
+            resident_bytes: 10 * procfs::page_size(),
+        };
+        assert_eq!((stat.ppid, own_usage(&stat)), (3, expected));
+        Ok(())
+    }
 
     #[test]
     fn what_a_process_started_is_counted_with_it() -> anyhow::Result<()> {

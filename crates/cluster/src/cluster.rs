@@ -34,6 +34,27 @@ use crate::servers::Servers;
 use crate::service::{Service, default_contract};
 use crate::shared;
 
+/// Identifies a process of a service.
+#[derive(Debug, Clone, Copy)]
+pub enum ProcessId<'a> {
+    /// The first process of a service.
+    Service(Service),
+    /// The process at this URL, which may be an extra one.
+    Url(&'a str),
+}
+
+impl From<Service> for ProcessId<'_> {
+    fn from(service: Service) -> Self {
+        Self::Service(service)
+    }
+}
+
+impl<'a> From<&'a String> for ProcessId<'a> {
+    fn from(url: &'a String) -> Self {
+        Self::Url(url)
+    }
+}
+
 /// A cluster of one test. Dropping it kills its services and removes its databases and virtual host.
 #[derive(Debug)]
 pub struct Cluster {
@@ -176,54 +197,59 @@ impl Cluster {
         locked(&self.overrides).push((service, name.to_owned(), value.to_owned()));
     }
 
-    /// Stops a service by SIGTERM and waits for its end.
+    /// Stops a process by SIGTERM and waits for its end.
     ///
     /// # Errors
     /// When it does not run or does not end.
-    pub async fn stop(&self, service: Service) -> anyhow::Result<ExitStatus> {
-        self.replica(service)?.process()?.stop().await
+    pub async fn stop<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<ExitStatus> {
+        self.replica(process)?.process()?.stop().await
     }
 
-    /// Kills a service by SIGKILL.
+    /// Kills a process by SIGKILL.
     ///
     /// # Errors
     /// When it does not run.
-    pub async fn kill(&self, service: Service) -> anyhow::Result<ExitStatus> {
-        self.replica(service)?.process()?.kill()
+    pub async fn kill<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<ExitStatus> {
+        self.replica(process)?.process()?.kill()
     }
 
-    /// Sends SIGTERM to a service and returns at once.
+    /// Sends SIGTERM to a process and returns at once.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn terminate(&self, service: Service) -> anyhow::Result<()> {
-        self.replica(service)?.process()?.signal(Signal::TERM)
+    pub fn terminate<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<()> {
+        self.replica(process)?.process()?.signal(Signal::TERM)
     }
 
-    /// Waits for the end of a service.
+    /// Waits for the end of a process.
     ///
     /// # Errors
     /// When it still runs after `limit`.
-    pub async fn wait_for_end(&self, service: Service, limit: Duration) -> anyhow::Result<ExitStatus> {
-        self.replica(service)?.process()?.wait(limit).await
+    pub async fn wait_for_end<'a>(
+        &self,
+        process: impl Into<ProcessId<'a>>,
+        limit: Duration,
+    ) -> anyhow::Result<ExitStatus> {
+        self.replica(process)?.process()?.wait(limit).await
     }
 
-    /// Starts or restarts a service on its port and returns at once.
+    /// Starts or restarts a process on its port and returns at once.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn launch(&self, service: Service) -> anyhow::Result<()> {
-        let replica = self.replica(service)?;
-        replica.start(self.environment_at(service, replica.port()))
+    pub fn launch<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<()> {
+        let replica = self.replica(process)?;
+        replica.start(self.environment_at(replica.service(), replica.port()))
     }
 
-    /// Starts or restarts a service on its port and waits until it is healthy.
+    /// Starts or restarts a process on its port and waits until it is healthy.
     ///
     /// # Errors
     /// When it does not become healthy.
-    pub async fn start_service(&self, service: Service) -> anyhow::Result<()> {
-        self.launch(service)?;
-        self.replica(service)?.wait_until_healthy(&self.http).await
+    pub async fn start_service<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<()> {
+        let process = process.into();
+        self.launch(process)?;
+        self.replica(process)?.wait_until_healthy(&self.http).await
     }
 
     /// Starts one more process of a service, waits until it is healthy, and returns its URL.
@@ -238,42 +264,26 @@ impl Cluster {
         Ok(replica.url())
     }
 
-    /// Stops the extra process at this URL by SIGTERM and waits for its end.
-    ///
-    /// # Errors
-    /// When there is none at this URL, or it does not end.
-    pub async fn stop_extra(&self, url: &str) -> anyhow::Result<ExitStatus> {
-        self.extra(url)?.process()?.stop().await
-    }
-
-    /// Kills the extra process at this URL.
-    ///
-    /// # Errors
-    /// When there is none at this URL.
-    pub async fn kill_extra(&self, url: &str) -> anyhow::Result<ExitStatus> {
-        self.extra(url)?.process()?.kill()
-    }
-
-    /// Freezes a service by SIGSTOP.
+    /// Freezes a process by SIGSTOP.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn pause(&self, service: Service) -> anyhow::Result<()> {
-        self.replica(service)?.process()?.signal(Signal::STOP)
+    pub fn pause<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<()> {
+        self.replica(process)?.process()?.signal(Signal::STOP)
     }
 
-    /// Resumes a frozen service.
+    /// Resumes a frozen process.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn resume(&self, service: Service) -> anyhow::Result<()> {
-        self.replica(service)?.process()?.signal(Signal::CONT)
+    pub fn resume<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<()> {
+        self.replica(process)?.process()?.signal(Signal::CONT)
     }
 
-    /// The process id of a service that was started.
+    /// The process id of a process that was started.
     #[must_use]
-    pub fn pid(&self, service: Service) -> Option<u32> {
-        Some(self.replica(service).ok()?.process().ok()?.pid())
+    pub fn pid<'a>(&self, process: impl Into<ProcessId<'a>>) -> Option<u32> {
+        Some(self.replica(process).ok()?.process().ok()?.pid())
     }
 
     /// The events that a service has written to stdout, over all its runs.
@@ -312,20 +322,17 @@ impl Cluster {
         }
     }
 
-    fn replica(&self, service: Service) -> anyhow::Result<Arc<Replica>> {
-        locked(&self.services)
-            .get(&service)
-            .cloned()
-            .context("unknown service")
-    }
-
-    fn extra(&self, url: &str) -> anyhow::Result<Arc<Replica>> {
-        let extras = locked(&self.extras);
-        extras
-            .iter()
-            .find(|replica| replica.url() == url)
-            .cloned()
-            .context("no extra process has this URL")
+    fn replica<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<Arc<Replica>> {
+        let services = locked(&self.services);
+        match process.into() {
+            ProcessId::Service(service) => services.get(&service).cloned().context("unknown service"),
+            ProcessId::Url(url) => {
+                let extras = locked(&self.extras);
+                let mut all = services.values().chain(extras.iter());
+                let found = all.find(|replica| replica.url() == url).cloned();
+                found.context("no process has this URL")
+            }
+        }
     }
 
     fn environment_at(&self, service: Service, port: u16) -> BTreeMap<String, String> {

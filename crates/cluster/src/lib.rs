@@ -61,13 +61,13 @@ mod cluster;
 pub mod native;
 
 pub use address::{Addresses, BrokerAddress, DatabaseAddress};
-pub use cluster::Cluster;
 pub use cluster::admin::Ended;
 pub use cluster::administrator::Administrator;
 pub use cluster::detour::{Detour, Diverted};
 pub use cluster::messages::{Peeked, Raw};
 pub use cluster::processes::Starved;
 pub use cluster::server_control::Server;
+pub use cluster::{Cluster, ProcessId};
 pub use docs_page::docs_page_needs_no_network;
 pub use http_client::http_client;
 pub use links::Link;

@@ -46,7 +46,7 @@ impl Census {
             resources.insert(service.name().to_owned(), first);
             for url in cluster.extras(service) {
                 let extra = Resources {
-                    vitals: cluster.vitals_extra(&url)?,
+                    vitals: cluster.vitals(&url)?,
                     tasks: metrics::value(cluster, &url, TASKS).await?,
                 };
                 resources.insert(format!("{} at {url}", service.name()), extra);

@@ -6,9 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::ensure;
-use rustix::process::Signal;
 
-use super::Cluster;
+use super::{Cluster, ProcessId};
 use crate::process::{Vitals, clock_variables, locked};
 use crate::replica::Replica;
 use crate::service::Service;
@@ -22,42 +21,6 @@ impl Cluster {
         let extras = locked(&self.extras);
         let of_service = extras.iter().filter(|replica| replica.service() == service);
         of_service.map(|replica| replica.url()).collect()
-    }
-
-    /// Freezes the extra process at this URL by SIGSTOP.
-    ///
-    /// # Errors
-    /// When there is none at this URL, or it does not run.
-    pub fn pause_extra(&self, url: &str) -> anyhow::Result<()> {
-        self.extra(url)?.process()?.signal(Signal::STOP)
-    }
-
-    /// Resumes the frozen extra process at this URL.
-    ///
-    /// # Errors
-    /// When there is none at this URL, or it does not run.
-    pub fn resume_extra(&self, url: &str) -> anyhow::Result<()> {
-        self.extra(url)?.process()?.signal(Signal::CONT)
-    }
-
-    /// Starts or restarts the extra process at this URL and returns at once.
-    ///
-    /// # Errors
-    /// When there is none at this URL, or it cannot be started.
-    pub fn launch_extra(&self, url: &str) -> anyhow::Result<()> {
-        let replica = self.extra(url)?;
-        replica.start(self.environment_at(replica.service(), replica.port()))
-    }
-
-    /// Stops the extra process at this URL by SIGTERM, starts it again and waits until it is healthy.
-    ///
-    /// # Errors
-    /// When there is none at this URL, it does not end, or it does not become healthy.
-    pub async fn restart_extra(&self, url: &str) -> anyhow::Result<()> {
-        let replica = self.extra(url)?;
-        replica.process()?.stop().await?;
-        self.launch_extra(url)?;
-        replica.wait_until_healthy(&self.http).await
     }
 
     /// Limits how many files and sockets the running process of a service may have open. Its next process has the default limit.
@@ -101,20 +64,12 @@ impl Cluster {
         locked(&self.clocks).remove(&service);
     }
 
-    /// The resources that the running process of a service uses.
+    /// The resources that a running process uses.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn vitals(&self, service: Service) -> anyhow::Result<Vitals> {
-        self.replica(service)?.process()?.vitals()
-    }
-
-    /// The resources that the extra process at this URL uses.
-    ///
-    /// # Errors
-    /// When there is none at this URL, or it does not run.
-    pub fn vitals_extra(&self, url: &str) -> anyhow::Result<Vitals> {
-        self.extra(url)?.process()?.vitals()
+    pub fn vitals<'a>(&self, process: impl Into<ProcessId<'a>>) -> anyhow::Result<Vitals> {
+        self.replica(process)?.process()?.vitals()
     }
 }
 

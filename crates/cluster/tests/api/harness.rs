@@ -100,7 +100,7 @@ async fn services_can_be_stopped_killed_paused_multiplied_and_started_again() ->
 
     let extra = cluster.start_extra(Service::FetchBuyOrders).await?;
     assert!(extra != url && answers(&extra).await && answers(&url).await);
-    assert!(cluster.stop_extra(&extra).await?.success());
+    assert!(cluster.stop(&extra).await?.success());
     assert!(!answers(&extra).await);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the harness can do to the processes of services.
+//! The operations of the harness on the processes of services.
 
 use std::time::{Duration, Instant};
 
@@ -22,16 +22,18 @@ async fn extra_processes_are_listed_paused_and_started_again_on_their_ports() ->
     let url = cluster.start_extra(SERVICE).await?;
     assert_eq!(cluster.extras(SERVICE), std::slice::from_ref(&url));
     assert!(cluster.extras(Service::Migration).is_empty());
-    cluster.pause_extra(&url)?;
+    cluster.pause(&url)?;
     assert!(!answers(&cluster, &url).await);
-    cluster.resume_extra(&url)?;
+    cluster.resume(&url)?;
     assert!(answers(&cluster, &url).await);
-    cluster.restart_extra(&url).await?;
+    cluster.stop(&url).await?;
+    cluster.start_service(&url).await?;
     assert!(answers(&cluster, &url).await);
-    cluster.kill_extra(&url).await?;
-    assert!(cluster.vitals_extra(&url).is_err());
-    cluster.restart_extra(&url).await?;
-    assert!(cluster.vitals_extra(&url)?.threads > 0);
+    cluster.kill(&url).await?;
+    assert!(cluster.vitals(&url).is_err());
+    cluster.stop(&url).await?;
+    cluster.start_service(&url).await?;
+    assert!(cluster.vitals(&url)?.threads > 0);
     Ok(())
 }
 
@@ -58,7 +60,7 @@ async fn open_files_are_counted_and_limited() -> anyhow::Result<()> {
     })
     .await?;
     let vitals = cluster.vitals(SERVICE)?;
-    // The limit is one of numbers, and those that are open already may lie beyond it.
+    // The limit applies to the number of a new descriptor, and open ones may be above it.
     assert!(vitals.open_files < before.open_files + 20, "{vitals:?}");
     cluster.limit_open_files(SERVICE, 1000)?;
     wait_until("all are accepted", LIMIT, async || {
@@ -77,7 +79,7 @@ async fn a_starved_service_is_slow_can_be_paused_and_recovers() -> anyhow::Resul
         for _ in 0..10 {
             let answer = cluster.http().get(format!("{url}/healthcheck")).send();
             answer.await?.error_for_status()?;
-            // So that the answers do not all fit into one period.
+            // Several requests, so that the answers do not all fit into one period.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         anyhow::Ok(started.elapsed())

@@ -290,7 +290,7 @@ async fn a_relay_that_loses_the_broker_lets_another_work_at_once_and_gets_no_lea
     outbox_empties(&cluster).await?;
 
     // There is no other relay, and still it does not take a lease that it cannot use.
-    cluster.stop_extra(&second).await?;
+    cluster.stop(&second).await?;
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     let since = Instant::now();
     while since.elapsed() < TERM {

@@ -78,7 +78,8 @@ async fn restarted(stage: &mut Stage) -> anyhow::Result<()> {
             cluster.stop(service).await?;
             cluster.start_service(service).await?;
             for extra in cluster.extras(service) {
-                cluster.restart_extra(&extra).await?;
+                cluster.stop(&extra).await?;
+                cluster.start_service(&extra).await?;
             }
             Ok(())
         };

@@ -45,11 +45,11 @@ async fn killed(stage: &mut Stage) -> anyhow::Result<()> {
     let (cluster, shared) = (Arc::clone(&stage.cluster), Arc::clone(&stage.shared));
     let mut taken_over = Ok(());
     let killed = async {
-        let relay = Process::that_relays(&cluster, &shared.violations).await?;
-        relay.kill(&cluster).await?;
+        let relay = working_relay(&cluster, &shared.violations).await?;
+        cluster.kill(&relay).await?;
         let last = wait_for_backlog(&cluster).await?;
         taken_over = wait_until_relayed(&cluster, last).await;
-        relay.launch(&cluster)
+        cluster.launch(&relay)
     };
     stage
         .fault("`kill -9` of the relay that works", "create_buy_order", killed)
@@ -64,11 +64,11 @@ async fn frozen(stage: &mut Stage) -> anyhow::Result<()> {
     let (cluster, shared) = (Arc::clone(&stage.cluster), Arc::clone(&stage.shared));
     let mut taken_over = Ok(());
     let frozen = async {
-        let relay = Process::that_relays(&cluster, &shared.violations).await?;
+        let relay = working_relay(&cluster, &shared.violations).await?;
         let holder = books::relay(cluster.write_model()).await?;
         cluster.pause_server(Server::Broker)?;
         let last = wait_for_backlog(&cluster).await?;
-        relay.pause(&cluster)?;
+        cluster.pause(&relay)?;
         cluster.resume_server(Server::Broker)?;
         taken_over = wait_until_relayed(&cluster, last).await;
         wait_until("another relay has the lease", TAKEN_OVER_WITHIN, async || {
@@ -76,7 +76,7 @@ async fn frozen(stage: &mut Stage) -> anyhow::Result<()> {
             Ok(other.is_some() && other != holder)
         })
         .await?;
-        relay.resume(&cluster)
+        cluster.resume(&relay)
     };
     stage
         .fault(
@@ -114,71 +114,30 @@ async fn wait_until_relayed(cluster: &Cluster, last: i64) -> anyhow::Result<()> 
     .await
 }
 
-/// One of the two processes of `create_buy_order`.
-enum Process {
-    First,
-    Extra(String),
-}
-
-impl Process {
-    /// The process whose relay works. If both work, it is a violation.
-    async fn that_relays(cluster: &Cluster, violations: &Violations) -> anyhow::Result<Self> {
-        let first = cluster.url(Service::CreateBuyOrder);
-        let mut extras = cluster.extras(Service::CreateBuyOrder);
-        let second = extras.pop().context("there is no second process")?;
-        let sent = async || {
-            anyhow::Ok([
-                metrics::value(cluster, &first, CONFIRMED).await?,
-                metrics::value(cluster, &second, CONFIRMED).await?,
-            ])
-        };
-        let before = sent().await?;
-        let mut since = [0; 2];
-        wait_until("a relay publishes", FOUND_WITHIN, async || {
-            let now = sent().await?;
-            since = [now[0] - before[0], now[1] - before[1]];
-            Ok(since.into_iter().any(|count| count >= ENOUGH))
-        })
-        .await?;
-        if since.into_iter().all(|count| count > 0) {
-            violations.add(
-                Invariant::I15,
-                format!("two relays work at once: they sent {since:?} messages"),
-            );
-        }
-        Ok(if since[0] > since[1] {
-            Self::First
-        } else {
-            Self::Extra(second)
-        })
+/// The URL of the process of `create_buy_order` whose relay works. If both relays work, it is a violation.
+async fn working_relay(cluster: &Cluster, violations: &Violations) -> anyhow::Result<String> {
+    let first = cluster.url(Service::CreateBuyOrder);
+    let mut extras = cluster.extras(Service::CreateBuyOrder);
+    let second = extras.pop().context("there is no second process")?;
+    let sent = async || {
+        anyhow::Ok([
+            metrics::value(cluster, &first, CONFIRMED).await?,
+            metrics::value(cluster, &second, CONFIRMED).await?,
+        ])
+    };
+    let before = sent().await?;
+    let mut since = [0; 2];
+    wait_until("a relay publishes", FOUND_WITHIN, async || {
+        let now = sent().await?;
+        since = [now[0] - before[0], now[1] - before[1]];
+        Ok(since.into_iter().any(|count| count >= ENOUGH))
+    })
+    .await?;
+    if since.into_iter().all(|count| count > 0) {
+        violations.add(
+            Invariant::I15,
+            format!("two relays work at once: they sent {since:?} messages"),
+        );
     }
-
-    async fn kill(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        match self {
-            Self::First => cluster.kill(Service::CreateBuyOrder).await,
-            Self::Extra(url) => cluster.kill_extra(url).await,
-        }
-        .map(drop)
-    }
-
-    fn launch(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        match self {
-            Self::First => cluster.launch(Service::CreateBuyOrder),
-            Self::Extra(url) => cluster.launch_extra(url),
-        }
-    }
-
-    fn pause(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        match self {
-            Self::First => cluster.pause(Service::CreateBuyOrder),
-            Self::Extra(url) => cluster.pause_extra(url),
-        }
-    }
-
-    fn resume(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        match self {
-            Self::First => cluster.resume(Service::CreateBuyOrder),
-            Self::Extra(url) => cluster.resume_extra(url),
-        }
-    }
+    Ok(if since[0] > since[1] { first } else { second })
 }

@@ -25,7 +25,7 @@ impl<'a> Scale<'a> {
     pub(super) async fn to(&mut self, replicas: usize) -> anyhow::Result<()> {
         while self.extras.len() + 1 > replicas.max(1) {
             let url = self.extras.pop().context("no extra process")?;
-            self.cluster.stop_extra(&url).await?;
+            self.cluster.stop(&url).await?;
         }
         self.add(replicas).await
     }
