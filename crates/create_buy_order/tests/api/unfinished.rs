@@ -14,7 +14,7 @@ use super::start_cluster;
 const CLIENTS: usize = 3_500;
 
 /// Half of the memory limit in compose.
-const MOST_BYTES: u64 = 64 * 1024 * 1024;
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The highest resident memory of the process so far.
 fn peak_bytes(process: u32) -> anyhow::Result<u64> {
@@ -85,7 +85,7 @@ async fn unfinished_requests_stay_within_half_a_containers_memory_and_the_others
         let peak = peak_bytes(process)?;
         let what = beginning.len();
         ensure!(
-            peak < MOST_BYTES,
+            peak < MAX_BYTES,
             "{what} bytes each: it took {} KB of memory",
             peak / 1024
         );

@@ -489,3 +489,33 @@ async fn two_who_ask_at_the_same_time_get_one_order_for_each_request() -> anyhow
     assert_eq!(total, Decimal::new(500, 8));
     Ok(())
 }
+
+#[tokio::test]
+async fn repeats_alone_wait_for_no_lock_and_draw_no_id() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let pool = cluster.write_model();
+    let mut connection = pool.acquire().await?;
+    accept(&mut connection, &[draft(1, 1), draft(2, 1)]).await?;
+    let lock = lock_running_total(pool).await?;
+
+    sqlx::raw_sql("SET lock_timeout = '1s'")
+        .execute(&mut *connection)
+        .await?;
+    let answers = accept(&mut connection, &[draft(2, 1), draft(1, 1), draft(2, 1)]).await?;
+    assert!(
+        answers.iter().all(|answer| answer.verdict == "repeated"),
+        "{answers:?}"
+    );
+    let drawn: i64 = sqlx::query_scalar("SELECT last_value FROM buy_order_id_seq")
+        .fetch_one(&mut *connection)
+        .await?;
+    assert_eq!(drawn, 2, "no id was drawn for a repeat");
+    // With a new order among them they wait.
+    let refused = accept(&mut connection, &[draft(1, 1), draft(3, 1)]).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("lock timeout")));
+    lock.commit().await?;
+    let answers = accept(&mut connection, &[draft(1, 1), draft(3, 1)]).await?;
+    let verdicts: Vec<&str> = answers.iter().map(|answer| answer.verdict.as_str()).collect();
+    assert_eq!(verdicts, ["repeated", "created"]);
+    Ok(())
+}

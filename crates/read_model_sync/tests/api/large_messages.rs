@@ -10,7 +10,7 @@ use super::{LIMIT, event, last_lines, projection, row, rows, rows_appear};
 const MIB: usize = 1024 * 1024;
 
 /// Half of the memory of the container of the service.
-const MOST_MIB: u64 = 64;
+const MAX_MIB: u64 = 64;
 
 /// The peak resident memory of the service in MiB.
 fn peak_memory_mib(cluster: &Cluster) -> anyhow::Result<u64> {
@@ -48,7 +48,7 @@ async fn sixty_messages_of_four_megabytes_are_dead_lettered_in_little_memory_whi
     })
     .await?;
     let peak = peak_memory_mib(&cluster)?;
-    assert!(peak < MOST_MIB, "{peak} MiB");
+    assert!(peak < MAX_MIB, "{peak} MiB");
     assert_eq!(rows(&cluster).await?, events.iter().map(row).collect::<Vec<_>>());
 
     // The broker pushes again, because the queue was empty.
@@ -79,7 +79,7 @@ async fn large_headers_are_bounded_as_large_bodies_are() -> anyhow::Result<()> {
     cluster.start_service(Service::ReadModelSync).await?;
     rows_appear(&cluster, MESSAGES).await?;
     let peak = peak_memory_mib(&cluster)?;
-    assert!(peak < MOST_MIB, "{peak} MiB");
+    assert!(peak < MAX_MIB, "{peak} MiB");
     assert_eq!(broker.dead_letter_count().await?, 0);
     Ok(())
 }
