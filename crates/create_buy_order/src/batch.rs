@@ -1,4 +1,4 @@
-//! Orders that arrive together are written together, by one statement, each with its own verdict.
+//! Orders that arrive at the same time are written by one statement. Each gets its own verdict.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::error::WriteError;
 use crate::metrics::METRICS;
 use crate::order::{Draft, Order, Verdict};
 
-/// Drafts of one statement at most: enough to spread the cost of a commit, few enough to keep the lock short.
+/// The most drafts in one statement: enough to share the cost of a commit, few enough to hold the lock briefly.
 const MAX_PER_BATCH: usize = 500;
 
-/// Drafts that may wait; beyond that a request is refused at once instead of timing out later.
+/// The capacity of the queue of drafts. While it is full, requests are refused at once instead of timing out later.
 const MAX_WAITING: usize = 2_000;
 
-/// Longer than a batch usually takes, no longer than a client waits.
+/// How long a request waits for its verdict: longer than a batch usually takes, and shorter than clients wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
 
-/// Begins the span of writing an order as a part of the trace of its request. Names and attributes are those of OpenTelemetry's semantic
-/// conventions for databases. Orders that are written together have a span each: their traces have nothing else in common.
+/// Begins the span that writes an order, in the trace of its request. Its name and attributes follow OpenTelemetry's semantic conventions for
+/// databases. Each order of a batch has its own span, because each belongs to another trace.
 #[must_use]
 pub fn span(request: &Context) -> Context {
     trace::start(request, || {
@@ -54,13 +54,13 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Has a draft written with those that arrive together with it. A caller that stops waiting changes nothing.
+    /// Writes a draft, in a batch with other drafts. The draft is written even if the caller stops waiting.
     ///
     /// # Errors
     /// [`WriteError`].
     pub async fn write(&self, draft: Draft) -> Result<Verdict, WriteError> {
         let (answer, verdict) = oneshot::channel();
-        // Before it is sent: the writer may take it, and count it down, at once.
+        // Counted before it is sent, because the writer may take it at once.
         METRICS.waiting.inc();
         if let Err(refused) = self.jobs.try_send(Job { draft, answer }) {
             METRICS.waiting.dec();
@@ -79,8 +79,8 @@ impl Orders {
     }
 }
 
-/// The writer, to be run as a task of its own, and the handle that feeds it. It ends, with all it was handed written, when the last
-/// handle is gone. `outbox_grew` is notified after each commit of new orders.
+/// Returns the handle of the writer and the writer, which must run in its own task. The writer ends after the last handle was dropped and all
+/// drafts were written. It notifies `outbox_grew` after each commit of new orders.
 pub fn writer(
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
@@ -111,14 +111,14 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes this draft, and with it all that wait by then: while a batch is written, the next one gathers.
+    /// Writes this draft and all drafts in the queue. The next batch gathers in the queue meanwhile.
     async fn write(&mut self, first: Job) {
         let mut batch = Batch::default();
         batch.push(first);
         let begun = Instant::now();
         let written = match self.write_all(&mut batch).await {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
-            // One of them is to blame: let it fail alone.
+            // One draft is invalid: only that one must fail.
             Err(error) if batch.drafts.len() > 1 && is_invalid_value(&error) => {
                 self.write_in_parts(&batch.drafts).await
             }
@@ -133,7 +133,7 @@ impl Writer {
         if self.waiting.is_empty() {
             batch.answer(written);
         } else {
-            // Beside the next batch, which can begin.
+            // In another task, so that the next batch can begin.
             self.answering.spawn(async move { batch.answer(written) });
         }
     }
@@ -148,11 +148,11 @@ impl Writer {
                 db::accept_orders(connection, &batch.drafts).await
             });
             match accepted.await {
-                // Also where it is not known what became of the first try: the same drafts have the same verdicts.
+                // Repeating is safe even if the first try was committed: the same drafts get the same verdicts.
                 Err(error) if retries.allow(&error) => {}
                 accepted => {
                     if !has_connection {
-                        // Those who came meanwhile would wait for nothing in the same way, one after the other.
+                        // No connection was available. Drafts that arrived meanwhile fail now instead of waiting for the same timeout.
                         batch.take_waiting(&mut self.waiting);
                     }
                     return accepted;
@@ -161,7 +161,7 @@ impl Writer {
         }
     }
 
-    /// Each part by itself, halved until the drafts that the database refuses are alone.
+    /// Writes halves of the batch, and halves of those, until each draft that the database refuses fails alone.
     async fn write_in_parts(&self, drafts: &[Draft]) -> Written {
         let mut written = Written::with_capacity(drafts.len());
         let (first, second) = drafts.split_at(drafts.len() / 2);
@@ -183,16 +183,16 @@ impl Writer {
     }
 }
 
-/// What became of each draft.
+/// The result of each draft.
 type Written = Vec<Result<Verdict, Arc<sqlx::Error>>>;
 
-/// Drafts that failed together, told once.
+/// The same error for each draft of a batch; logged once.
 fn failures(error: sqlx::Error, drafts: usize) -> Written {
     tracing::error!(event = "model_update_failed", model = "write_model", info = %error);
     vec![Err(Arc::new(error)); drafts]
 }
 
-/// Drafts that are written together, and who waits for their verdicts.
+/// Drafts that are written together, and the callers that wait for their verdicts.
 #[derive(Default)]
 struct Batch {
     drafts: Vec<Draft>,
@@ -227,7 +227,7 @@ impl Batch {
             if let Ok(verdict) = &written {
                 report(verdict);
             }
-            // The client may have hung up; its order is in the book all the same.
+            // The client may have disconnected. Its order is written all the same.
             let _ = answer.send(written.map_err(WriteError::Database));
         }
     }
