@@ -38,9 +38,9 @@ const NOTHING_DONE: &str = "number of transactions actually processed: 0\n";
 /// The work of one transaction.
 #[derive(Debug, Clone)]
 pub enum Work {
-    /// Looks up an order and writes it with `accept_orders`.
+    /// Writes an order with `accept_orders`.
     OneOrder,
-    /// The same for many orders, with one look-up, one call and one commit.
+    /// Writes many orders with one call and one commit.
     Batch {
         /// The number of orders.
         orders: u32,
@@ -63,10 +63,8 @@ impl Work {
     fn script(&self) -> String {
         match self {
             Self::OneOrder => include_str!("pgbench/one_order.sql")
-                .replace("{look_up}", &look_up(NEW_KEY))
                 .replace("{key}", NEW_KEY),
             Self::Batch { orders } => include_str!("pgbench/batch.sql")
-                .replace("{look_up}", &look_up_new(*orders))
                 .replace("{random_uuids}", &random_uuids(*orders))
                 .replace("{orders}", &orders.to_string()),
             Self::LookUp { .. } => format!("\\set number random(0, :keys - 1)\n{};", look_up(REPEATED_KEY)),
@@ -100,16 +98,6 @@ fn look_up(key: &str) -> String {
         .replace("$2", "ARRAY['USD']")
         .replace("$3", "ARRAY[0.01]")
         .replace("$4", &format!("ARRAY[{key}]"))
-}
-
-/// The look-up of this many orders that do not exist, in SQL.
-fn look_up_new(orders: u32) -> String {
-    let same = |value: &str| format!("array_fill({value}, ARRAY[{orders}])");
-    LOOK_UP
-        .replace("$1", &same("1"))
-        .replace("$2", &same("'USD'::text"))
-        .replace("$3", &same("0.01"))
-        .replace("$4", &random_uuids(orders))
 }
 
 fn random_uuids(orders: u32) -> String {

@@ -1,5 +1,4 @@
--- Many orders per transaction: the look-up and the call of accept_orders, as create_buy_order makes them for orders that come together.
-{look_up};
+-- Many orders per transaction: the call of accept_orders, as create_buy_order makes it for orders that arrive together.
 SELECT index, verdict, id, external_id, created_at, currency_amount, btc_rate, btc_amount
   FROM accept_orders(
        {random_uuids},

@@ -1,7 +1,6 @@
--- One order per transaction: the look-up and the call of accept_orders, as create_buy_order makes them for an order alone.
+-- One order per transaction: the call of accept_orders, as create_buy_order makes it for an order alone while it has a quote at hand.
 \set key_front random(1, 9223372036854775806)
 \set key_back random(1, 9223372036854775806)
-{look_up};
 SELECT index, verdict, id, external_id, created_at, currency_amount, btc_rate, btc_amount
   FROM accept_orders(
        ARRAY[gen_random_uuid()],

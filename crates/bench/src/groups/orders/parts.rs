@@ -14,16 +14,14 @@ pub(super) async fn measure(
     cluster: &Cluster,
     bare: &DatabaseAddress,
 ) -> anyhow::Result<()> {
-    let quote = cluster.url(Service::BtcPrice) + "/buy?currency=USD";
     let constant = Constant::start(bench.folder(), an_order(cluster)).await?;
     let alone = Load::unpaced(Ask::Get, 1, turn(bench));
-    let (mut orders, mut undisturbed, mut parts) = (Vec::new(), Vec::new(), [const { Vec::new() }; 3]);
+    let (mut orders, mut undisturbed, mut parts) = (Vec::new(), Vec::new(), [const { Vec::new() }; 2]);
     for _ in 0..turns(bench) {
         orders.push(place(bench, cluster, 1).await?.p50_us);
         undisturbed.push(place_undisturbed(bench, cluster).await?);
         parts[0].push(by_pgbench(bench, bare, 1).await?.p50_us);
-        parts[1].push(bench.load("a quote alone", &quote, alone).await?.p50_us);
-        parts[2].push(
+        parts[1].push(
             bench
                 .load("a constant alone", constant.url(), alone)
                 .await?
@@ -34,7 +32,7 @@ pub(super) async fn measure(
     for part in parts {
         sum_us += median(part)?;
     }
-    let names = "the statements by `pgbench`, a quote, a constant answer, 1 client each";
+    let names = "the statement by `pgbench`, a constant answer, 1 client each";
     for (name, latencies) in [
         ("1 connection, p50 beside its parts", orders),
         (
