@@ -110,7 +110,7 @@ check_ports() {
     for name in "${PORTS[@]}"; do
         port=$(setting "$name")
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            echo "run.sh: port $port is taken by another program: end that, or set $name to another port" >&2
+            echo "run.sh: port $port is taken by another program: end it, or set $name to another port" >&2
             taken=1
         fi
     done

@@ -65,7 +65,7 @@ async fn raw_messages_are_published_counted_peeked_at_and_purged() -> anyhow::Re
         .await
         .err()
         .context("a queue took it")?;
-    assert!(error.to_string().contains("did not take"), "{error}");
+    assert!(error.to_string().contains("refused a message"), "{error}");
     cluster.delete_queue(QUEUE).await?;
     assert!(cluster.queue_messages(QUEUE).await.is_err());
     assert!(cluster.delete_queue(QUEUE).await.is_err());

@@ -236,7 +236,7 @@ fn data_made_with_other_credentials_is_kept_and_the_start_ends_with_a_sentence()
         assert!(
             message.contains(refused)
                 && message.contains("--fresh would delete all orders")
-                && message.contains("set them in .env to what they were"),
+                && message.contains("set these in .env"),
             "{variable}: {message}"
         );
         assert_eq!(site.processes(), Vec::<String>::new());
@@ -329,7 +329,7 @@ fn a_taken_port_is_named_with_its_variable_and_nothing_is_started() -> anyhow::R
     let _listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
     let message = site.fails("run", &["--detach"])? + &site.fails("run", &[])?;
     let sentence = format!(
-        "port {port} is taken by another program: end that, or set READ_MODEL_DB_EXT_PORT to another port"
+        "port {port} is taken by another program: end it, or set READ_MODEL_DB_EXT_PORT to another port"
     );
     assert!(message.contains(&sentence), "{message}");
     assert_eq!(site.processes(), Vec::<String>::new());
