@@ -62,8 +62,7 @@ pub enum Work {
 impl Work {
     fn script(&self) -> String {
         match self {
-            Self::OneOrder => include_str!("pgbench/one_order.sql")
-                .replace("{key}", NEW_KEY),
+            Self::OneOrder => include_str!("pgbench/one_order.sql").replace("{key}", NEW_KEY),
             Self::Batch { orders } => include_str!("pgbench/batch.sql")
                 .replace("{random_uuids}", &random_uuids(*orders))
                 .replace("{orders}", &orders.to_string()),
