@@ -10,7 +10,7 @@
 #
 # Needs no running cluster and does not touch one: the suites start their own servers on free ports.
 
-# shellcheck does not see that the suites are called by name.
+# The suites are called by their names, which shellcheck does not see.
 # shellcheck disable=SC2317
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
