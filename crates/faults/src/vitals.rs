@@ -55,7 +55,7 @@ impl Census {
         Ok(Self(resources))
     }
 
-    /// Waits until every process uses about as much as before. One that uses more after [`LIMIT`] is a violation.
+    /// Waits until every process uses about as much as before. One that still uses more after the time limit is a violation.
     ///
     /// # Errors
     /// When a process does not run.
