@@ -19,7 +19,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Connects to a host by its name or address. The addresses of a name are tried in the order of the resolver. `limit` bounds the name lookup
-/// and each attempt. Keepalive is on: see [`set_keepalive`].
+/// and each attempt. Keepalive is on.
 ///
 /// # Errors
 /// The name has no address, or no address can be reached. The error names each address with its reason.

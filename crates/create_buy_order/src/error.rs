@@ -57,7 +57,7 @@ pub enum WriteError {
 }
 
 impl ApiError {
-    /// All values of [`Self::reason`].
+    /// Every value of the label `reason` of the metric `buy_orders_refused_total`.
     pub const REASONS: [&'static str; 10] = [
         "invalid",
         "over_cap",
