@@ -46,15 +46,12 @@ impl DatabaseAddress {
     /// `postgres://user:password@host:port/name`
     #[must_use]
     pub fn uri(&self) -> String {
-        let Self {
-            host,
-            port,
-            user,
-            password,
-            name,
-        } = self;
-        let [user, password, name] = [user, password, name].map(|part| url_part(part));
-        format!("postgres://{user}:{password}@{host}:{port}/{name}")
+        uri(
+            "postgres",
+            (&self.user, &self.password),
+            (&self.host, self.port),
+            &self.name,
+        )
     }
 
     /// Another database of the same instance.
@@ -88,16 +85,12 @@ impl BrokerAddress {
     /// `amqp://user:password@host:port/vhost`
     #[must_use]
     pub fn uri(&self) -> String {
-        let Self {
-            host,
-            port,
-            user,
-            password,
-            vhost,
-            ..
-        } = self;
-        let [user, password, vhost] = [user, password, vhost].map(|part| url_part(part));
-        format!("amqp://{user}:{password}@{host}:{port}/{vhost}")
+        uri(
+            "amqp",
+            (&self.user, &self.password),
+            (&self.host, self.port),
+            &self.vhost,
+        )
     }
 
     /// The URL of a resource of the management API. `{vhost}` and `{user}` in `resource` are replaced, as in `permissions/{vhost}/{user}`.
@@ -111,6 +104,11 @@ impl BrokerAddress {
                 .replace("{user}", &url_part(&self.user))
         )
     }
+}
+
+fn uri(scheme: &str, (user, password): (&str, &str), (host, port): (&str, u16), path: &str) -> String {
+    let [user, password, path] = [user, password, path].map(url_part);
+    format!("{scheme}://{user}:{password}@{host}:{port}/{path}")
 }
 
 /// Percent-encodes a text so that it can be one part of a URL.

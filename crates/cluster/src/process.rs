@@ -2,16 +2,15 @@
 
 mod clock;
 mod log_file;
+mod output;
 mod vitals;
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -19,19 +18,14 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 
 pub use clock::clock_faker_installed;
 pub(crate) use clock::clock_variables;
-use log_file::LogFile;
 pub(crate) use log_file::remove_rotated as remove_rotated_logs;
+pub(crate) use output::Output;
+use output::keep;
 pub use vitals::Vitals;
 
 use crate::account::Account;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Lines kept in memory for a program whose output is also written to a file.
-const MAX_LINES_BESIDE_FILE: usize = 200;
-/// Lines kept in memory for a program in a test.
-const MAX_LINES_IN_MEMORY: usize = 500_000;
-/// Bytes kept of brief output: as many as a pipe holds, so that one read empties it.
-const MAX_BRIEF_BYTES: usize = 65_536;
 
 /// What to run, as whom, and how to end it.
 #[derive(Debug, Clone)]
@@ -305,109 +299,6 @@ impl Drop for Process {
     }
 }
 
-/// The output of a program, over all its runs.
-#[derive(Debug, Clone)]
-pub(crate) enum Output {
-    /// Line by line.
-    Lines(Arc<Mutex<Lines>>),
-    /// Only the end, as bytes.
-    Brief(Arc<Mutex<Vec<u8>>>),
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Lines {
-    kept: VecDeque<String>,
-    file: Option<LogFile>,
-}
-
-impl Output {
-    /// Output that is kept only in memory.
-    pub(crate) fn in_memory() -> Self {
-        Self::Lines(Arc::default())
-    }
-
-    /// Output that is appended to a file of a bounded size. Only the last lines are kept in memory.
-    pub(crate) fn to_file(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self::Lines(Arc::new(Mutex::new(Lines {
-            kept: VecDeque::new(),
-            file: Some(LogFile::open(path)?),
-        }))))
-    }
-
-    /// Output that is read in large pieces, of which only the last are kept.
-    pub(crate) fn brief() -> Self {
-        Self::Brief(Arc::default())
-    }
-
-    /// All lines that are kept.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.last_lines(usize::MAX)
-    }
-
-    fn last_lines(&self, max: usize) -> Vec<String> {
-        match self {
-            Self::Lines(lines) => {
-                let lines = locked(lines);
-                let from = lines.kept.len().saturating_sub(max);
-                lines.kept.iter().skip(from).cloned().collect()
-            }
-            Self::Brief(end) => {
-                let end = String::from_utf8_lossy(&locked(end)).into_owned();
-                let lines: Vec<String> = end.lines().map(str::to_owned).collect();
-                let from = lines.len().saturating_sub(max);
-                lines.into_iter().skip(from).collect()
-            }
-        }
-    }
-
-    /// The last lines, indented for a message.
-    pub(crate) fn tail(&self) -> String {
-        let lines = self.last_lines(15);
-        lines.iter().map(|line| format!("    {line}\n")).collect()
-    }
-}
-
-impl Lines {
-    fn add(&mut self, line: String) {
-        if let Some(file) = &mut self.file {
-            // A full disk must not stop the cluster.
-            let _ = file.add(&line);
-        }
-        let limit = if self.file.is_some() {
-            MAX_LINES_BESIDE_FILE
-        } else {
-            MAX_LINES_IN_MEMORY
-        };
-        if self.kept.len() >= limit {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(line);
-    }
-}
-
-fn keep(stream: Option<impl Read + Send + 'static>, output: &Output) {
-    let Some(stream) = stream else { return };
-    let output = output.clone();
-    std::thread::spawn(move || match output {
-        Output::Lines(lines) => {
-            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-                locked(&lines).add(String::from_utf8_lossy(&line).into_owned());
-            }
-        }
-        Output::Brief(end) => keep_end(stream, &end),
-    });
-}
-
-fn keep_end(mut stream: impl Read, end: &Mutex<Vec<u8>>) {
-    let mut piece = vec![0; MAX_BRIEF_BYTES];
-    while let Ok(length @ 1..) = stream.read(&mut piece) {
-        let mut end = locked(end);
-        end.extend(piece.iter().take(length));
-        let excess = end.len().saturating_sub(MAX_BRIEF_BYTES);
-        end.drain(..excess);
-    }
-}
-
 /// The parent-death signal is sent when the *thread* that started a child ends, and the threads of tests end early. So one thread that lives as
 /// long as the process starts all children.
 static SPAWNER: LazyLock<mpsc::Sender<(Command, mpsc::Sender<std::io::Result<Child>>)>> =
@@ -435,19 +326,4 @@ fn spawn(command: Command) -> anyhow::Result<Child> {
 /// Locks a mutex. A poisoned lock only means that another test panicked: the data is still valid.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_brief_output_is_kept() {
-        let written: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
-        let end = Arc::<Mutex<Vec<u8>>>::default();
-        keep_end(written.as_bytes(), &end);
-        assert_eq!(locked(&end).len(), MAX_BRIEF_BYTES);
-        let last = Output::Brief(end).last_lines(2);
-        assert_eq!(last, ["line 19998", "line 19999"]);
-    }
 }

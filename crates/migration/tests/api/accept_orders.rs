@@ -1,11 +1,12 @@
 //! Compares `accept_orders`, the only way to write an order, with a plain model of its rules.
 
+mod model;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use cluster::{blocked_sessions, lock_running_total, wait_until};
 use common::buy_order_event::BuyOrderCreated;
-use common::money::Currency;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
@@ -14,108 +15,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::outbox::Message;
 use crate::support::databases;
-
-const CAP: Decimal = Decimal::ONE_HUNDRED;
-
-/// The parts that make two requests equal. The amount is in hundredths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Request {
-    client: i64,
-    currency: &'static str,
-    amount: i64,
-    key: u128,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Draft {
-    request: Request,
-    /// 1 and 1.00 are the same amount.
-    trailing_zeros: bool,
-    satoshis: i64,
-    traced: bool,
-    external_id: Uuid,
-}
-
-impl Draft {
-    fn amount(&self) -> Decimal {
-        let amount = Decimal::new(self.request.amount, 2);
-        if self.trailing_zeros {
-            amount
-        } else {
-            amount.normalize()
-        }
-    }
-
-    fn btc_amount(&self) -> Decimal {
-        Decimal::new(self.satoshis, 8)
-    }
-
-    /// Unique, because it contains the external id.
-    fn traceparent(&self) -> Option<String> {
-        self.traced
-            .then(|| format!("00-{}-00f067aa0ba902b7-01", self.external_id.simple()))
-    }
-
-    fn tracestate(&self) -> Option<String> {
-        self.traced.then(|| format!("vendor={}", self.external_id))
-    }
-}
-
-const RATE: i64 = 4_847_888_000_000;
-
-/// The verdict on a draft; a repeat has the external id of the first order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Created,
-    Repeated(Uuid),
-    NoCurrency,
-    NoClient,
-    OverCap,
-}
-
-impl Verdict {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Repeated(_) => "repeated",
-            Self::NoCurrency => "no_currency",
-            Self::NoClient => "no_client",
-            Self::OverCap => "over_cap",
-        }
-    }
-}
-
-/// The rules, applied to one draft after the other.
-#[derive(Debug, Default)]
-struct Model {
-    total: Decimal,
-    orders: Vec<Draft>,
-    known: HashMap<Request, Uuid>,
-}
-
-impl Model {
-    fn decide(&mut self, draft: &Draft) -> Verdict {
-        if let Some(first) = self.known.get(&draft.request) {
-            return Verdict::Repeated(*first);
-        }
-        if Currency::parse(draft.request.currency).is_none() {
-            return Verdict::NoCurrency;
-        }
-        if draft.request.client != 1 {
-            return Verdict::NoClient;
-        }
-        match self.total.checked_add(draft.btc_amount()) {
-            Some(sum) if sum <= CAP => {
-                self.total = sum;
-                self.known.insert(draft.request, draft.external_id);
-                self.orders.push(*draft);
-                Verdict::Created
-            }
-            _ => Verdict::OverCap,
-        }
-    }
-}
+use model::{CAP, Draft, Model, RATE, Verdict, batch, draft};
 
 /// The row of `accept_orders` for one draft.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -195,17 +97,6 @@ async fn stored(connection: &mut PgConnection) -> anyhow::Result<Vec<Stored>> {
     Ok(sqlx::query_as(ORDERS).fetch_all(connection).await?)
 }
 
-/// A row of the outbox.
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
-struct Message {
-    r#type: String,
-    routing_key: String,
-    message_id: Uuid,
-    payload: String,
-    traceparent: Option<String>,
-    tracestate: Option<String>,
-}
-
 async fn messages(connection: &mut PgConnection) -> anyhow::Result<Vec<Message>> {
     Ok(sqlx::query_as("SELECT * FROM outbox ORDER BY id")
         .fetch_all(connection)
@@ -251,16 +142,7 @@ async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Dra
     let wanted: Vec<Message> = orders
         .iter()
         .zip(&model.orders)
-        .map(|(stored, draft)| {
-            Ok(Message {
-                r#type: "buy_order_created".to_owned(),
-                routing_key: "buy_order".to_owned(),
-                message_id: stored.order.external_id,
-                payload: serde_json::to_string(&stored.order)?,
-                traceparent: draft.traceparent(),
-                tracestate: draft.tracestate(),
-            })
-        })
+        .map(|(stored, draft)| Message::created(&stored.order, draft.traceparent(), draft.tracestate()))
         .collect::<anyhow::Result<_>>()?;
     let messages = messages(connection).await?;
     anyhow::ensure!(messages == wanted, "{messages:?} instead of {wanted:?}");
@@ -292,41 +174,6 @@ async fn empty_the_book(connection: &mut PgConnection) -> anyhow::Result<()> {
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// From small sets, so that requests repeat within a batch and across batches.
-fn request() -> impl Strategy<Value = Request> {
-    let client = prop_oneof![12 => Just(1), 1 => Just(2), 1 => Just(-1)];
-    let currency = prop_oneof![4 => Just("USD"), 2 => Just("EUR"), 2 => Just("GBP"), 1 => Just("XXX")];
-    let amount = prop_oneof![Just(100), Just(1_050), Just(99_999_999_999)];
-    (client, currency, amount, 1..6_u128).prop_map(|(client, currency, amount, key)| Request {
-        client,
-        currency,
-        amount,
-        key,
-    })
-}
-
-fn satoshis(max: i64) -> impl Strategy<Value = i64> {
-    // The whole cap, and one satoshi less, to find wrong comparisons.
-    let whole = 10_000_000_000;
-    prop_oneof![20 => 1..=max, 1 => Just(whole), 1 => Just(whole - 1), 1 => Just(1)]
-}
-
-fn batch() -> impl Strategy<Value = Vec<Draft>> {
-    // Batches that fit as a whole, that fill the book gradually, and that rarely fit.
-    prop_oneof![Just(1_000), Just(300_000_000), Just(10_000_000_000)].prop_flat_map(|max| {
-        let draft = (request(), any::<bool>(), satoshis(max), any::<bool>()).prop_map(
-            |(request, trailing_zeros, satoshis, traced)| Draft {
-                request,
-                trailing_zeros,
-                satoshis,
-                traced,
-                external_id: Uuid::new_v4(),
-            },
-        );
-        vec(draft, 0..=40)
-    })
 }
 
 #[test]
@@ -361,21 +208,6 @@ fn batches_are_decided_as_the_rules_say() -> anyhow::Result<()> {
         Ok(()) => Ok(()),
         Err(TestError::Fail(reason, batches)) => anyhow::bail!("{reason}\nby the batches {batches:#?}"),
         Err(abort) => anyhow::bail!("{abort}"),
-    }
-}
-
-fn draft(key: u128, satoshis: i64) -> Draft {
-    Draft {
-        request: Request {
-            client: 1,
-            currency: "USD",
-            amount: 12_345,
-            key,
-        },
-        trailing_zeros: true,
-        satoshis,
-        traced: false,
-        external_id: Uuid::new_v4(),
     }
 }
 

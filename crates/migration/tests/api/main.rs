@@ -4,6 +4,7 @@
 mod accept_orders;
 mod applying;
 mod configuration;
+mod outbox;
 mod read_model;
 mod read_only;
 mod support;

@@ -7,8 +7,8 @@ use common::buy_order_event::BuyOrderCreated;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, FromRow as _, PgPool, Row as _};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
+use crate::outbox::Message;
 use crate::support::{Once, Refusal, applied, failure, migrations, once, refusal};
 
 mod write_model {
@@ -155,15 +155,11 @@ async fn orders_and_total_are_as_before(pool: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A row of the outbox.
+/// A message, and when it was written.
 #[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
-struct Message {
-    r#type: String,
-    routing_key: String,
-    message_id: Uuid,
-    payload: String,
-    traceparent: Option<String>,
-    tracestate: Option<String>,
+struct Unsent {
+    #[sqlx(flatten)]
+    message: Message,
     created_at: OffsetDateTime,
 }
 
@@ -176,8 +172,8 @@ async fn events_are_as_before(pool: &PgPool) -> anyhow::Result<()> {
          ORDER BY unsent.id";
     const NOW: &str = "SELECT * FROM outbox ORDER BY id";
     let before = sqlx::query(BEFORE).fetch_all(pool).await?;
-    let before: Vec<Message> = before.iter().map(message).collect::<anyhow::Result<_>>()?;
-    let now: Vec<Message> = sqlx::query_as(NOW).fetch_all(pool).await?;
+    let before: Vec<Unsent> = before.iter().map(unsent).collect::<anyhow::Result<_>>()?;
+    let now: Vec<Unsent> = sqlx::query_as(NOW).fetch_all(pool).await?;
     assert!(before.len() > 5_000, "{}", before.len());
     assert_eq!(before.len(), now.len());
     for (before, now) in before.iter().zip(&now) {
@@ -186,15 +182,10 @@ async fn events_are_as_before(pool: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn message(row: &PgRow) -> anyhow::Result<Message> {
-    let event = BuyOrderCreated::from_row(row)?;
-    Ok(Message {
-        r#type: "buy_order_created".to_owned(),
-        routing_key: "buy_order".to_owned(),
-        message_id: event.external_id,
-        payload: serde_json::to_string(&event)?,
-        traceparent: row.try_get("traceparent")?,
-        tracestate: row.try_get("tracestate")?,
+fn unsent(row: &PgRow) -> anyhow::Result<Unsent> {
+    let order = BuyOrderCreated::from_row(row)?;
+    Ok(Unsent {
+        message: Message::created(&order, row.try_get("traceparent")?, row.try_get("tracestate")?)?,
         created_at: row.try_get("written_at")?,
     })
 }
