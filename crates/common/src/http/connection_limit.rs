@@ -31,29 +31,39 @@ pub(super) struct ConnectionLimit {
 struct WaitingConnections {
     next_number: u64,
     held_bytes: usize,
-    connections: BTreeMap<u64, (Phase, CancellationToken)>,
+    idle: BTreeMap<u64, CancellationToken>,
+    unfinished: BTreeMap<u64, CancellationToken>,
 }
 
 impl WaitingConnections {
-    /// Adds a connection, unless it is in progress. Returns its number.
-    fn add(&mut self, phase: Phase, shed: &CancellationToken) -> u64 {
+    fn of(&mut self, phase: Phase) -> Option<&mut BTreeMap<u64, CancellationToken>> {
+        match phase {
+            Phase::InProgress => None,
+            Phase::Idle => Some(&mut self.idle),
+            Phase::Unfinished => Some(&mut self.unfinished),
+        }
+    }
+
+    fn take_number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        if phase != Phase::InProgress {
-            self.connections.insert(number, (phase, shed.clone()));
-        }
         number
     }
 
-    /// Sheds the connection that has waited longest, of those in a phase that is asked for.
-    fn shed_oldest(&mut self, is_asked_for: fn(Phase) -> bool) {
-        let mut all = self.connections.iter();
-        let oldest = all.find(|(_, (phase, _))| is_asked_for(*phase));
-        if let Some(number) = oldest.map(|(number, _)| *number)
-            && let Some((_, shed)) = self.connections.remove(&number)
-        {
-            shed.cancel();
+    /// Sheds the connection that has waited longest.
+    fn shed_oldest(&mut self) {
+        let oldest = |waiting: &BTreeMap<u64, _>| waiting.keys().next().copied().unwrap_or(u64::MAX);
+        if oldest(&self.idle) < oldest(&self.unfinished) {
+            shed_first(&mut self.idle);
+        } else {
+            shed_first(&mut self.unfinished);
         }
+    }
+}
+
+fn shed_first(waiting: &mut BTreeMap<u64, CancellationToken>) {
+    if let Some((_, shed)) = waiting.pop_first() {
+        shed.cancel();
     }
 }
 
@@ -129,7 +139,7 @@ impl ConnectionLimit {
         if let Some(permit) = self.try_acquire() {
             return Some(permit);
         }
-        locked(&self.waiting).shed_oldest(|_| true);
+        locked(&self.waiting).shed_oldest();
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         Some(self.permit(permit))
     }
@@ -142,7 +152,10 @@ impl ConnectionLimit {
 
     fn permit(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Permit {
         let shed = CancellationToken::new();
-        let number = locked(&self.waiting).add(Phase::Idle, &shed);
+        let mut waiting = locked(&self.waiting);
+        let number = waiting.take_number();
+        waiting.idle.insert(number, shed.clone());
+        drop(waiting);
         Permit {
             limit: Arc::clone(self),
             _permit: permit,
@@ -230,12 +243,17 @@ impl Permit {
         }
         let mut waiting = locked(&self.limit.waiting);
         if phase != old_phase {
-            waiting.connections.remove(&state.number);
-            state.number = waiting.add(phase, &self.shed);
+            if let Some(left) = waiting.of(old_phase) {
+                left.remove(&state.number);
+            }
+            state.number = waiting.take_number();
+            if let Some(joined) = waiting.of(phase) {
+                joined.insert(state.number, self.shed.clone());
+            }
         }
         waiting.held_bytes = waiting.held_bytes.saturating_sub(old_bytes).saturating_add(bytes);
         if waiting.held_bytes > MAX_HELD_BYTES && bytes > old_bytes {
-            waiting.shed_oldest(|phase| phase == Phase::Unfinished);
+            shed_first(&mut waiting.unfinished);
         }
     }
 }
@@ -244,7 +262,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let state = locked(&self.state);
         let mut waiting = locked(&self.limit.waiting);
-        waiting.connections.remove(&state.number);
+        if let Some(left) = waiting.of(state.phase()) {
+            left.remove(&state.number);
+        }
         waiting.held_bytes = waiting.held_bytes.saturating_sub(state.held_bytes());
     }
 }
