@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::metrics::METRICS;
 use crate::projector::{self, CONNECTION, Projector};
 
-/// Waits for the read model, its schema and the queue, then projects, and answers `/healthcheck`: healthy means that it projects.
+/// Waits for the read model, its schema and the queue, then projects, and answers `/healthcheck`: healthy means that it has begun to project.
 ///
 /// # Errors
 /// When the port cannot be bound or the HTTP client cannot be built.

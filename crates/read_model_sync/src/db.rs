@@ -9,7 +9,7 @@ use common::database::{Pool, with_connection};
 use common::range_checksum::{self, RangeChecksum};
 use futures_util::FutureExt as _;
 use rust_decimal::Decimal;
-use sqlx::{FromRow as _, PgConnection, Row as _};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -76,56 +76,113 @@ pub async fn insert_and_compare(
     if inserted.len() == orders.len() {
         return Ok(vec![Outcome::Applied; orders.len()]);
     }
-    let stored = select(connection, orders).await?;
-    let outcome = |order: &&BuyOrderCreated| match compare(order, &stored) {
-        // Of equal messages in one batch, the first is the one that was inserted.
-        Outcome::AlreadyApplied if inserted.remove(&order.id) => Outcome::Applied,
-        outcome => outcome,
+    let doubtful = doubtful(orders, &inserted);
+    let is_doubtful = |order: &&BuyOrderCreated| doubtful.contains(&order.id);
+    let to_compare: Vec<&BuyOrderCreated> = orders.iter().copied().filter(is_doubtful).collect();
+    let stored = select(connection, &to_compare).await?;
+    let outcome = |order: &&BuyOrderCreated| {
+        if !is_doubtful(order) {
+            return Outcome::Applied;
+        }
+        match compare(order, &stored) {
+            // Of equal messages in one batch, the first is the one that was inserted.
+            Outcome::AlreadyApplied if inserted.remove(&order.id) => Outcome::Applied,
+            outcome => outcome,
+        }
     };
     Ok(orders.iter().map(outcome).collect())
 }
 
-/// A row that has the id or the external id of an order.
-struct Stored {
-    id: i64,
-    external_id: Uuid,
-    /// Nothing when no event can have its values.
-    order: Option<BuyOrderCreated>,
+/// The ids of orders that were not inserted, or that are in the batch twice: then either message may have been inserted.
+fn doubtful(orders: &[&BuyOrderCreated], inserted: &HashSet<i64>) -> HashSet<i64> {
+    let mut seen = HashSet::with_capacity(orders.len());
+    let repeated_or_missing =
+        |order: &&&BuyOrderCreated| !seen.insert(order.id) || !inserted.contains(&order.id);
+    orders
+        .iter()
+        .filter(repeated_or_missing)
+        .map(|order| order.id)
+        .collect()
 }
 
+/// The columns of an order.
+macro_rules! columns {
+    () => {
+        "id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount"
+    };
+}
+
+/// A stored order. Its values may be such that no event can have them.
+#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+struct Stored {
+    id: i64,
+    client_id: i64,
+    external_id: Uuid,
+    created_at: OffsetDateTime,
+    currency_id: i64,
+    currency_iso3: String,
+    currency_amount: Decimal,
+    btc_rate: Decimal,
+    btc_amount: Decimal,
+}
+
+impl From<&BuyOrderCreated> for Stored {
+    fn from(order: &BuyOrderCreated) -> Self {
+        let BuyOrderCreated {
+            id,
+            client_id,
+            external_id,
+            created_at,
+            currency_id,
+            currency_iso3,
+            currency_amount,
+            btc_rate,
+            btc_amount,
+        } = order;
+        Self {
+            id: *id,
+            client_id: *client_id,
+            external_id: *external_id,
+            created_at: *created_at,
+            currency_id: *currency_id,
+            currency_iso3: currency_iso3.clone(),
+            currency_amount: currency_amount.decimal(),
+            btc_rate: btc_rate.decimal(),
+            btc_amount: btc_amount.decimal(),
+        }
+    }
+}
+
+/// The stored orders that have the id or the external id of one of these.
 async fn select(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<Vec<Stored>> {
-    let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
-    let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
     // Subqueries with a limit, because PostgreSQL keeps the plan: any other plan may scan the whole table, if made while it was empty.
-    let rows = sqlx::query(
+    const SELECT: &str = concat!(
         "SELECT o.*
-         FROM unnest($1::bigint[]) AS asked (id)
-         CROSS JOIN LATERAL (SELECT * FROM buy_order_read_model WHERE id = asked.id LIMIT 1) AS o
+         FROM unnest($1::bigint[]) AS asked (asked_id)
+         CROSS JOIN LATERAL (SELECT ",
+        columns!(),
+        " FROM buy_order_read_model WHERE id = asked_id LIMIT 1) AS o
          UNION
          SELECT o.*
-         FROM unnest($2::uuid[]) AS asked (external_id)
-         CROSS JOIN LATERAL (SELECT * FROM buy_order_read_model WHERE external_id = asked.external_id LIMIT 1) AS o",
-    )
-    .bind(ids)
-    .bind(external_ids)
-    .fetch_all(connection)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Stored {
-                id: row.try_get("id")?,
-                external_id: row.try_get("external_id")?,
-                order: BuyOrderCreated::from_row(row).ok(),
-            })
-        })
-        .collect()
+         FROM unnest($2::uuid[]) AS asked (asked_external_id)
+         CROSS JOIN LATERAL (SELECT ",
+        columns!(),
+        " FROM buy_order_read_model WHERE external_id = asked_external_id LIMIT 1) AS o"
+    );
+    let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
+    let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
+    sqlx::query_as(SELECT)
+        .bind(ids)
+        .bind(external_ids)
+        .fetch_all(connection)
+        .await
 }
 
 /// The outcome of an order that may have been stored before.
 fn compare(order: &BuyOrderCreated, stored: &[Stored]) -> Outcome {
     let (id, external_id) = (order.id, order.external_id);
     if let Some(row) = stored.iter().find(|row| row.id == id) {
-        if row.order.as_ref() == Some(order) {
+        if *row == Stored::from(order) {
             Outcome::AlreadyApplied
         } else {
             Outcome::Permanent(format!("order {id} is already there, with other content"))
@@ -185,14 +242,16 @@ impl<'o> Columns<'o> {
 
 /// Inserts the orders that are not stored, and returns their ids.
 async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
-    const INSERT: &str =
-        "INSERT INTO buy_order_read_model
-             (id, client_id, external_id, created_at, currency_id, currency_iso3, currency_amount, btc_rate, btc_amount)
+    const INSERT: &str = concat!(
+        "INSERT INTO buy_order_read_model (",
+        columns!(),
+        ")
          SELECT *
          FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::timestamptz[], $5::bigint[], $6::text[],
                      $7::numeric[], $8::numeric[], $9::numeric[])
          ON CONFLICT DO NOTHING
-         RETURNING id";
+         RETURNING id"
+    );
     let columns = Columns::of(orders);
     let ids: Vec<i64> = sqlx::query_scalar(INSERT)
         .bind(columns.id)

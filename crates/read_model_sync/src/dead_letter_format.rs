@@ -57,16 +57,27 @@ pub fn dead_letter(
 /// The properties that a copy of a message keeps. An expiration would delete the copy, and the broker refuses the user id of another user.
 pub(crate) fn kept_properties(original: &BasicProperties) -> BasicProperties {
     let mut kept = BasicProperties::default();
-    macro_rules! keep {
-        ($($property:ident $set:ident),*) => {
-            $(if let Some(value) = original.$property().clone() {
-                kept = kept.$set(value);
-            })*
-        };
+    if let Some(value) = original.content_type().clone() {
+        kept = kept.with_content_type(value);
     }
-    keep!(content_type with_content_type, content_encoding with_content_encoding);
-    keep!(correlation_id with_correlation_id, message_id with_message_id, app_id with_app_id);
-    keep!(timestamp with_timestamp, kind with_type);
+    if let Some(value) = original.content_encoding().clone() {
+        kept = kept.with_content_encoding(value);
+    }
+    if let Some(value) = original.correlation_id().clone() {
+        kept = kept.with_correlation_id(value);
+    }
+    if let Some(value) = original.message_id().clone() {
+        kept = kept.with_message_id(value);
+    }
+    if let Some(value) = *original.timestamp() {
+        kept = kept.with_timestamp(value);
+    }
+    if let Some(value) = original.kind().clone() {
+        kept = kept.with_type(value);
+    }
+    if let Some(value) = original.app_id().clone() {
+        kept = kept.with_app_id(value);
+    }
     kept
 }
 

@@ -4,8 +4,8 @@
 //! stays unacknowledged, its body is dropped, and after a pause it is requeued and comes again. So held deliveries take no memory here,
 //! survive this process, and none waits so long that RabbitMQ ends its channel (30 minutes).
 
+mod held_deliveries;
 mod publisher;
-mod retries;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::METRICS;
-use retries::Retries;
+use held_deliveries::HeldDeliveries;
 
 /// For the bodies of all letters in flight. A single letter may be larger.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -57,7 +57,7 @@ pub(crate) struct DeadLetterSender {
     in_flight: usize,
     /// Letters of all consumers.
     bytes_in_flight: usize,
-    held: Retries,
+    held: HeldDeliveries,
     logged_at: Option<Instant>,
 }
 
@@ -78,7 +78,7 @@ impl DeadLetterSender {
             consumer: 0,
             in_flight: 0,
             bytes_in_flight: 0,
-            held: Retries::new(Instant::now()),
+            held: HeldDeliveries::new(Instant::now()),
             logged_at: None,
         }
     }

@@ -148,7 +148,7 @@ async fn list(connector: &Connector, json: bool) -> anyhow::Result<Outcome> {
     }
     // Before it prints: a pager may wait for its reader, and others need the letters.
     reader.close().await?;
-    // Not in the order of the queue: letters that arrive while somebody reads may end up before older ones.
+    // Not in the order of the queue: a letter that arrives while a reader is connected may end up after the next one.
     summaries.sort_by(|one, other| one.first_failed_at.cmp(&other.first_failed_at));
     if !json {
         print(&table(&summaries)).await?;

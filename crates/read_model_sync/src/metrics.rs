@@ -55,9 +55,9 @@ pub struct Metrics {
     pub dead_lettered: IntCounter,
     /// Deliveries to be tried again, counted at each attempt.
     pub postponed: IntCounter,
-    /// Dead letters that the broker refused, counted at each attempt.
+    /// Dead letters that the broker did not take, counted at each attempt.
     pub letters_refused: IntCounter,
-    /// Dead letters to be sent again.
+    /// Deliveries that are held because the broker did not take their dead letters.
     pub letters_held: IntGauge,
     /// Sizes of the batches.
     pub batches: Histogram,

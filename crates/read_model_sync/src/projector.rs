@@ -62,7 +62,11 @@ pub struct Projector {
 
 impl Worker for Projector {
     async fn work(&mut self, session: Session, backoff: &mut Backoff) -> Result<(), broker::Error> {
-        let mut listener = Listener::on(session, self.connector.queue, PREFETCH).await?;
+        let listener = Listener::on(session, self.connector.queue, PREFETCH);
+        let Some(listener) = self.stopping.run_until_cancelled(listener).await else {
+            return Ok(());
+        };
+        let mut listener = listener?;
         self.consume(&mut listener, backoff).await?;
         listener.close().await;
         Ok(())

@@ -68,7 +68,7 @@ struct Publishing {
 /// Why nothing is known to be published.
 enum Failure {
     /// The broker ended the channel or the connection, maybe because of a letter.
-    Rejected(String),
+    ByALetter(String),
     /// The broker is away, silent or blocked.
     Unavailable(String),
 }
@@ -84,8 +84,8 @@ impl Publishing {
     async fn publish(&mut self, window: &[Outgoing]) -> Vec<Result<(), String>> {
         match self.attempt(window).await {
             Ok(published) => published,
-            Err(Failure::Rejected(_)) if window.len() > 1 => self.publish_each(window).await,
-            Err(Failure::Rejected(reason) | Failure::Unavailable(reason)) => {
+            Err(Failure::ByALetter(_)) if window.len() > 1 => self.publish_each(window).await,
+            Err(Failure::ByALetter(reason) | Failure::Unavailable(reason)) => {
                 vec![Err(reason); window.len()]
             }
         }
@@ -97,7 +97,7 @@ impl Publishing {
         for letter in window {
             match self.attempt(slice::from_ref(letter)).await {
                 Ok(mut one) => published.append(&mut one),
-                Err(Failure::Rejected(reason)) => published.push(Err(reason)),
+                Err(Failure::ByALetter(reason)) => published.push(Err(reason)),
                 Err(Failure::Unavailable(reason)) => {
                     published.resize(window.len(), Err(reason));
                     break;
@@ -115,7 +115,7 @@ impl Publishing {
         };
         let results = match timeout(PUBLISH_TIMEOUT, publisher.publish_all(letters)).await {
             Ok(Ok(results)) => results,
-            Ok(Err(error @ Error::Amqp(_))) => return Err(Failure::Rejected(chain(&error))),
+            Ok(Err(error @ Error::Amqp(_))) => return Err(Failure::ByALetter(chain(&error))),
             Ok(Err(error)) => return Err(unavailable(error)),
             Err(_) => {
                 return Err(Failure::Unavailable(

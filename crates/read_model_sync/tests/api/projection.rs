@@ -96,3 +96,28 @@ async fn two_projectors_share_the_queue_and_make_each_row_once() -> anyhow::Resu
     assert_eq!(broker.dead_letter_count().await?, 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_repeat_after_a_column_was_added_is_recognised_at_once() -> anyhow::Result<()> {
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    broker.publish([&event(1)]).await?;
+    rows_appear(&cluster, 1).await?;
+    // A repeat, so that the statement that compares is prepared.
+    broker.publish([&event(1), &event(2)]).await?;
+    rows_appear(&cluster, 2).await?;
+    sqlx::raw_sql("ALTER TABLE buy_order_read_model ADD COLUMN note text")
+        .execute(cluster.read_model())
+        .await?;
+    broker.publish([&event(1), &event(3)]).await?;
+    rows_appear(&cluster, 3).await?;
+    cluster.stop(Service::ReadModelSync).await?;
+    let failures: Vec<Value> = cluster
+        .logs(Service::ReadModelSync)
+        .into_iter()
+        .filter(|event| event["event"] == "model_update_failed")
+        .collect();
+    assert!(failures.is_empty(), "{failures:?}");
+    assert_eq!(broker.ready().await?, 0, "every delivery was acknowledged");
+    Ok(())
+}

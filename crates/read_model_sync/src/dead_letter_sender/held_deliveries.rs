@@ -15,7 +15,7 @@ const BURST: usize = 1000;
 
 /// The tags of held deliveries, oldest first, and the time of the next retry.
 #[derive(Debug)]
-pub(super) struct Retries {
+pub(super) struct HeldDeliveries {
     tags: VecDeque<u64>,
     pause: Duration,
     next_at: Instant,
@@ -23,7 +23,7 @@ pub(super) struct Retries {
     broker_takes_letters: bool,
 }
 
-impl Retries {
+impl HeldDeliveries {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             tags: VecDeque::new(),
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     /// Seconds between the retries of letters that are never taken.
-    fn pauses(held: &mut Retries, mut now: Instant, tries: usize) -> Vec<u64> {
+    fn pauses(held: &mut HeldDeliveries, mut now: Instant, tries: usize) -> Vec<u64> {
         let mut pauses = Vec::new();
         for _ in 0..tries {
             let pause = held.until_next(now).unwrap_or_default();
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_is_refused_again_and_again_is_tried_after_growing_pauses() {
         let now = Instant::now();
-        let mut held = Retries::new(now);
+        let mut held = HeldDeliveries::new(now);
         held.add(1, now);
         assert_eq!(pauses(&mut held, now, 9), [1, 1, 2, 4, 8, 16, 32, 60, 60]);
         held.one_was_taken();
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_few_are_tried_first_and_more_once_one_was_taken_and_each_has_its_turn() {
         let now = Instant::now();
-        let mut held = Retries::new(now);
+        let mut held = HeldDeliveries::new(now);
         for tag in 0..5000 {
             held.add(tag, now);
         }
