@@ -45,9 +45,9 @@ const GATHERED_FOR: Duration = Duration::from_millis(20);
 /// How long a broker that hangs may take to confirm what is in flight after the process was asked to stop.
 const LAST_WINDOW_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why relaying was interrupted.
+/// Why messages could not be read or published.
 #[derive(Debug, thiserror::Error)]
-enum Interrupted {
+pub(crate) enum Interrupted {
     #[error(transparent)]
     Broker(#[from] broker::Error),
     #[error("the write model failed")]
@@ -99,7 +99,10 @@ struct Relay {
 
 impl Worker for Relay {
     async fn work(&mut self, session: Session, backoff: &mut Backoff) -> Result<(), broker::Error> {
-        let mut publisher = Publisher::on(session).await?;
+        let Some(publisher) = self.stopping.run_until_cancelled(Publisher::on(session)).await else {
+            return Ok(());
+        };
+        let mut publisher = publisher?;
         let ended = self.relay(&mut publisher, backoff).await;
         self.lease.release().await;
         ended?;

@@ -16,10 +16,11 @@ use common::service::{Outcome, print};
 use opentelemetry::Context;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::history;
+use crate::relay::Interrupted;
 use progress::Progress;
 
 /// Which orders, and how fast.
@@ -108,17 +109,14 @@ pub async fn run(config: Config, options: Options, stopping: CancellationToken) 
     history.outcome
 }
 
-/// Why sending was interrupted.
-enum Interrupted {
-    Broker(broker::Error),
-    Database(sqlx::Error),
-}
-
 /// The orders to send, and how far sending has come.
 struct History {
     pool: Pool,
     exchange: String,
     options: Options,
+    /// How many orders are sent at each tick.
+    batch: i64,
+    ticks: Interval,
     first_id: i64,
     last_id: i64,
     /// The first id that the broker has not confirmed.
@@ -132,8 +130,11 @@ struct History {
 
 impl Worker for History {
     async fn work(&mut self, session: Session, backoff: &mut Backoff) -> Result<(), broker::Error> {
-        let mut publisher = Publisher::on(session).await?;
         let stopping = self.stopping.clone();
+        let Some(publisher) = stopping.run_until_cancelled(Publisher::on(session)).await else {
+            return Ok(());
+        };
+        let mut publisher = publisher?;
         let sending = self.send(&mut publisher, backoff);
         match stopping.run_until_cancelled(sending).await {
             Some(Ok(())) => self.outcome = Ok(Outcome::Done),
@@ -161,10 +162,16 @@ impl History {
             history::ids(connection, from_id, to_id, options.since).await
         });
         let ids = ids.await.context("the orders cannot be read")?;
+        let (batch, pause) = pace(options.rate);
+        let mut ticks = interval(pause);
+        // After a delay it does not catch up, which would exceed the rate.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(ids.map(|(first_id, last_id)| Self {
             pool,
             exchange: config.queue.exchange.clone(),
             options,
+            batch,
+            ticks,
             first_id,
             last_id,
             next_id: first_id,
@@ -177,16 +184,12 @@ impl History {
 
     /// Sends the rest of the orders. If the broker fails, the last batch has to be sent again. Consumers are idempotent.
     async fn send(&mut self, publisher: &mut Publisher, backoff: &mut Backoff) -> Result<(), Interrupted> {
-        let (batch, pause) = pace(self.options.rate);
-        let mut ticks = interval(pause);
-        // After a delay it does not catch up, which would exceed the rate.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            self.ticks.tick().await;
             let events = with_connection(&self.pool, async |connection| {
-                history::events(connection, self.next_id - 1, self.last_id, batch).await
+                history::events(connection, self.next_id - 1, self.last_id, self.batch).await
             });
-            let events = events.await.map_err(Interrupted::Database)?;
+            let events = events.await?;
             let Some(last) = events.last() else {
                 return Ok(());
             };
@@ -194,10 +197,12 @@ impl History {
                 .iter()
                 .map(|past| Outgoing::event(&self.exchange, &past.event, &Context::new()))
                 .collect();
-            publisher
-                .publish_confirmed(&outgoing)
-                .await
-                .map_err(Interrupted::Broker)?;
+            let results = publisher.publish_all(&outgoing).await?;
+            let mut reasons = results.into_iter().filter_map(Result::err);
+            if let Some(reason) = reasons.next() {
+                let count = 1 + reasons.count();
+                return Err(broker::Error::NotConfirmed { count, reason }.into());
+            }
             backoff.reset();
             self.next_id = last.id + 1;
             self.sent += events.len();

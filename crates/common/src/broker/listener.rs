@@ -16,7 +16,8 @@ const QUIET: Duration = Duration::from_secs(5);
 /// After so many small messages the listener lets the broker push again.
 const SMALL_IN_A_ROW: usize = 1000;
 
-/// A session that consumes a queue. It begins by pulling, because the queue may hold large messages.
+/// A session that consumes a queue. It begins by pulling: the queue may hold large messages, and what is pushed before lapin has its delegate
+/// is kept in memory by lapin, without a limit.
 #[derive(Debug)]
 pub struct Listener {
     /// The connection.
@@ -33,7 +34,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins to consume; at most `prefetch` deliveries are pushed and not acknowledged at a time.
+    /// Begins to consume; at most `prefetch` unacknowledged deliveries are pushed, besides those that are held for long.
     ///
     /// # Errors
     /// When the connection fails or the broker hangs.

@@ -91,22 +91,6 @@ impl Publisher {
         Ok(results)
     }
 
-    /// Publishes messages that have to be confirmed together.
-    ///
-    /// # Errors
-    /// As [`Publisher::publish_all`]; and [`Error::NotConfirmed`] if one of them is not confirmed.
-    pub async fn publish_confirmed(&mut self, messages: &[Outgoing]) -> Result<(), Error> {
-        let results = self.publish_all(messages).await?;
-        let mut reasons = results.into_iter().filter_map(Result::err);
-        match reasons.next() {
-            None => Ok(()),
-            Some(reason) => Err(Error::NotConfirmed {
-                count: 1 + reasons.count(),
-                reason,
-            }),
-        }
-    }
-
     async fn publish_in_time(&self, window: &[Outgoing]) -> Result<Vec<Result<(), Unconfirmed>>, Error> {
         let mut published = pin!(self.publish_window(window));
         loop {

@@ -93,7 +93,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Checks that exchanges and queues are still those that were declared.
+    /// Checks that exchanges and queues are still those that were declared. Creates missing ones again, without their bindings.
     ///
     /// # Errors
     /// [`Error::DeclaredOtherwise`]; or when the connection fails or the broker hangs.
