@@ -38,7 +38,8 @@ DECLARE
     all_fit boolean;
     any_fits boolean;
 BEGIN
-    -- Ends at the first that is new. The lock decides: this only spares it.
+    -- Without the lock: an order that another writer commits meanwhile is found again below, under the lock. Written as a subquery with a
+    -- limit, because NOT EXISTS could become a join, and its plan, made while the table was empty, would read the whole table.
     SELECT EXISTS (
         SELECT
           FROM unnest(client_ids, currencies, currency_amounts, idempotence_keys)
@@ -125,3 +126,6 @@ BEGIN
             LIMIT 1) AS found ON true;
 END
 $$;
+
+COMMENT ON FUNCTION accept_orders(uuid[], bigint[], text[], numeric[], uuid[], numeric[], numeric[], text[], text[]) IS
+    'The only way an order comes into the book: answers repeats, or else locks the running total, finds repeats, keeps to the cap, writes orders, messages and total, and answers a verdict for each';

@@ -38,7 +38,7 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         refused,
         batches: histogram(
             "order_batch_orders",
-            "Drafts that were written in one transaction.",
+            "Drafts that were decided in one transaction, repeats included.",
             &BATCHES,
         ),
         writes: histogram(

@@ -25,8 +25,8 @@ const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 
-/// No quote is reused for longer, whatever `btc_price` allows.
-const MAX_REUSE: Duration = Duration::from_secs(60);
+/// No quote is reused for longer: the largest `QUOTE_MAX_AGE_S`. It keeps times in the range of [`Instant`], whatever `btc_price` answers.
+const MAX_REUSE: Duration = Duration::from_secs(24 * 60 * 60);
 
 type Answer = Result<BtcRate, Arc<PriceError>>;
 
@@ -120,7 +120,7 @@ struct Client {
 }
 
 impl Client {
-    /// One answer for all callers. The request belongs to the trace of the first of them.
+    /// One answer for all callers. The request belongs to the trace of the first of them: the others have only the time in common.
     async fn rate_for_all(
         &self,
         currency: Currency,
@@ -130,7 +130,11 @@ impl Client {
         let first = callers.first().cloned().unwrap_or_default();
         let answer = self.rate(currency).with_context(first).await;
         if let Ok(fresh) = &answer {
-            *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(*fresh);
+            let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+            // A slow answer may come after that to a later request.
+            if latest.is_none_or(|latest| latest.fresh_until < fresh.fresh_until) {
+                *latest = Some(*fresh);
+            }
         }
         vec![answer.map(|fresh| fresh.rate).map_err(Arc::new); callers.len()]
     }
@@ -173,4 +177,25 @@ fn fresh_for(headers: &HeaderMap) -> Duration {
         .get(FRESH_FOR_MS)
         .and_then(|text| text.to_str().ok()?.parse().ok());
     Duration::from_millis(milliseconds.unwrap_or(0)).min(MAX_REUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_quote_is_reused_as_long_as_the_header_says_and_not_at_all_without_a_sensible_one() {
+        for (value, expected) in [
+            (None, Duration::ZERO),
+            (Some("1437"), Duration::from_millis(1437)),
+            (Some("-1"), Duration::ZERO),
+            (Some("soon"), Duration::ZERO),
+            (Some("18446744073709551615"), MAX_REUSE),
+        ] {
+            let headers = value.map(|value| (FRESH_FOR_MS, HeaderValue::from_static(value)));
+            assert_eq!(fresh_for(&headers.into_iter().collect()), expected, "{value:?}");
+        }
+    }
 }

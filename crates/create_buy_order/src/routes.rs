@@ -174,8 +174,9 @@ async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
     Ok((header, Json(body)).into_response())
 }
 
-/// With a quote at hand, one call of the write model decides everything. Without one the request is looked up first, because a repeat needs
-/// no price.
+/// With a quote at hand, one call of the write model decides whether the request is a repeat or a new order; a repeat may then wait for the
+/// new orders of its batch. Without a quote the request is looked up first, because a repeat needs no price. An order that no book can hold is
+/// looked up, too: it may have been accepted at another price.
 async fn decide(state: &State, identity: RequestIdentity) -> Result<Verdict, ApiError> {
     let at_hand = state.prices.at_hand(identity.currency);
     if let Some(draft) = at_hand.and_then(|rate| draft(identity, rate)) {
@@ -185,9 +186,15 @@ async fn decide(state: &State, identity: RequestIdentity) -> Result<Verdict, Api
     if let Some(order) = known.map_err(ApiError::NotRead)? {
         return Ok(Verdict::Repeated(order));
     }
-    // Last, so that the price is as recent as possible.
-    let rate = state.prices.ask(identity.currency).await;
-    let rate = rate.map_err(ApiError::PriceUnavailable)?;
+    let rate = match at_hand {
+        Some(rate) => rate,
+        // Last, so that the price is as recent as possible.
+        None => state
+            .prices
+            .ask(identity.currency)
+            .await
+            .map_err(ApiError::PriceUnavailable)?,
+    };
     let draft = draft(identity, rate).ok_or(ApiError::OverCap)?;
     write(state, draft).await
 }

@@ -41,9 +41,9 @@ pub(crate) async fn writers_that_wait(cluster: &Cluster) -> anyhow::Result<usize
     Ok(sessions_of_waiting_writers(cluster).await?.len())
 }
 
-/// Sends the requests to two processes alternately. No order is written before all have been looked up and wait: the first order of each process
-/// waits for the lock, and the others wait for that one.
-pub(crate) async fn put_past_the_look_up(
+/// Sends the requests to two processes alternately. No order is written before all wait: the first order of each process waits for the lock,
+/// and the others wait for that one.
+pub(crate) async fn put_together(
     cluster: &Cluster,
     urls: &[String],
     bodies: &[Value],
@@ -87,7 +87,7 @@ async fn orders_that_arrive_together_are_written_together_and_ids_ascend_with_co
     buy(&cluster, "USD", "1", &new_key()).await?;
 
     let bodies: Vec<_> = (0..ORDERS).map(|_| cluster::new_order("USD", "0.01")).collect();
-    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
+    let answers = put_together(&cluster, &urls, &bodies).await?;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 
     let rows: Vec<(i64, time::OffsetDateTime, String)> =

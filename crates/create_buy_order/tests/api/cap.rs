@@ -3,7 +3,7 @@ use futures_util::future::try_join_all;
 use rust_decimal::Decimal;
 use serde_json::json;
 
-use super::batch::put_past_the_look_up;
+use super::batch::put_together;
 use super::{
     Answer, assert_one_order, book, buy, new_key, put_json, start_cluster_with_quotes_for, two_processes,
 };
@@ -108,7 +108,7 @@ async fn repeats_of_the_order_that_fills_the_book_are_answered_with_it_though_no
     cluster.prices().set_rate("USD", "1.00");
     assert_eq!(buy(&cluster, "USD", "0.01", &new_key()).await?.status, 200);
     let all_the_rest = cluster::new_order("USD", "99.99");
-    let answers = put_past_the_look_up(&cluster, &urls, &vec![all_the_rest; 4]).await?;
+    let answers = put_together(&cluster, &urls, &vec![all_the_rest; 4]).await?;
     assert_one_order(&answers);
     assert_eq!(book(&cluster).await?.1, Decimal::ONE_HUNDRED);
     Ok(())
@@ -125,7 +125,7 @@ async fn a_repeat_takes_no_room_from_the_new_orders_beside_it() -> anyhow::Resul
     let mut bodies = vec![order("1.00"), order("1.00")];
     bodies.extend(vec![order("20.00"); 2]);
     bodies.extend((0..8).map(|_| order("5.00")));
-    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
+    let answers = put_together(&cluster, &urls, &bodies).await?;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| answer.replayed).count(), 1);
     assert_eq!(book(&cluster).await?.1, Decimal::ONE_HUNDRED);

@@ -8,7 +8,7 @@ use create_buy_order::order::CAP;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::batch::{drafts_that_wait, put_past_the_look_up};
+use super::batch::{drafts_that_wait, put_together};
 use super::{buy, count, new_key, start_cluster_with_quotes_for, two_processes};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ async fn an_order_in_a_currency_that_the_table_lacks_is_refused_alone() -> anyho
     let mut bodies: Vec<Value> = (0..20).map(|_| order("USD", "1")).collect();
     bodies.extend((0..4).map(|_| order("GBP", "1")));
     bodies.extend([twice.clone(), order("USD", "2"), twice, order("EUR", "3")]);
-    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
+    let answers = put_together(&cluster, &urls, &bodies).await?;
     for (body, answer) in bodies.iter().zip(&answers) {
         if body["currency"] == "GBP" {
             assert_eq!(
@@ -97,7 +97,7 @@ async fn an_order_that_cannot_be_written_takes_no_room_under_the_cap() -> anyhow
     let mut bodies = vec![order("USD", "1"), order("USD", "1")];
     bodies.extend(vec![order("GBP", "3533089"); 2]);
     bodies.extend((0..6).map(|_| order("USD", "1")));
-    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
+    let answers = put_together(&cluster, &urls, &bodies).await?;
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(
         statuses,
@@ -119,7 +119,7 @@ async fn one_order_that_the_database_refuses_does_not_take_the_others_of_its_bat
     .await?;
     let mut bodies: Vec<Value> = (0..20).map(|_| order("USD", "1")).collect();
     bodies[6] = order("USD", "13");
-    let answers = put_past_the_look_up(&cluster, &urls, &bodies).await?;
+    let answers = put_together(&cluster, &urls, &bodies).await?;
     for (body, answer) in bodies.iter().zip(&answers) {
         let expected = if body["amount"] == "13" { 500 } else { 200 };
         assert_eq!(answer.status, expected, "{body}: {answer:?}");

@@ -89,20 +89,35 @@ async fn fifty_concurrent_orders_ask_coinbase_once() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_quote_is_reused_until_it_has_the_maximal_age_and_no_longer() -> anyhow::Result<()> {
+async fn with_a_quote_at_hand_orders_are_accepted_without_btc_price() -> anyhow::Result<()> {
+    let cluster = start_cluster_with_quotes_for("60").await?;
+    let first = buy(&cluster, "USD", "10", &new_key()).await?;
+    cluster.prices().set_rate("USD", "50000.00");
+    cluster.stop(Service::BtcPrice).await?;
+    let second = buy(&cluster, "USD", "10", &new_key()).await?;
+    assert_eq!(
+        (second.status, rate_of(&second)),
+        (200, rate_of(&first)),
+        "{second:?}"
+    );
+    // Each currency has a quote of its own.
+    assert_eq!(buy(&cluster, "EUR", "10", &new_key()).await?.status, 503);
+    // Larger than the book at this rate: known without asking anybody.
+    assert_eq!(
+        buy(&cluster, "USD", "999999999.99", &new_key()).await?.status,
+        409
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_quote_is_reused_no_longer_than_the_maximal_age() -> anyhow::Result<()> {
     const MAX_AGE: Duration = Duration::from_secs(2);
     let cluster = start_cluster_with_quotes_for("2").await?;
-    cluster.prices().set_rate("USD", "40000.00");
-    let begun = Instant::now();
-    let first = buy(&cluster, "USD", "10", &new_key()).await?;
-    assert_eq!(rate_of(&first), "40000.00000000", "{first:?}");
+    assert_eq!(buy(&cluster, "USD", "10", &new_key()).await?.status, 200);
     let quoted_before = Instant::now();
     cluster.prices().set_rate("USD", "50000.00");
     cluster.stop(Service::BtcPrice).await?;
-    if begun.elapsed() < MAX_AGE / 2 {
-        let reused = buy(&cluster, "USD", "10", &new_key()).await?;
-        assert_eq!(rate_of(&reused), "40000.00000000", "{reused:?}");
-    }
     tokio::time::sleep_until((quoted_before + MAX_AGE).into()).await;
     let refused = buy(&cluster, "USD", "10", &new_key()).await?;
     assert_eq!(refused.status, 503, "{refused:?}");
@@ -115,18 +130,23 @@ async fn a_quote_is_reused_until_it_has_the_maximal_age_and_no_longer() -> anyho
 }
 
 #[tokio::test]
-async fn a_repeat_gets_its_own_rate_whether_a_quote_is_at_hand_or_not() -> anyhow::Result<()> {
-    for seconds in ["60", "0.000001"] {
-        let cluster = start_cluster_with_quotes_for(seconds).await?;
+async fn a_repeat_has_its_own_rate_whatever_the_price_is_now() -> anyhow::Result<()> {
+    // Without a quote at hand, and with one.
+    for quotes_for in ["0.000001", "1"] {
+        let cluster = start_cluster_with_quotes_for(quotes_for).await?;
         let key = new_key();
-        let first = buy(&cluster, "EUR", "10", &key).await?;
-        cluster.prices().set_rate("EUR", "1.00");
+        let first = buy(&cluster, "EUR", "200", &key).await?;
         // At this rate it would be over the cap.
-        let repeat = buy(&cluster, "EUR", "10.00", &key).await?;
+        cluster.prices().set_rate("EUR", "1.00");
+        wait_until("an order at the new price", LIMIT, async || {
+            Ok(rate_of(&buy(&cluster, "EUR", "1", &new_key()).await?) == "1.00000000")
+        })
+        .await?;
+        let repeat = buy(&cluster, "EUR", "200.00", &key).await?;
         assert_eq!(
             (repeat.status, repeat.replayed, &repeat.body),
             (200, true, &first.body),
-            "{seconds}"
+            "{quotes_for}"
         );
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster::{Cluster, Options, Service, end_sessions, wait_until};
 use sqlx::AssertSqlSafe;
 
-use super::{buy, count, new_key, start_cluster};
+use super::{buy, count, new_key, start_cluster_with_quotes_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -94,23 +94,26 @@ async fn while_the_role_lacks_a_privilege_orders_are_503() -> anyhow::Result<()>
 
 #[tokio::test]
 async fn an_order_whose_session_was_ended_meanwhile_is_written_on_another_one() -> anyhow::Result<()> {
-    let cluster = start_cluster().await?;
-    for orders in 1..=5 {
-        let key = new_key();
-        let accepted = buy(&cluster, "USD", "1", &key).await?;
-        assert_eq!((accepted.status, accepted.replayed), (200, false), "{accepted:?}");
-        end_sessions(cluster.write_model()).await?;
-        // The look-up comes upon the dead session first.
-        let repeat = buy(&cluster, "USD", "1", &key).await?;
-        assert_eq!((repeat.status, &repeat.body), (200, &accepted.body));
-        assert_eq!(count(&cluster, "buy_order").await?, orders);
+    // With a quote at hand the write meets the ended session first, without one the look-up.
+    for quotes_for in ["60", "0.000001"] {
+        let cluster = start_cluster_with_quotes_for(quotes_for).await?;
+        for orders in 1..=5 {
+            let key = new_key();
+            let accepted = buy(&cluster, "USD", "1", &key).await?;
+            assert_eq!((accepted.status, accepted.replayed), (200, false), "{accepted:?}");
+            end_sessions(cluster.write_model()).await?;
+            let repeat = buy(&cluster, "USD", "1", &key).await?;
+            assert_eq!((repeat.status, &repeat.body), (200, &accepted.body));
+            assert_eq!(count(&cluster, "buy_order").await?, orders);
+        }
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn an_order_after_a_migration_that_outdated_the_kept_plans_is_written() -> anyhow::Result<()> {
-    let cluster = start_cluster().await?;
+    // No quote is ever at hand, so each order is looked up: the result of the look-up changes its type.
+    let cluster = start_cluster_with_quotes_for("0.000001").await?;
     for scale in ["21, 8", "22, 8"] {
         assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
         let change = format!("ALTER TABLE buy_order ALTER COLUMN btc_rate TYPE numeric({scale})");
