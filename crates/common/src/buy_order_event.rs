@@ -121,7 +121,7 @@ fn write_time<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::
     serializer.serialize_str(&rfc3339_micros(*time))
 }
 
-/// Reads RFC 3339 with any offset, truncated to microseconds as in PostgreSQL. Refuses years that an order cannot have: an offset may lead to
+/// Reads RFC 3339 with any offset, truncated to microseconds, which PostgreSQL keeps. Refuses years that an order cannot have: an offset may lead to
 /// a year that RFC 3339 cannot write.
 fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
     const YEARS: RangeInclusive<i32> = 1970..=9999;

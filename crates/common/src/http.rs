@@ -28,6 +28,6 @@ pub use problem::{Detail, ErrorItem, FieldFaults, Location, Problem};
 pub use routes::routes;
 pub use server::{CannotListen, bind, serve};
 
-/// For how many milliseconds an answer may be reused, from the moment it was asked for. `Cache-Control: max-age` counts whole seconds, of
-/// which a quote has two.
+/// For how many milliseconds an answer may be reused, counted from when it was given. A client counts from when it asked, to be safe.
+/// `Cache-Control: max-age` counts whole seconds: too coarse for a quote that is reused for two.
 pub const FRESH_FOR_MS: HeaderName = HeaderName::from_static("x-fresh-for-ms");

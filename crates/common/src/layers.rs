@@ -39,8 +39,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// The modules of this crate that a source file uses, by `crate::a::…` or `crate::{a::…, b}`. Comments do not count.
 fn used_modules(code: &str) -> Vec<String> {
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let code: String = lines.collect();
+    let without_comment = |line: &'_ str| line.split_once("//").map_or(line, |(code, _)| code).to_owned();
+    let code: String = code.lines().map(without_comment).collect();
     let mut modules = Vec::new();
     for path in code.split("crate::").skip(1) {
         let Some(group) = path.strip_prefix('{') else {
@@ -60,10 +60,19 @@ fn used_modules(code: &str) -> Vec<String> {
                 item.push(character);
             }
         }
-        modules.push(first_name(&item));
+        if !item.trim().is_empty() {
+            modules.push(first_name(&item));
+        }
     }
-    modules.retain(|module| !module.is_empty());
     modules
+}
+
+/// Whether a source file leaves its module by a form that [`used_modules`] does not follow.
+fn leaves_by_another_form(code: &str, is_top_level: bool) -> bool {
+    let code = code.replace("use super::*;", ""); // in the tests of a file
+    code.contains("super::super")
+        || code.contains("use crate as")
+        || (is_top_level && code.contains("super::"))
 }
 
 fn first_name(path: &str) -> String {
@@ -76,8 +85,12 @@ fn first_name(path: &str) -> String {
 fn every_module_is_in_one_layer() {
     let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
     let declared = lib.lines().filter_map(|line| {
-        let declaration = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?;
-        declaration.strip_suffix(';').filter(|module| *module != "layers")
+        let declaration = line
+            .strip_prefix("pub(crate) ")
+            .or(line.strip_prefix("pub "))
+            .unwrap_or(line);
+        let module = declaration.strip_prefix("mod ")?.strip_suffix(';');
+        module.filter(|module| *module != "layers")
     });
     let declared: Vec<&str> = declared.collect();
     assert_eq!(declared, LAYERS.concat());
@@ -89,8 +102,15 @@ fn a_module_uses_only_modules_of_lower_layers() {
     for file in rust_files(&source()) {
         let path = file.strip_prefix(source()).unwrap().with_extension("");
         let module = path.iter().next().unwrap().to_str().unwrap();
-        let Some(own) = layer(module) else { continue };
-        for used in used_modules(&fs::read_to_string(&file).unwrap()) {
+        if ["lib", "layers"].contains(&module) {
+            continue;
+        }
+        let own = layer(module).unwrap();
+        let code = fs::read_to_string(&file).unwrap();
+        if leaves_by_another_form(&code, path.iter().count() == 1) {
+            arrows_up.push(format!("{} uses super:: or crate as", path.display()));
+        }
+        for used in used_modules(&code) {
             let lower = layer(&used).is_some_and(|layer| layer > own);
             if used != module && !lower {
                 arrows_up.push(format!("{} uses {used}", path.display()));
@@ -105,8 +125,22 @@ fn used_modules_are_found_in_paths_and_in_groups() {
     let code = "
         // crate::comment
         use crate::a::B;
-        use crate::{c, d::{E, f::G}, h};
+        use crate::{c, d::{E, f::G}, // why
+            h, };
         fn i() { crate::j::k(); }
+        use crate::*;
     ";
-    assert_eq!(used_modules(code), ["a", "c", "d", "h", "j"]);
+    // The last is of no module, and so of no layer.
+    assert_eq!(used_modules(code), ["a", "c", "d", "h", "j", ""]);
+}
+
+#[test]
+fn other_forms_are_found() {
+    for code in ["use super::super::http;", "use crate as own;"] {
+        assert!(leaves_by_another_form(code, false), "{code}");
+    }
+    assert!(leaves_by_another_form("use super::http;", true));
+    for (code, is_top_level) in [("use super::http;", false), ("use super::*;", true)] {
+        assert!(!leaves_by_another_form(code, is_top_level), "{code}");
+    }
 }

@@ -131,7 +131,7 @@ pub enum MoneyError {
     TooManyDecimals,
 }
 
-/// Reads `123.45` exactly. The form is checked here, because the decimal library accepts some exponents, underscores and plus signs.
+/// Reads `123.45` exactly. The form is checked here, because the decimal library accepts underscores and plus signs.
 ///
 /// # Errors
 /// [`MoneyError::NotADecimal`]; [`MoneyError::TooLarge`] or [`MoneyError::TooManyDecimals`] for more digits than a [`Decimal`] holds.

@@ -93,7 +93,7 @@ where
 }
 
 /// Runs a service, from reading its configuration to its exit code. Calls `start`, which spawns the tasks of the service, and then waits for
-/// SIGTERM or SIGINT. Tasks then have 4 s to finish their work.
+/// SIGTERM or SIGINT, which are heeded from the beginning. Tasks then have 4 s to finish their work.
 ///
 /// The exit code is 1 if the configuration is faulty (each fault is reported), if `start` fails, or if a task ends too early. Being asked
 /// to stop is a success, also while `start` still waits for a dependency.
@@ -140,4 +140,22 @@ async fn serve_until_stopped(
     lifecycle.stopping.cancelled().await;
     lifecycle.drain().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_fails_while_the_start_still_waits_ends_the_process_with_1() {
+        let code = serve(
+            "test",
+            |_| (),
+            async |(), lifecycle: Lifecycle| {
+                lifecycle.spawn("task", async { anyhow::bail!("it failed") });
+                std::future::pending().await
+            },
+        );
+        assert_eq!(code, ExitCode::FAILURE);
+    }
 }

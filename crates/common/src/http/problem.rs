@@ -59,6 +59,7 @@ pub enum Location {
     /// The part of the request, or the name of a field.
     Name(&'static str),
     /// An offset in the body, in characters.
+    #[schema(value_type = u64)]
     Offset(usize),
 }
 

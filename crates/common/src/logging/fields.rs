@@ -40,10 +40,11 @@ impl<E: Encoder> Fields<E> {
         fields
     }
 
-    /// Adds a field, unless the event has one of this name.
-    pub(super) fn add_missing(&mut self, name: &'static str, value: impl Serialize) {
+    /// Adds a field, unless there is one of this name.
+    pub(super) fn add(&mut self, name: &'static str, value: impl Serialize) {
         if !self.names.contains(&name) {
-            self.add(name, value);
+            self.names.push(name);
+            self.encoder.add(name, value);
         }
     }
 
@@ -55,12 +56,12 @@ impl<E: Encoder> Fields<E> {
         }
         Context::map_current(|context| {
             if let Some(id) = context.get::<RequestId>() {
-                self.add_missing("request_id", id.as_str());
+                self.add("request_id", id.as_str());
             }
             let span = context.span();
             let span = span.span_context();
             if span.is_valid() {
-                self.add_missing("trace_id", format_args!("{}", span.trace_id()));
+                self.add("trace_id", format_args!("{}", span.trace_id()));
             }
         });
     }
@@ -68,11 +69,6 @@ impl<E: Encoder> Fields<E> {
     fn add_event_name(&mut self, name: &str) {
         self.names.push("event");
         self.encoder.add_event_name(name);
-    }
-
-    fn add(&mut self, name: &'static str, value: impl Serialize) {
-        self.names.push(name);
-        self.encoder.add(name, value);
     }
 
     fn record(&mut self, field: &Field, value: impl Serialize) {

@@ -43,9 +43,9 @@ pub(super) struct JsonLines {
 impl<S: Subscriber> Layer<S> for JsonLines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut fields = Fields::of(event, Line::default());
-        fields.add_missing("level", event.metadata().level().as_str());
-        fields.add_missing("service", self.service);
-        fields.add_missing("logged_at", rfc3339_micros(OffsetDateTime::now_utc()));
+        fields.add("level", event.metadata().level().as_str());
+        fields.add("service", self.service);
+        fields.add("logged_at", rfc3339_micros(OffsetDateTime::now_utc()));
         fields.add_context(event);
         // Never fails: a line that does not fit into the buffer is dropped.
         let _ = self.lines.clone().write_all(&fields.encoder.finish());
@@ -92,8 +92,8 @@ mod tests {
     impl<S: Subscriber> Layer<S> for Lines {
         fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
             let mut fields = Fields::of(event, Line::default());
-            fields.add_missing("count", 7);
-            fields.add_missing("other", 8);
+            fields.add("count", 7);
+            fields.add("other", 8);
             let line = fields.encoder.finish();
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
