@@ -4,8 +4,7 @@
 //! In reading order: [`groups`] is what is measured, one module per group; [`mod@bench`] is what they share. [`wrk`] generates load,
 //! [`pgbench`] does the same work without the services, [`constant`] is an HTTP server without work, [`bare_queue`] is the broker alone;
 //! [`history`] fills databases with orders; [`processes`], [`commits`] and [`spent`] read what it cost, [`management`] queries the broker.
-//! [`figures`] collects, [`targets`] compares, [`machine`] describes the machine, [`report`] writes. A module uses only modules named after
-//! it.
+//! [`figures`] collects, [`targets`] compares, [`machine`] describes the machine, [`report`] writes.
 #![allow(
     clippy::print_stdout,
     reason = "a program for people: its progress goes to the terminal"

@@ -144,6 +144,12 @@ impl Cluster {
         self.http.clone()
     }
 
+    /// `PUT /buy_order` with this body, ready to be sent.
+    pub fn put_order(&self, order: &serde_json::Value) -> reqwest::RequestBuilder {
+        let url = self.url(Service::CreateBuyOrder) + "/buy_order";
+        self.http().put(url).json(order)
+    }
+
     /// The price simulator that `btc_price` uses.
     #[must_use]
     pub fn prices(&self) -> &PriceSimulator {

@@ -20,7 +20,7 @@
 //! A module uses only modules of its own layer and of the layers above it in this list; there are no cycles.
 //!
 //! 1. `account`, `address`, `http_client`, `ports`, `process`, `service`, `wait`: processes, ports, addresses, names.
-//! 2. `docs_page`, `log_server`, `plans`, `prices`, `proxy`, `report_page`, `sessions`: tools of tests, each usable alone.
+//! 2. `docs_page`, `log_server`, `order`, `plans`, `prices`, `proxy`, `report_page`, `sessions`: tools of tests, each usable alone.
 //! 3. `servers`, `shared`: PostgreSQL and RabbitMQ.
 //! 4. `databases`, `links`, `options`, `replica`: what a cluster consists of, on these servers.
 //! 5. `cluster`: a cluster for tests. Its submodules each add one kind of operation to [`Cluster`].

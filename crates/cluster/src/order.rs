@@ -4,8 +4,6 @@ use std::fmt::Display;
 
 use serde_json::{Value, json};
 
-use crate::{Cluster, Service};
-
 /// The body of `PUT /buy_order` for a new order.
 #[must_use]
 pub fn new_order(currency: &str, amount: &str) -> Value {
@@ -16,12 +14,4 @@ pub fn new_order(currency: &str, amount: &str) -> Value {
 #[must_use]
 pub fn order_with_key(currency: &str, amount: &str, key: impl Display) -> Value {
     json!({"currency": currency, "amount": amount, "idempotence_key": key.to_string()})
-}
-
-impl Cluster {
-    /// `PUT /buy_order` with this body, ready to be sent.
-    pub fn put_order(&self, order: &Value) -> reqwest::RequestBuilder {
-        let url = self.url(Service::CreateBuyOrder) + "/buy_order";
-        self.http().put(url).json(order)
-    }
 }

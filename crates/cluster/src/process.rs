@@ -14,6 +14,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use procfs::ProcError;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 pub use clock::clock_faker_installed;
@@ -219,13 +220,13 @@ impl Process {
 
     fn all_threads_are_stopped(&self) -> bool {
         let threads = self.procfs().and_then(|process| Ok(process.tasks()?));
-        // A thread that has ended meanwhile has no state.
-        let mut states = threads
-            .into_iter()
-            .flatten()
-            .flatten()
-            .flat_map(|thread| thread.stat());
-        states.all(|stat| stat.state == 'T')
+        threads.is_ok_and(|mut threads| {
+            threads.all(|thread| match thread.and_then(|thread| thread.stat()) {
+                Ok(stat) => stat.state == 'T',
+                // A thread that has ended meanwhile has no state.
+                Err(error) => matches!(error, ProcError::NotFound(_)),
+            })
+        })
     }
 
     /// The resources that it uses now.

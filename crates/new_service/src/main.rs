@@ -10,7 +10,7 @@ use clap::Parser;
 ///
 /// Makes crates/NAME with an example route, /healthcheck, /livez, /readyz, /metrics, the OpenAPI document and tests of its
 /// binary; docker/services/NAME; an entry in docker-compose.yml; NAME_HOST and NAME_PORT in .env. When anything fails, nothing
-/// is changed.
+/// is changed. An interrupted run may leave a folder .new_service.…, to be deleted.
 #[derive(Parser)]
 #[command(name = "scripts/new_service.sh", max_term_width = 110)]
 struct Arguments {

@@ -95,15 +95,6 @@ fn what_cannot_be_made_is_refused_in_a_sentence_and_changes_nothing() -> anyhow:
 }
 
 #[test]
-fn the_script_runs_the_program() -> anyhow::Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/new_service.sh");
-    let help = Command::new(script).arg("--help").output()?;
-    success("new_service.sh --help", &help)?;
-    ensure!(String::from_utf8(help.stdout)?.contains("--like <SERVICE>"));
-    Ok(())
-}
-
-#[test]
 fn a_failure_midway_leaves_the_tree_as_it_was() -> anyhow::Result<()> {
     let tree = Tree::copy()?;
     let before = tree.contents()?;

@@ -1,5 +1,6 @@
 //! What a process uses.
 
+use anyhow::Context as _;
 use procfs::process::{FDTarget, Process};
 
 /// The resources that a process uses.
@@ -25,8 +26,8 @@ impl Vitals {
         let files: Vec<FDTarget> = process.fd()?.flatten().map(|file| file.target).collect();
         let sockets = files.iter().filter(|file| matches!(file, FDTarget::Socket(_)));
         Ok(Self {
-            resident_bytes: status.vmrss.unwrap_or_default() * 1024,
-            peak_resident_bytes: status.vmhwm.unwrap_or_default() * 1024,
+            resident_bytes: status.vmrss.context("its status has no VmRSS")? * 1024,
+            peak_resident_bytes: status.vmhwm.context("its status has no VmHWM")? * 1024,
             open_files: files.len() as u64,
             sockets: sockets.count() as u64,
             threads: status.threads,
