@@ -150,7 +150,7 @@ choose_prices_for_docker() {
     prices=simulator
     echo
     echo "  *** $(setting CB_HOST) cannot be reached from here: prices come from the SIMULATOR, at fixed rates. ***"
-    echo "  *** (--prices coinbase insists on Coinbase, --prices simulator does away with this warning)       ***"
+    echo "  *** (--prices coinbase requires Coinbase, --prices simulator avoids this warning)                 ***"
     echo
 }
 
@@ -237,7 +237,7 @@ run_docker() {
     record_docker_mode
     if [ -n "$fresh" ]; then
         say "deleting all stored data"
-        compose_down --volumes || fail "the stored data could not be forgotten: see above"
+        compose_down --volumes || fail "the stored data could not be deleted: see above"
     fi
     choose_prices_for_docker
     record_docker_mode

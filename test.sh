@@ -99,7 +99,7 @@ missing_for_docker() {
 
 wants() { [ "$wanted" = "$1" ] || [ "$wanted" = all ] || [ "$wanted" = possible ]; }
 
-# suite NAME: runs it. When something is missing, the suite fails if it was asked for by name; otherwise it is left out.
+# suite NAME: runs it. When something is missing, it is left out if ./test.sh has no argument; otherwise it fails.
 suite() {
     local name=$1 missing
     wants "$name" || { record "$name" "left out: not asked for"; return; }
