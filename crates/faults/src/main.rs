@@ -84,8 +84,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     if let Some(page) = &arguments.report {
         cluster::write_report(page, "./test.sh faults --report", &section)?;
     }
-    for command in &failed {
-        println!("FAILED. To repeat it: {command}");
+    // Once more, because the table is what people look at, and what a log that is cut keeps.
+    for failure in &failed {
+        println!("FAILED: {failure}");
     }
     Ok(if failed.is_empty() {
         ExitCode::SUCCESS
@@ -123,7 +124,11 @@ async fn run_all(
         let outcomes = outcomes?;
         print_outcome(&scenario, seed, &outcomes);
         if !outcomes.failures.is_empty() {
-            failed.push(format!("./test.sh faults --seed {seed} --only {}", scenario.name));
+            failed.push(format!(
+                "{}\nTo repeat it: ./test.sh faults --seed {seed} --only {}",
+                outcomes.failures.join("\n"),
+                scenario.name
+            ));
         }
         rows.extend(outcomes.rows);
     }

@@ -37,6 +37,12 @@ pub struct Fault {
     pub recovered_after: Duration,
 }
 
+/// How long recovery took, and how the last probe failed.
+struct Recovered {
+    recovered_after: Duration,
+    last: String,
+}
+
 /// The environment of a scenario.
 #[derive(Debug)]
 pub struct Stage {
@@ -152,38 +158,45 @@ impl Stage {
         } else {
             self.recover().await
         };
-        let recovered_after = recovered.context(name.clone())?;
+        let Recovered {
+            recovered_after,
+            last,
+        } = recovered.context(name.clone())?;
         self.shared.ledger.set_active_fault(None);
         self.faults[index].recovered_after = recovered_after;
         println!("{}: {name}: recovered after {recovered_after:.1?}", self.title);
         if recovered_after > RECOVERY_LIMIT {
             self.shared.violations.add(
                 Invariant::I8,
-                format!("{name}: recovered after {recovered_after:.1?}"),
+                format!("{name}: recovered after {recovered_after:.1?}; the last probe before that: {last}"),
             );
         }
         Self::last(CALM).await;
         Ok(())
     }
 
-    async fn recover(&mut self) -> anyhow::Result<Duration> {
+    async fn recover(&mut self) -> anyhow::Result<Recovered> {
         let ended = Instant::now();
-        loop {
-            let why_not = match self.probe().await {
-                None => return Ok(ended.elapsed()),
-                Some(why_not) => why_not,
-            };
+        let mut last = String::from("none failed");
+        while let Some(why_not) = self.probe().await {
             if ended.elapsed() > GIVEN_UP_AFTER {
                 bail!("no recovery within {GIVEN_UP_AFTER:?}: {why_not}");
             }
+            last = why_not;
             tokio::time::sleep(PAUSE).await;
         }
+        let recovered_after = ended.elapsed();
+        Ok(Recovered {
+            recovered_after,
+            last,
+        })
     }
 
-    /// Probes for [`RECOVERY_LIMIT`], and then until everything works. Returns the time of the last probe that failed or was slow.
-    async fn recover_for_good(&mut self) -> anyhow::Result<Duration> {
+    /// Probes for [`RECOVERY_LIMIT`], and then until everything works. Recovery ended with the last probe that failed or was slow.
+    async fn recover_for_good(&mut self) -> anyhow::Result<Recovered> {
         let began = Instant::now();
         let mut recovered_after = Duration::ZERO;
+        let mut last = String::from("none failed");
         loop {
             let asked = Instant::now();
             let mut why_not = self.probe().await;
@@ -195,14 +208,22 @@ impl Stage {
                         .map(|why| format!("{} is not ready: {why:#}", service.name()));
                 }
             }
-            if why_not.is_some() || asked.elapsed() > SLOW_PROBE {
+            let took = asked.elapsed();
+            if why_not.is_some() || took > SLOW_PROBE {
                 recovered_after = began.elapsed();
+                let why_not = why_not.as_deref().unwrap_or("slow");
+                last = format!("{why_not}, after {took:.1?}");
             }
             match why_not {
                 Some(why_not) if began.elapsed() > GIVEN_UP_AFTER => {
                     bail!("no recovery within {GIVEN_UP_AFTER:?}: {why_not}")
                 }
-                None if began.elapsed() > RECOVERY_LIMIT => return Ok(recovered_after),
+                None if began.elapsed() > RECOVERY_LIMIT => {
+                    return Ok(Recovered {
+                        recovered_after,
+                        last,
+                    });
+                }
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }
