@@ -2,8 +2,9 @@
 
 use std::sync::LazyLock;
 
+use common::http;
 use common::http::client::client;
-use common::http::{self, Readiness};
+use common::readiness::Readiness;
 use common::service::Lifecycle;
 
 use crate::coinbase::Coinbase;

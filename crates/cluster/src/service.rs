@@ -120,8 +120,11 @@ impl Service {
             .collect()
     }
 
-    /// Its release binary.
-    pub(crate) fn binary(self) -> anyhow::Result<PathBuf> {
+    /// The path of its binary.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn binary(self) -> anyhow::Result<PathBuf> {
         binary(self.name())
     }
 }

@@ -21,7 +21,6 @@ mod server;
 
 use axum::http::HeaderName;
 
-pub use crate::readiness::Readiness;
 pub use field::FieldFault;
 pub use fields::{BodyFields, Fields, QueryFields};
 pub use problem::{Detail, ErrorItem, FieldFaults, Location, Problem};

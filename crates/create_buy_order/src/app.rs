@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use common::http::Readiness;
+use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
 use tokio::sync::Notify;

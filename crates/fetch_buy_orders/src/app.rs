@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use common::http::Readiness;
+use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
 

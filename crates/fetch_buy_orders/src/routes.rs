@@ -5,7 +5,8 @@ use axum::http::HeaderMap;
 use axum::http::header::{HeaderValue, LINK};
 use axum::routing::get;
 use axum::{Json, Router};
-use common::http::{self, Detail, FieldFaults, QueryFields, Readiness, field};
+use common::http::{self, Detail, FieldFaults, QueryFields, field};
+use common::readiness::Readiness;
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 

@@ -1,7 +1,8 @@
 //! Starts the service, or migrates once.
 
 use common::database;
-use common::http::{self, Readiness};
+use common::http;
+use common::readiness::Readiness;
 use common::service::{self, Lifecycle, Outcome};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;

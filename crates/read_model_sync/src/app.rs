@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use axum::Router;
 use common::broker::{Role, Supervisor};
-use common::http::Readiness;
+use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{broker, database, http, migrations};
 use utoipa::OpenApi;

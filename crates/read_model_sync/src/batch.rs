@@ -7,7 +7,7 @@ use lapin::message::Delivery;
 use opentelemetry::Context;
 
 use crate::db;
-use crate::delivery::{Message, Outcome};
+use crate::delivery::{ApplyOutcome, Message};
 use crate::metrics::METRICS;
 
 /// Deliveries by what is to be done with them.
@@ -53,19 +53,19 @@ impl Batch {
         for (message, outcome) in messages.into_iter().zip(outcomes) {
             let tag = message.delivery.delivery_tag;
             match outcome {
-                Outcome::Applied => {
+                ApplyOutcome::Applied => {
                     METRICS.applied(message.order.created_at);
                     message.report_applied();
                     self.applied.push(tag);
                 }
-                Outcome::AlreadyApplied => {
+                ApplyOutcome::AlreadyApplied => {
                     METRICS.repeated.inc();
                     self.applied.push(tag);
                 }
-                Outcome::Permanent(reason) => {
+                ApplyOutcome::Permanent(reason) => {
                     self.reject(message.delivery, &message.trace, Some(message.order.id), reason);
                 }
-                Outcome::Transient(reason) => {
+                ApplyOutcome::Transient(reason) => {
                     METRICS.postponed.inc();
                     first_reason.get_or_insert(reason);
                     self.waiting.push(message);

@@ -13,20 +13,20 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::delivery::{Message, Outcome, reason_of};
+use crate::delivery::{ApplyOutcome, Message, reason_of};
 
 /// Writes the orders of these messages that are not stored yet. Returns an outcome for each message, in their order.
-pub async fn apply(pool: &Pool, messages: &[Message]) -> Vec<Outcome> {
+pub async fn apply(pool: &Pool, messages: &[Message]) -> Vec<ApplyOutcome> {
     let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
     match write(pool, &orders).await {
         Ok(outcomes) => outcomes,
         // One order is to blame: it must fail alone.
-        Err(Outcome::Permanent(_)) if orders.len() > 1 => write_one_by_one(pool, &orders).await,
+        Err(ApplyOutcome::Permanent(_)) if orders.len() > 1 => write_one_by_one(pool, &orders).await,
         Err(outcome) => vec![outcome; orders.len()],
     }
 }
 
-async fn write_one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outcome> {
+async fn write_one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<ApplyOutcome> {
     let mut outcomes = Vec::with_capacity(orders.len());
     for order in orders {
         outcomes.extend(
@@ -34,18 +34,18 @@ async fn write_one_by_one(pool: &Pool, orders: &[&BuyOrderCreated]) -> Vec<Outco
                 .await
                 .unwrap_or_else(|outcome| vec![outcome]),
         );
-        if matches!(outcomes.last(), Some(Outcome::Transient(_))) {
+        if matches!(outcomes.last(), Some(ApplyOutcome::Transient(_))) {
             // The database is away: each of the others would wait for its timeout.
             break;
         }
     }
     let reason = "the database was away when its turn came";
-    outcomes.resize(orders.len(), Outcome::Transient(reason.to_owned()));
+    outcomes.resize(orders.len(), ApplyOutcome::Transient(reason.to_owned()));
     outcomes
 }
 
 /// The error is the outcome of each of these orders: nothing was written.
-async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>, Outcome> {
+async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<ApplyOutcome>, ApplyOutcome> {
     let written = with_connection(pool, async |connection| {
         insert_and_compare(connection, orders).await
     });
@@ -55,12 +55,12 @@ async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>,
         Ok(Err(error)) => {
             let reason = format!("the read model failed: {error}");
             Err(if is_invalid_value(&error) {
-                Outcome::Permanent(reason)
+                ApplyOutcome::Permanent(reason)
             } else {
-                Outcome::Transient(reason)
+                ApplyOutcome::Transient(reason)
             })
         }
-        Err(panic) => Err(Outcome::Permanent(reason_of(&*panic))),
+        Err(panic) => Err(ApplyOutcome::Permanent(reason_of(&*panic))),
     }
 }
 
@@ -71,10 +71,10 @@ async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<Outcome>,
 pub async fn insert_and_compare(
     connection: &mut PgConnection,
     orders: &[&BuyOrderCreated],
-) -> sqlx::Result<Vec<Outcome>> {
+) -> sqlx::Result<Vec<ApplyOutcome>> {
     let mut inserted = insert(connection, orders).await?;
     if inserted.len() == orders.len() {
-        return Ok(vec![Outcome::Applied; orders.len()]);
+        return Ok(vec![ApplyOutcome::Applied; orders.len()]);
     }
     let doubtful = doubtful(orders, &inserted);
     let is_doubtful = |order: &&BuyOrderCreated| doubtful.contains(&order.id);
@@ -82,11 +82,11 @@ pub async fn insert_and_compare(
     let stored = select(connection, &to_compare).await?;
     let outcome = |order: &&BuyOrderCreated| {
         if !is_doubtful(order) {
-            return Outcome::Applied;
+            return ApplyOutcome::Applied;
         }
         match compare(order, &stored) {
             // Of equal messages in one batch, the first is the one that was inserted.
-            Outcome::AlreadyApplied if inserted.remove(&order.id) => Outcome::Applied,
+            ApplyOutcome::AlreadyApplied if inserted.remove(&order.id) => ApplyOutcome::Applied,
             outcome => outcome,
         }
     };
@@ -179,21 +179,21 @@ async fn select(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
 }
 
 /// The outcome of an order that may have been stored before.
-fn compare(order: &BuyOrderCreated, stored: &[Stored]) -> Outcome {
+fn compare(order: &BuyOrderCreated, stored: &[Stored]) -> ApplyOutcome {
     let (id, external_id) = (order.id, order.external_id);
     if let Some(row) = stored.iter().find(|row| row.id == id) {
         if *row == Stored::from(order) {
-            Outcome::AlreadyApplied
+            ApplyOutcome::AlreadyApplied
         } else {
-            Outcome::Permanent(format!("order {id} is already there, with other content"))
+            ApplyOutcome::Permanent(format!("order {id} is already there, with other content"))
         }
     } else if let Some(row) = stored.iter().find(|row| row.external_id == external_id) {
-        Outcome::Permanent(format!(
+        ApplyOutcome::Permanent(format!(
             "external id {external_id} already belongs to order {}",
             row.id
         ))
     } else {
-        Outcome::Transient(format!("order {id} was deleted while it was compared"))
+        ApplyOutcome::Transient(format!("order {id} was deleted while it was compared"))
     }
 }
 

@@ -12,7 +12,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The outcome of applying a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ApplyOutcome {
     /// Its order is now in the read model.
     Applied,
     /// Its order was there with the same values: a repeated delivery.

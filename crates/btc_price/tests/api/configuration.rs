@@ -12,20 +12,6 @@ fn run(environment: &[(&str, &str)]) -> std::io::Result<(Output, String)> {
 }
 
 #[test]
-fn an_empty_environment_names_all_that_is_missing() -> std::io::Result<()> {
-    let (output, complaint) = run(&[])?;
-    assert_eq!(output.status.code(), Some(1));
-    for name in ["SERVICE_HOST", "SERVICE_PORT", "CB_HOST", "CB_PORT", "CB_PATH"] {
-        assert!(
-            complaint.contains(&format!("{name} is missing")),
-            "{name} in {complaint}"
-        );
-    }
-    assert_eq!(complaint.matches(" is ").count(), 5, "{complaint}");
-    Ok(())
-}
-
-#[test]
 fn every_malformed_variable_is_named_at_once() -> std::io::Result<()> {
     let faulty = [
         ("SERVICE_PORT", "http"),

@@ -7,6 +7,7 @@ use common::endpoints::Listen;
 use common::env::Env;
 use common::http;
 use common::money::Currency;
+use common::readiness::Readiness;
 use common::service::Lifecycle;
 use utoipa::OpenApi;
 
@@ -29,11 +30,7 @@ fn configure(env: &mut Env) -> Config {
 
 async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let listener = http::bind(&config.listen).await?;
-    let router = http::routes(
-        config.rates.router(),
-        ApiDoc::openapi(),
-        http::Readiness::default(),
-    );
+    let router = http::routes(config.rates.router(), ApiDoc::openapi(), Readiness::default());
     lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())
 }

@@ -140,7 +140,7 @@ async fn discard(side: Option<&mut Side>) {
 }
 
 /// The differences between the two directions.
-trait Behaviour {
+trait Rules {
     fn passes(traffic: &Traffic) -> bool;
     /// Called with bytes from the source. Returns whether to forward them. An error resets the connection.
     fn arrived(&mut self, bytes: &[u8]) -> io::Result<bool>;
@@ -151,7 +151,7 @@ trait Behaviour {
 /// From the client to the server.
 struct Forth<'a>(CommitFinder, &'a AtomicBool);
 
-impl Behaviour for Forth<'_> {
+impl Rules for Forth<'_> {
     fn passes(traffic: &Traffic) -> bool {
         traffic.reaches_server()
     }
@@ -171,7 +171,7 @@ impl Behaviour for Forth<'_> {
 /// From the server to the client.
 struct Back<'a>(AnswerEnd, &'a AtomicBool);
 
-impl Behaviour for Back<'_> {
+impl Rules for Back<'_> {
     fn passes(traffic: &Traffic) -> bool {
         traffic.reaches_client()
     }
@@ -214,10 +214,10 @@ impl<'a> Direction<'a> {
         }
     }
 
-    async fn run<B: Behaviour>(mut self, mut behaviour: B) -> io::Result<()> {
+    async fn run<R: Rules>(mut self, mut rules: R) -> io::Result<()> {
         loop {
             let traffic = self.traffic.borrow_and_update().clone();
-            let passes = B::passes(&traffic);
+            let passes = R::passes(&traffic);
             let due = self.in_flight.front().map(|(due, _)| *due);
             let next = due.map(|due| due.max(self.throttled_until)).or(self.end);
             let is_due = next.is_some_and(|next| next <= Instant::now());
@@ -231,18 +231,18 @@ impl<'a> Direction<'a> {
                 changed = self.traffic.changed() => changed.map_err(io::Error::other)?,
                 ready = self.destination.writable(), if passes && is_due => {
                     ready?;
-                    self.forward(&mut behaviour, &traffic)?;
+                    self.forward(&mut rules, &traffic)?;
                 }
                 ready = self.source.readable(), if reads => {
                     ready?;
-                    self.take(&mut behaviour, &traffic)?;
+                    self.take(&mut rules, &traffic)?;
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if passes && next.is_some() && !is_due => {}
             }
         }
     }
 
-    fn take<B: Behaviour>(&mut self, behaviour: &mut B, traffic: &Traffic) -> io::Result<()> {
+    fn take<R: Rules>(&mut self, rules: &mut R, traffic: &Traffic) -> io::Result<()> {
         let delay = match traffic {
             Traffic::Latency(delay) => *delay,
             _ => Duration::ZERO,
@@ -252,7 +252,7 @@ impl<'a> Direction<'a> {
             return Ok(());
         };
         piece.truncate(read);
-        let goes_on = behaviour.arrived(&piece)?;
+        let goes_on = rules.arrived(&piece)?;
         let due = Instant::now() + delay;
         if read == 0 {
             self.end = Some(due);
@@ -263,7 +263,7 @@ impl<'a> Direction<'a> {
         Ok(())
     }
 
-    fn forward<B: Behaviour>(&mut self, behaviour: &mut B, traffic: &Traffic) -> io::Result<()> {
+    fn forward<R: Rules>(&mut self, rules: &mut R, traffic: &Traffic) -> io::Result<()> {
         let Some((_, piece)) = self.in_flight.front_mut() else {
             return Ok(());
         };
@@ -275,7 +275,7 @@ impl<'a> Direction<'a> {
         let Some(written) = none_if_blocked(self.destination.try_write(&piece[..max]))? else {
             return Ok(());
         };
-        behaviour.forwarded(&piece[..written], traffic);
+        rules.forwarded(&piece[..written], traffic);
         piece.drain(..written);
         if piece.is_empty() {
             self.in_flight.pop_front();

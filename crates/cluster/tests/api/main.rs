@@ -4,6 +4,7 @@
 mod behind_a_prefix;
 mod broker_faults;
 mod browser;
+mod configuration;
 mod credentials;
 mod database_faults;
 mod disk_faults;

@@ -160,11 +160,7 @@ async fn btc_price_is_judged_by_what_coinbase_answered_last_and_asks_nothing_for
 #[tokio::test]
 async fn the_program_itself_asks_for_readiness_and_metrics() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::only(&[Service::BtcPrice])).await?;
-    let program = std::env::current_exe()?
-        .ancestors()
-        .nth(2)
-        .unwrap()
-        .join("btc_price");
+    let program = Service::BtcPrice.binary()?;
     let run = |argument: &str| {
         let mut command = Command::new(&program);
         command

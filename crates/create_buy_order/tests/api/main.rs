@@ -3,10 +3,10 @@
 
 mod addresses;
 mod all_or_nothing;
+mod arguments;
 mod batch;
 mod broker;
 mod cap;
-mod config;
 mod connections;
 mod contract;
 mod currencies;

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod common_routes;
-mod configuration;
 mod faults;
 mod plan;
 mod sessions;

@@ -3,7 +3,6 @@
 
 mod accept_orders;
 mod applying;
-mod configuration;
 mod outbox;
 mod read_model;
 mod read_only;

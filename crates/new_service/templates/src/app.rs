@@ -4,7 +4,7 @@
 use common::broker::topology::BUY_ORDER_QUEUE;
 use common::broker::{Connector, Role, Supervisor};
 {% endif %}
-use common::http::Readiness;
+use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{http, {% if databases %}database,{% endif %} {% if waits_for_migration %}migrations,{% endif %} };
 

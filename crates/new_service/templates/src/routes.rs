@@ -6,7 +6,8 @@ use axum::{Json, Router};
 use common::database::Pool;
 {% endif %}
 use common::endpoints::{ {{ shared | map(attribute="kind") | reject("eq", "Database") | unique | join(", ") }} };
-use common::http::{self, Detail, Readiness};
+use common::http::{self, Detail};
+use common::readiness::Readiness;
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
 mod broker;
-mod configuration;
 mod dead_letter_commands;
 mod dead_letters;
 mod large_messages;
