@@ -13,8 +13,9 @@ use crate::logging::chain;
 /// A message that is ready is delivered within milliseconds.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// After so many small messages the listener lets the broker push again.
-const SMALL_IN_A_ROW: usize = 1000;
+/// After so many small messages the listener lets the broker push. Pulling costs a round trip for every few messages, so a backlog behind a
+/// slow network or a busy broker would take long.
+const SMALL_IN_A_ROW: usize = 100;
 
 /// A session that consumes a queue. It begins by pulling: the queue may hold large messages, and what is pushed before lapin has its delegate
 /// is kept in memory by lapin, without a limit.
@@ -81,7 +82,7 @@ impl Listener {
     }
 
     async fn pull(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
-        let batch = self.consumer.pull(max).await?;
+        let batch = self.consumer.pull(max.min(SMALL_IN_A_ROW)).await?;
         if batch.iter().any(is_large) {
             self.small_in_a_row = 0;
         } else {

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use cluster::{Server, Service, wait_until};
+use cluster::{Cluster, Link, Options, Server, Service, Traffic, wait_until};
 use serde_json::Value;
 
 use super::broker::Broker;
@@ -177,5 +177,26 @@ async fn while_the_broker_is_short_of_memory_what_is_queued_is_projected_and_a_d
     assert_eq!(letters[0].body, b"nonsense");
     cluster.stop(Service::ReadModelSync).await?;
     assert_eq!(broker.ready().await?, 0, "every delivery was acknowledged");
+    Ok(())
+}
+
+/// Each round trip takes 200 ms. Pulled a few at a time, the backlog alone would take 50 s: after a reconnect orders would be missing from
+/// the pages for all that time.
+#[tokio::test]
+async fn a_backlog_behind_a_slow_network_is_pushed_after_a_few_small_messages() -> anyhow::Result<()> {
+    const BACKLOG: i64 = 1000;
+    const LATENCY: Duration = Duration::from_millis(100);
+    let link = Link::ReadModelSyncToBroker;
+    let cluster = Cluster::start(Options::only(&[Service::ReadModelSync]).with_links(&[link])).await?;
+    let broker = Broker::of(&cluster).await?;
+    cluster.stop(Service::ReadModelSync).await?;
+    let events: Vec<Value> = (1..=BACKLOG).map(event).collect();
+    broker.publish(&events).await?;
+    cluster.link(link)?.set(Traffic::Latency(LATENCY));
+    let began = Instant::now();
+    cluster.launch(Service::ReadModelSync)?;
+    rows_appear(&cluster, BACKLOG).await?;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(25), "took {took:?}");
     Ok(())
 }
