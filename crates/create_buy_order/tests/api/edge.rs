@@ -276,3 +276,25 @@ async fn a_body_that_will_be_refused_is_not_asked_for() -> anyhow::Result<()> {
     ensure!(answer.status == 200, "{answer:?}");
     Ok(())
 }
+
+/// The rest of the body is read after the answer. Otherwise the connection would end, and with it the client's next request.
+#[tokio::test]
+async fn a_connection_serves_the_next_request_after_a_body_that_was_refused() -> anyhow::Result<()> {
+    const TOO_LARGE: usize = 5_000_000;
+    let cluster = start_cluster().await?;
+    let mut client = connect(&cluster).await?;
+    let head = format!(
+        "PUT /buy_order HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {TOO_LARGE}\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).await?;
+    client.write_all(&vec![b' '; TOO_LARGE]).await?;
+    let last = order(&new_key()).replace("host: x\r\n", "host: x\r\nconnection: close\r\n");
+    client.write_all(last.as_bytes()).await?;
+    let answers = read_to_end(&mut client).await?;
+    ensure!(
+        answers.starts_with("HTTP/1.1 413 ") && answers.contains("HTTP/1.1 200 "),
+        "{answers}"
+    );
+    ensure!(count(&cluster, "buy_order").await? == 1);
+    Ok(())
+}
