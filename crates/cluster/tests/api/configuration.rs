@@ -1,61 +1,145 @@
-//! A service without its environment names everything that is missing, at once.
+//! Every service names all that is wrong with its environment at once, and nothing that it does not read.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::ensure;
 use cluster::Service;
 
-const WRITE_MODEL: [&str; 5] = [
-    "WRITE_MODEL_DB_HOST",
-    "WRITE_MODEL_DB_PORT",
-    "WRITE_MODEL_DB_NAME",
-    "WRITE_MODEL_DB_USER",
-    "WRITE_MODEL_DB_PWD (or WRITE_MODEL_DB_PWD_FILE)",
-];
-const READ_MODEL: [&str; 5] = [
-    "READ_MODEL_DB_HOST",
-    "READ_MODEL_DB_PORT",
-    "READ_MODEL_DB_NAME",
-    "READ_MODEL_DB_USER",
-    "READ_MODEL_DB_PWD (or READ_MODEL_DB_PWD_FILE)",
-];
-const MIGRATION: [&str; 2] = ["MIGRATION_HOST", "MIGRATION_PORT"];
-const QUEUE: [&str; 4] = ["Q_HOST", "Q_PORT", "Q_USER", "Q_PWD (or Q_PWD_FILE)"];
-const BTC_PRICE: [&str; 2] = ["BTC_PRICE_HOST", "BTC_PRICE_PORT"];
-const COINBASE: [&str; 3] = ["CB_HOST", "CB_PORT", "CB_PATH"];
-
-fn required_by(service: Service) -> Vec<&'static str> {
-    let own: &[&[&str]] = match service {
-        Service::BtcPrice => &[&COINBASE],
-        Service::CreateBuyOrder => &[&WRITE_MODEL, &MIGRATION, &QUEUE, &BTC_PRICE],
-        Service::FetchBuyOrders => &[&READ_MODEL, &MIGRATION],
-        Service::Migration => &[&WRITE_MODEL, &READ_MODEL],
-        Service::ReadModelSync => &[&READ_MODEL, &MIGRATION, &QUEUE],
-    };
-    [&["SERVICE_HOST", "SERVICE_PORT"], own.concat().as_slice()].concat()
+/// Variables that belong together.
+struct Group {
+    /// A service does not start without these.
+    required: &'static [&'static str],
+    /// Values that are refused.
+    malformed: &'static [(&'static str, &'static str)],
 }
 
-fn named_as_missing(service: Service, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
+const LISTEN: Group = Group {
+    required: &["SERVICE_HOST", "SERVICE_PORT"],
+    malformed: &[("SERVICE_HOST", "a b"), ("SERVICE_PORT", "http")],
+};
+const LOGGING: Group = Group {
+    required: &[],
+    malformed: &[("LOGGING_HOST", "a b"), ("LOGGING_PORT", "x")],
+};
+const WRITE_MODEL: Group = Group {
+    required: &[
+        "WRITE_MODEL_DB_HOST",
+        "WRITE_MODEL_DB_PORT",
+        "WRITE_MODEL_DB_NAME",
+        "WRITE_MODEL_DB_USER",
+        "WRITE_MODEL_DB_PWD (or WRITE_MODEL_DB_PWD_FILE)",
+    ],
+    malformed: &[
+        ("WRITE_MODEL_DB_PORT", "x"),
+        ("WRITE_MODEL_DB_RETRY_WAIT_S", "soon"),
+        ("WRITE_MODEL_DB_SSLMODE", "maybe"),
+    ],
+};
+const READ_MODEL: Group = Group {
+    required: &[
+        "READ_MODEL_DB_HOST",
+        "READ_MODEL_DB_PORT",
+        "READ_MODEL_DB_NAME",
+        "READ_MODEL_DB_USER",
+        "READ_MODEL_DB_PWD (or READ_MODEL_DB_PWD_FILE)",
+    ],
+    malformed: &[
+        ("READ_MODEL_DB_PORT", "x"),
+        ("READ_MODEL_DB_RETRY_WAIT_S", "soon"),
+        ("READ_MODEL_DB_SSLMODE", "maybe"),
+    ],
+};
+const MIGRATION: Group = Group {
+    required: &["MIGRATION_HOST", "MIGRATION_PORT"],
+    malformed: &[("MIGRATION_PROTOCOL", "gopher"), ("MIGRATION_PORT", "65536")],
+};
+const QUEUE: Group = Group {
+    required: &["Q_HOST", "Q_PORT", "Q_USER", "Q_PWD (or Q_PWD_FILE)"],
+    malformed: &[("Q_PORT", "x"), ("Q_CLIENT_CONNECT_RETRY_S", "soon")],
+};
+const BTC_PRICE: Group = Group {
+    required: &["BTC_PRICE_HOST", "BTC_PRICE_PORT"],
+    malformed: &[("BTC_PRICE_PROTOCOL", "ftp"), ("BTC_PRICE_PORT", "x")],
+};
+const COINBASE: Group = Group {
+    required: &["CB_HOST", "CB_PORT", "CB_PATH"],
+    malformed: &[
+        ("CB_PROTOCOL", "gopher"),
+        ("CB_HOST", "some one@else"),
+        ("CB_PORT", "65536"),
+        ("CB_PATH", "v2/prices"),
+        ("CB_TIMEOUT_S", "soon"),
+        ("QUOTE_MAX_AGE_S", "-2"),
+    ],
+};
+const ALL: [Group; 8] = [
+    LISTEN,
+    LOGGING,
+    WRITE_MODEL,
+    READ_MODEL,
+    MIGRATION,
+    QUEUE,
+    BTC_PRICE,
+    COINBASE,
+];
+
+fn groups_of(service: Service) -> Vec<Group> {
+    let own = match service {
+        Service::BtcPrice => vec![COINBASE],
+        Service::CreateBuyOrder => vec![WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE],
+        Service::FetchBuyOrders => vec![READ_MODEL, MIGRATION],
+        Service::Migration => vec![WRITE_MODEL, READ_MODEL],
+        Service::ReadModelSync => vec![READ_MODEL, MIGRATION, QUEUE],
+    };
+    [vec![LISTEN, LOGGING], own].into_iter().flatten().collect()
+}
+
+fn required_by(service: Service) -> BTreeSet<String> {
+    let names = groups_of(service).into_iter().flat_map(|group| group.required);
+    names.map(|name| (*name).to_owned()).collect()
+}
+
+/// The variables that a service says are missing or malformed, before it ends with 1.
+fn named(
+    service: Service,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    fault: &str,
+) -> anyhow::Result<BTreeSet<String>> {
     let output = Command::new(service.binary()?)
         .args(arguments)
         .env_clear()
+        .envs(environment.iter().copied())
         .output()?;
     ensure!(output.status.code() == Some(1), "{output:?}");
     let stderr = String::from_utf8(output.stderr)?;
-    let missing = stderr.lines().filter_map(|line| line.strip_suffix(" is missing"));
-    Ok(missing.map(|name| name.trim().to_owned()).collect())
+    let names = stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_once(fault))
+        .map(|(name, _)| name.to_owned());
+    Ok(names.collect())
 }
 
 #[test]
-fn an_empty_environment_is_refused_with_every_missing_name_and_no_other() -> anyhow::Result<()> {
+fn an_empty_environment_is_refused_with_every_missing_name() -> anyhow::Result<()> {
     for service in Service::ALL {
-        assert_eq!(
-            named_as_missing(service, &[])?,
-            required_by(service),
-            "{service:?}"
-        );
+        let missing = named(service, &[], &[], " is missing")?;
+        assert_eq!(missing, required_by(service), "{service:?}");
     }
-    let once = named_as_missing(Service::Migration, &["--once"])?;
-    assert_eq!(once, required_by(Service::Migration));
+    let missing = named(Service::Migration, &["--once"], &[], " is missing")?;
+    assert_eq!(missing, required_by(Service::Migration));
+    Ok(())
+}
+
+#[test]
+fn every_malformed_value_is_named_and_none_that_the_service_does_not_read() -> anyhow::Result<()> {
+    let environment: Vec<_> = ALL.iter().flat_map(|group| group.malformed).copied().collect();
+    for service in Service::ALL {
+        let malformed = named(service, &[], &environment, " is malformed: ")?;
+        let own = groups_of(service).into_iter().flat_map(|group| group.malformed);
+        let own: BTreeSet<_> = own.map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(malformed, own, "{service:?}");
+    }
     Ok(())
 }
