@@ -7,6 +7,7 @@
 //! [`figures`] collects, [`targets`] compares, [`machine`] describes the machine, [`report`] writes.
 #![allow(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a program for people: its progress goes to the terminal"
 )]
 #![allow(
