@@ -18,7 +18,7 @@ use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use crate::money::{BtcAmount, BtcRate, FiatAmount};
-use crate::timestamp::rfc3339_micros;
+use crate::timestamp;
 
 /// The `type` property of the message.
 pub const MESSAGE_TYPE: &str = "buy_order_created";
@@ -35,7 +35,10 @@ pub struct BuyOrderCreated {
     /// The id that clients see.
     pub external_id: Uuid,
     /// When the order was written, with microseconds.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    #[serde(
+        serialize_with = "timestamp::serialize_rfc3339_micros",
+        deserialize_with = "read_time"
+    )]
     pub created_at: OffsetDateTime,
     /// `currency.id` of the write model.
     #[serde(deserialize_with = "read_id")]
@@ -115,10 +118,6 @@ fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
 
 fn nonempty(digits: &str) -> &str {
     if digits.is_empty() { "0" } else { digits }
-}
-
-fn write_time<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339_micros(*time))
 }
 
 /// Reads RFC 3339 with any offset, truncated to microseconds, which PostgreSQL keeps. Refuses years that an order cannot have: an offset may lead to

@@ -1,5 +1,6 @@
 //! Times as clients see them: UTC with microseconds and `Z`, the precision that PostgreSQL keeps.
 
+use serde::Serializer;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
@@ -13,11 +14,33 @@ const RFC_3339_MICROSECONDS: &[BorrowedFormatItem<'_>] =
 /// times refuse such a time before it gets here.
 #[must_use]
 pub fn rfc3339_micros(time: OffsetDateTime) -> String {
-    // Formatting fails only when a component is missing, and an `OffsetDateTime` has them all.
-    time.checked_to_offset(UtcOffset::UTC)
-        .unwrap_or(time)
-        .format(RFC_3339_MICROSECONDS)
-        .unwrap_or_default()
+    with_rfc3339_micros(time, str::to_owned)
+}
+
+/// Serializes as [`rfc3339_micros`], without an allocation: for `#[serde(serialize_with)]`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_rfc3339_micros<S: Serializer>(
+    time: &OffsetDateTime,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    with_rfc3339_micros(*time, |text| serializer.serialize_str(text))
+}
+
+fn with_rfc3339_micros<T>(time: OffsetDateTime, take: impl FnOnce(&str) -> T) -> T {
+    let time = time.checked_to_offset(UtcOffset::UTC).unwrap_or(time);
+    // A year before 0 has a sign.
+    let mut text = [0; "-9999-12-31T23:59:59.999999Z".len()];
+    let mut rest = text.as_mut_slice();
+    // Fails only when a component is missing, and an `OffsetDateTime` has them all, or when the text is full, and it is long enough.
+    let written = time
+        .format_into(&mut rest, RFC_3339_MICROSECONDS)
+        .unwrap_or_default();
+    let written = text
+        .get(..written)
+        .and_then(|text| std::str::from_utf8(text).ok());
+    take(written.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -51,14 +51,14 @@ pub struct PageRequest {
     pub page_size: u32,
 }
 
-/// The orders of each page, newest first; nothing when the client has no order with the reference, or it is not projected yet.
+/// The rows of each page; nothing when the client has no order with the reference, or it is not projected yet.
 ///
 /// # Errors
 /// When the database is away or refuses.
 pub async fn pages(
     connection: &mut PgConnection,
     requests: &[PageRequest],
-) -> sqlx::Result<Vec<Option<Vec<BuyOrder>>>> {
+) -> sqlx::Result<Vec<Option<PageRows>>> {
     let clients: Vec<i64> = requests.iter().map(|request| request.client_id).collect();
     let references: Vec<Option<Uuid>> = requests.iter().map(|request| request.last_reference).collect();
     let sizes: Vec<i64> = requests
@@ -71,31 +71,53 @@ pub async fn pages(
         .bind(sizes)
         .fetch_all(connection)
         .await?;
-    let mut pages: Vec<Option<Vec<(i64, BuyOrder)>>> = vec![None; requests.len()];
+    let mut pages: Vec<Option<PageRows>> = requests.iter().map(|_| None).collect();
     // Each request has at least one row.
     let Some(columns) = rows.first().map(Columns::of).transpose()? else {
-        return Ok(Vec::new());
+        return Ok(pages);
     };
-    for row in &rows {
+    for row in rows {
         let is_known: bool = row.try_get(columns.is_known)?;
         let page_index = usize::try_from(row.try_get::<i64, _>(columns.page_index)?);
         let page_index = page_index.map_err(|error| sqlx::Error::Decode(error.into()))?;
         if is_known && let Some(page) = pages.get_mut(page_index) {
-            let orders = page.get_or_insert_default();
-            if let Some(sort_key) = row.try_get(columns.sort_key)? {
-                orders.push((sort_key, columns.order(row)?));
-            }
+            let page = page.get_or_insert_with(|| PageRows {
+                columns,
+                rows: Vec::new(),
+            });
+            page.rows.push(row);
         }
     }
-    // The rows arrive in this order, but SQL guarantees it only within the subquery.
-    let newest_first = |mut orders: Vec<(i64, BuyOrder)>| {
+    Ok(pages)
+}
+
+/// The rows of a page as PostgreSQL sent them. Decoding takes longer than reading, so each request decodes its own, while others read.
+#[derive(Debug)]
+pub struct PageRows {
+    columns: Columns,
+    rows: Vec<PgRow>,
+}
+
+impl PageRows {
+    /// The orders, newest first.
+    ///
+    /// # Errors
+    /// When a column has another type than expected.
+    pub fn decode(&self) -> sqlx::Result<Vec<BuyOrder>> {
+        let mut orders: Vec<(i64, BuyOrder)> = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            if let Some(sort_key) = row.try_get(self.columns.sort_key)? {
+                orders.push((sort_key, self.columns.order(row)?));
+            }
+        }
+        // The rows arrive in this order, but SQL guarantees it only within the subquery.
         orders.sort_by_key(|(sort_key, _)| Reverse(*sort_key));
-        orders.into_iter().map(|(_, order)| order).collect()
-    };
-    Ok(pages.into_iter().map(|page| page.map(newest_first)).collect())
+        Ok(orders.into_iter().map(|(_, order)| order).collect())
+    }
 }
 
 /// The positions of the columns of [`PAGES`], looked up by name once per answer and not once per row.
+#[derive(Debug, Clone, Copy)]
 struct Columns {
     page_index: usize,
     is_known: usize,
@@ -125,13 +147,14 @@ impl Columns {
     }
 
     fn order(&self, row: &PgRow) -> sqlx::Result<BuyOrder> {
+        let text = |column| row.try_get(column).map(<&str>::into);
         Ok(BuyOrder {
             id: row.try_get(self.id)?,
             created_at: row.try_get(self.created_at)?,
-            currency: row.try_get(self.currency)?,
-            currency_amount: row.try_get(self.currency_amount)?,
-            btc_rate: row.try_get(self.btc_rate)?,
-            btc_amount: row.try_get(self.btc_amount)?,
+            currency: text(self.currency)?,
+            currency_amount: text(self.currency_amount)?,
+            btc_rate: text(self.btc_rate)?,
+            btc_amount: text(self.btc_amount)?,
         })
     }
 }

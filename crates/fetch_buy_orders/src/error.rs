@@ -19,6 +19,9 @@ pub enum ApiError {
     /// The read model failed.
     #[error("the orders cannot be read at the moment, try again shortly")]
     ReadModel(#[from] Arc<sqlx::Error>),
+    /// The page could not be written as JSON.
+    #[error("the page cannot be written")]
+    Unwritten(#[from] serde_json::Error),
 }
 
 impl IntoResponse for ApiError {
@@ -29,6 +32,7 @@ impl IntoResponse for ApiError {
             Self::UnknownReference => Problem::client(StatusCode::NOT_FOUND, detail),
             Self::ReadModel(error) if database::is_transient(&error) => Problem::unavailable(detail, error),
             Self::ReadModel(error) => Problem::internal(error),
+            Self::Unwritten(error) => Problem::internal(error),
         }
         .into_response()
     }

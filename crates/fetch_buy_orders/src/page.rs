@@ -1,12 +1,14 @@
 //! The response: a page of orders.
 
-use common::timestamp::rfc3339_micros;
-use serde::{Serialize, Serializer};
+use common::timestamp;
+use compact_str::CompactString;
+use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An order as clients see it. Decimals are texts with all decimals of their column.
+/// An order as clients see it. Decimals are texts with all decimals of their column. A `CompactString` holds them without an
+/// allocation.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BuyOrder {
     /// The id of the order.
@@ -14,21 +16,25 @@ pub struct BuyOrder {
     pub id: Uuid,
     /// When the order was accepted: UTC with microseconds.
     #[schema(example = "2026-11-23T15:37:32.531853Z")]
-    #[serde(serialize_with = "utc_with_microseconds")]
+    #[serde(serialize_with = "timestamp::serialize_rfc3339_micros")]
     pub created_at: OffsetDateTime,
     /// ISO 4217 code of `currency_amount`.
-    #[schema(example = "USD")]
-    pub currency: String,
+    #[schema(value_type = String, example = "USD")]
+    pub currency: CompactString,
     /// What was paid, with 2 decimals.
-    #[schema(example = "123.45")]
-    pub currency_amount: String,
+    #[schema(value_type = String, example = "123.45")]
+    pub currency_amount: CompactString,
     /// Price of one BTC in `currency`, with 8 decimals.
-    #[schema(example = "48478.88000000")]
-    pub btc_rate: String,
+    #[schema(value_type = String, example = "48478.88000000")]
+    pub btc_rate: CompactString,
     /// What was bought, with 8 decimals.
-    #[schema(example = "0.00254647")]
-    pub btc_amount: String,
+    #[schema(value_type = String, example = "0.00254647")]
+    pub btc_amount: CompactString,
 }
+
+/// The largest row and its comma: each of its decimals has all digits of its column.
+const MAX_BYTES_OF_ROW: usize = 203;
+const BYTES_AROUND_ROWS: usize = 67;
 
 /// A page of orders, newest first.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -59,10 +65,16 @@ impl Page {
             .filter(|_| is_full)
             .map(|last| format!("<?last_reference={last}&page_size={page_size}>; rel=\"next\""))
     }
-}
 
-fn utc_with_microseconds<S: Serializer>(instant: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339_micros(*instant))
+    /// The page as JSON, as `axum::Json` writes it, but with memory that is reserved once.
+    ///
+    /// # Errors
+    /// None that is known: every page can be written.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut json = Vec::with_capacity(BYTES_AROUND_ROWS + self.rows.len() * MAX_BYTES_OF_ROW);
+        serde_json::to_writer(&mut json, self)?;
+        Ok(json)
+    }
 }
 
 #[cfg(test)]
@@ -75,10 +87,10 @@ mod tests {
         BuyOrder {
             id: Uuid::from_u128(id),
             created_at: datetime!(2026-11-23 16:37:32.5 +1),
-            currency: "USD".to_owned(),
-            currency_amount: "1.00".to_owned(),
-            btc_rate: "48478.88000000".to_owned(),
-            btc_amount: "0.00002063".to_owned(),
+            currency: "USD".into(),
+            currency_amount: "1.00".into(),
+            btc_rate: "48478.88000000".into(),
+            btc_amount: "0.00002063".into(),
         }
     }
 
@@ -101,6 +113,20 @@ mod tests {
             page.next(2).as_deref(),
             Some("<?last_reference=00000000-0000-0000-0000-000000000002&page_size=2>; rel=\"next\"")
         );
+    }
+
+    #[test]
+    fn memory_for_the_largest_row_is_reserved() -> serde_json::Result<()> {
+        let largest = BuyOrder {
+            currency_amount: "9999999999.99".into(),
+            btc_rate: "999999999999.99999999".into(),
+            btc_amount: "999.99999999".into(),
+            ..order(1)
+        };
+        let row = serde_json::to_vec(&largest)?.len();
+        let around = serde_json::to_vec(&Page::of(vec![largest]))?.len() - row;
+        assert_eq!((row + ",".len(), around), (MAX_BYTES_OF_ROW, BYTES_AROUND_ROWS));
+        Ok(())
     }
 
     #[test]

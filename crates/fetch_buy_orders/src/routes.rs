@@ -1,10 +1,10 @@
 //! The HTTP surface: `GET /buy_orders`.
 
+use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::http::header::{HeaderValue, LINK};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, LINK};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
 use common::http::{self, Detail, FieldFaults, QueryFields, field};
 use common::readiness::Readiness;
 use utoipa::{IntoParams, OpenApi};
@@ -103,10 +103,7 @@ impl PageQuery {
             example = json!({"detail": "the orders cannot be read at the moment, try again shortly"})),
     )
 )]
-async fn buy_orders(
-    State(reader): State<Reader>,
-    query: QueryFields,
-) -> Result<(HeaderMap, Json<Page>), ApiError> {
+async fn buy_orders(State(reader): State<Reader>, query: QueryFields) -> Result<Response, ApiError> {
     let PageQuery {
         last_reference,
         page_size,
@@ -127,5 +124,9 @@ async fn buy_orders(
     let link = page
         .next(page_size)
         .and_then(|link| HeaderValue::try_from(link).ok());
-    Ok((link.map(|link| (LINK, link)).into_iter().collect(), Json(page)))
+    let mut response = Response::new(page.to_json()?.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.extend(link.map(|link| (LINK, link)));
+    Ok(response)
 }

@@ -4,7 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
-use super::{BuyOrderCreated, rfc3339_micros};
+use super::BuyOrderCreated;
+use crate::timestamp::rfc3339_micros;
 
 const FIELDS: [(&str, &str); 9] = [
     ("id", "1"),
