@@ -138,7 +138,7 @@ impl Service {
         permit.headers_received();
         let (head, body) = request.into_parts();
         let waits = waits_for_continue(&head.headers);
-        let body = RequestBody::new(&head, body, Arc::clone(&permit), self.overdue.clone());
+        let body = RequestBody::new(&head, body, Arc::clone(&permit), &self.overdue);
         let router = TowerToHyperService::new(self.router.clone());
         let mut response = router.call(Request::from_parts(head, body)).await?;
         if waits && !permit.is_request_received() {

@@ -33,9 +33,8 @@ pub(super) struct RequestBody {
     /// `None` when it has arrived completely, or has failed.
     rest: Option<Incoming>,
     permit: Arc<Permit>,
-    /// Not for a client that waits for `100 Continue`: it sends nothing that would have to be read.
-    drains: bool,
-    overdue: CancellationToken,
+    /// Ends the draining. `None` where nothing has to be drained: a client that waits for `100 Continue` sends nothing before it.
+    overdue: Option<CancellationToken>,
 }
 
 impl RequestBody {
@@ -43,13 +42,13 @@ impl RequestBody {
         head: &request::Parts,
         body: Incoming,
         permit: Arc<Permit>,
-        overdue: CancellationToken,
+        overdue: &CancellationToken,
     ) -> Self {
+        let is_drained = !body.is_end_stream() && !waits_for_continue(&head.headers);
         let mut body = Self {
             rest: Some(body),
             permit,
-            drains: !waits_for_continue(&head.headers),
-            overdue,
+            overdue: is_drained.then(|| overdue.clone()),
         };
         body.end_if_complete();
         body
@@ -98,10 +97,10 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.drains
-            && let (Some(body), Ok(runtime)) = (self.rest.take(), Handle::try_current())
+        if let (Some(overdue), Some(body), Ok(runtime)) =
+            (self.overdue.take(), self.rest.take(), Handle::try_current())
         {
-            let (permit, overdue) = (Arc::clone(&self.permit), self.overdue.clone());
+            let permit = Arc::clone(&self.permit);
             runtime.spawn(async move {
                 let drained = timeout(DRAIN_TIME, drain(body, &permit));
                 if overdue.run_until_cancelled(drained).await == Some(Ok(true)) {
