@@ -51,7 +51,8 @@ pub(crate) fn limit_files(process: u32, most: u32) -> anyhow::Result<()> {
 
 pub(crate) async fn is_served(cluster: &Cluster) -> anyhow::Result<()> {
     let asked = Instant::now();
-    assert_eq!(buy(cluster, "USD", "0.01", &new_key()).await?.status, 200);
+    let answer = buy(cluster, "USD", "0.01", &new_key()).await?;
+    ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
     ensure!(asked.elapsed() < 3 * A_SECOND, "took {:?}", asked.elapsed());
     Ok(())
 }
