@@ -25,12 +25,28 @@ const BATCH: usize = 500;
 /// Limit for the rest of the messages after the last one was confirmed.
 const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Messages per second through a new queue, from the first publish to the last acknowledgement. They are published for `duration`, [`WINDOW`]
-/// at a time, on one connection, and consumed on another.
+/// What went through the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// The number of messages.
+    pub messages: u64,
+    /// The time from the first publish to the last acknowledgement.
+    pub elapsed: Duration,
+}
+
+impl Outcome {
+    /// Messages per second.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        figure(self.messages) / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Sends messages through a new queue. They are published for `duration`, [`WINDOW`] at a time, on one connection, and consumed on another.
 ///
 /// # Errors
 /// When the broker refuses a message, or one does not arrive.
-pub async fn messages_per_second(cluster: &Cluster, duration: Duration) -> anyhow::Result<f64> {
+pub async fn run(cluster: &Cluster, duration: Duration) -> anyhow::Result<Outcome> {
     let name = format!("bench.{}", Uuid::new_v4().simple());
     let options = management::get(cluster, &format!("queues/{{vhost}}/{BUY_ORDER_QUEUE}")).await?;
     let queue = json!({"durable": true, "arguments": options["arguments"]});
@@ -40,7 +56,7 @@ pub async fn messages_per_second(cluster: &Cluster, duration: Duration) -> anyho
     measured
 }
 
-async fn measure(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<f64> {
+async fn measure(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::Result<Outcome> {
     let mut env = Env::from_pairs(cluster.environment(Service::ReadModelSync)?);
     let endpoint = Queue::from_env(&mut env);
     let connector = Connector {
@@ -66,7 +82,10 @@ async fn measure(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::R
     let elapsed = began.elapsed();
     publisher.session.close().await;
     consuming.close().await;
-    Ok(figure(count) / elapsed.as_secs_f64())
+    Ok(Outcome {
+        messages: count,
+        elapsed,
+    })
 }
 
 /// Realistic events for this queue.

@@ -56,7 +56,7 @@ fn load(duration: Duration, rate: Option<u32>) -> Load {
 async fn bare(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<Bare> {
     let database = cluster.another_write_model().await?;
     let duration = bench.duration();
-    let queue = bare_queue::messages_per_second(cluster, duration).await?;
+    let queue = bare_queue::run(cluster, duration).await?.per_second();
     let bare = &*bench;
     let one_order = async || {
         bare.by_pgbench(&database, Work::OneOrder, CONNECTIONS, duration)
