@@ -38,7 +38,7 @@ impl Metrics {
     fn new() -> Self {
         let requests = counters(
             "coinbase_requests_total",
-            "Requests to Coinbase by outcome: price, or why there was none.",
+            "Requests to Coinbase by outcome: price, or the reason why there is none.",
             &["outcome"],
         );
         for outcome in OUTCOMES {
@@ -46,7 +46,7 @@ impl Metrics {
         }
         read_gauges(
             "quote_age_seconds",
-            "Age of the last price that Coinbase gave, by currency; it grows while nobody asks.",
+            "Age of the latest price from Coinbase by currency. It grows while nobody asks for a quote.",
             &["currency"],
             |ages| {
                 for (currency, at) in last_quoted().iter() {

@@ -19,7 +19,7 @@ const REUSED_FOR: Duration = Duration::from_secs(1);
 static READY: LazyLock<IntGauge> = LazyLock::new(|| {
     gauge(
         "service_ready",
-        "1 when /readyz answers 200, asked for each scrape; 0 when something that the service cannot work without is away.",
+        "1 if /readyz answers 200, checked at each scrape; 0 if a dependency is away.",
     )
 });
 

@@ -23,7 +23,7 @@ const READ_EVERY: Duration = Duration::from_secs(5);
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let refused = counters(
         "buy_orders_refused_total",
-        "Requests that made no order, by reason.",
+        "Refused requests by reason.",
         &["reason"],
     );
     for reason in ApiError::REASONS {
@@ -33,42 +33,42 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         created: counter("buy_orders_created_total", "Orders that were committed."),
         replayed: counter(
             "buy_orders_replayed_total",
-            "Requests that were answered with the order of an equal request before.",
+            "Repeats: requests that were answered with the order of an earlier, equal request.",
         ),
         refused,
         batches: histogram(
             "order_batch_orders",
-            "Drafts that were decided in one transaction, repeats included.",
+            "Requests that one call of accept_orders decided, including repeats.",
             &BATCHES,
         ),
         writes: histogram(
             "order_write_duration_seconds",
-            "Duration of these transactions, the wait for a connection and for the lock of the total included.",
+            "Duration of these calls, including the wait for a connection and for the lock of the running total.",
             &LATENCIES,
         ),
         waiting: gauge(
             "order_drafts_waiting",
-            "Drafts that wait to be written, or are being written.",
+            "Requests that wait for accept_orders, or are in a call of it.",
         ),
         outbox_events: known(
             "outbox_events",
-            "Events that the broker has not confirmed; not shown while the write model does not say. The same for every replica.",
+            "Messages in the outbox: the broker has not confirmed them yet. Absent while the write model does not answer. The same for every replica.",
         ),
         outbox_age: known(
             "outbox_oldest_age_seconds",
-            "Age of the oldest of these events, 0 when there is none; shown as they are.",
+            "Age of the oldest message in the outbox; 0 when it is empty. Absent while the write model does not answer.",
         ),
         total: known(
             "order_book_btc",
-            "The BTC of all orders; shown as the outbox is. The same for every replica.",
+            "Total BTC of all orders. Absent while the write model does not answer. The same for every replica.",
         ),
         left: known(
             "order_book_left_btc",
-            "The BTC that orders may still add; shown as the outbox is.",
+            "BTC that orders may still add before the cap. Absent while the write model does not answer.",
         ),
         currencies_missing: known(
             "order_currencies_missing",
-            "Currencies that this service takes orders in and the write model does not have yet; shown as the outbox is.",
+            "Currencies that this service supports and the write model does not have yet. Absent while the write model does not answer.",
         ),
     }
 });

@@ -11,7 +11,7 @@ use crate::page::Page;
 
 /// The maximum number of pages in one statement: enough to share the cost of a round trip, and few enough to keep all their rows, up to
 /// 1,000 each, in memory.
-const MAX_BATCH: usize = 16;
+pub const MAX_BATCH: usize = 16;
 
 /// The rows of the page; nothing when the client has no order `last_reference`.
 type RowsResult = Result<Option<PageRows>, Arc<sqlx::Error>>;

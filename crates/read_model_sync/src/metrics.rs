@@ -14,8 +14,8 @@ const LAGS: [f64; 16] = [
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let deliveries = counters(
         "projection_deliveries_total",
-        "Deliveries by what became of them: applied, repeated (the order was there), dead_lettered, postponed (the read model was away; \
-         counted at each try).",
+        "Deliveries by outcome: applied, repeated (the order was already stored), dead_lettered, postponed (the read model was away; \
+         counted at each attempt).",
         &["outcome"],
     );
     Metrics {
@@ -25,20 +25,20 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         postponed: deliveries.with_label_values(&["postponed"]),
         letters_refused: counter(
             "dead_letters_refused_total",
-            "Dead letters that the broker did not take; counted at each try.",
+            "Dead letters that the broker refused, counted at each attempt.",
         ),
         letters_held: gauge(
             "dead_letters_held",
-            "Messages that can never be applied and that the dead-letter queue does not take: they are tried again, after a minute at most.",
+            "Dead letters that the broker refused and that this process holds. It sends them again, at least once a minute.",
         ),
         batches: histogram(
             "projection_batch_deliveries",
-            "Deliveries that were taken together.",
+            "Deliveries in one batch.",
             &BATCHES,
         ),
         lag: histogram(
             "projection_lag_seconds",
-            "From the creation of an order to its commit in the read model; by the clocks of two machines.",
+            "Time from the creation of an order, by the clock of the write model, to its commit in the read model, by the clock of this service.",
             &LAGS,
         ),
     }

@@ -1,4 +1,7 @@
-//! Pages per second, compared with the same SELECT by `pgbench`, and with a handler that always answers the same page.
+//! Pages per second, compared with the same SELECT by `pgbench`, with pages that are read and not decoded, and with a handler that always
+//! answers the same page.
+
+mod undecoded;
 
 use anyhow::ensure;
 use cluster::{Cluster, Service};
@@ -46,6 +49,7 @@ async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> 
     let theirs = bench
         .by_pgbench(database, work, CONNECTIONS, bench.duration())
         .await?;
+    let undecoded = undecoded::per_second(cluster, page_size, bench.duration()).await?;
     let constant = Constant::start(bench.folder(), cluster.http().get(&url)).await?;
     let unread = bench
         .load(&format!("a constant page, {name}"), constant.url(), load)
@@ -63,6 +67,9 @@ async fn beside_others(bench: &mut Bench, cluster: &Cluster, page_size: u32) -> 
     let rate = (ours.per_second(), "/s");
     figures.add_against(name.clone(), rate, (&pgbench, theirs.per_second));
     figures.add(format!("{name}, size of an answer"), ours.bytes_each(), "bytes");
+    let beside = format!("{name} beside undecoded rows");
+    let reader = "the same pages, read by sqlx and dropped".to_owned();
+    figures.add_against(beside, rate, (reader, undecoded));
     let beside = format!("{name} beside a constant");
     figures.add_against(beside, rate, (handler, unread.per_second()));
     let latencies = [

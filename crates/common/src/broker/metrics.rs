@@ -29,12 +29,12 @@ static GAUGES: LazyLock<()> = LazyLock::new(|| {
     );
     show(
         "broker_blocked",
-        "1 while the broker takes no messages on this connection, for want of memory or disk.",
+        "1 while the broker blocks this connection because its memory or disk is low.",
         |connection| connection.is(ConnectionStatus::blocked),
     );
     show(
         "broker_declared_otherwise",
-        "1 while the broker holds an exchange or a queue of our name that is declared otherwise, which somebody has to remove.",
+        "1 while an exchange or a queue of our name exists with other options. An operator has to remove it.",
         |connection| connection.declared_otherwise.is_some(),
     );
 });
@@ -43,7 +43,7 @@ static GAUGES: LazyLock<()> = LazyLock::new(|| {
 pub(super) static PUBLISHES: LazyLock<Publishes> = LazyLock::new(|| {
     let by_outcome = counters(
         "broker_publishes_total",
-        "Messages that were published: confirmed by the broker, returned because no queue takes them, or failed.",
+        "Published messages by outcome: confirmed by the broker, returned (no queue is bound), failed.",
         &["outcome"],
     );
     Publishes {

@@ -10,13 +10,13 @@ use crate::metrics::{GaugeVec, HistogramVec, IntCounterVec, LATENCIES, counters,
 static ACQUIRE: LazyLock<Acquire> = LazyLock::new(|| Acquire {
     durations: histograms(
         "database_pool_acquire_duration_seconds",
-        "How long a connection of the pool was waited for, got or not.",
+        "Time that a caller waited for a connection of the pool, whether it got one or not.",
         &["database"],
         &LATENCIES,
     ),
     timeouts: counters(
         "database_pool_acquire_timeouts_total",
-        "How often no connection could be had in time: all are in use, or the database is away.",
+        "Callers that got no connection in time: all were in use, or the database was away.",
         &["database"],
     ),
 });
@@ -31,7 +31,7 @@ static POOLS: Mutex<Vec<Pool>> = Mutex::new(Vec::new());
 static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
     read_gauges(
         "database_pool_connections",
-        "Connections of the pool by state; max is how many there may be.",
+        "Connections of the pool by state; max is the limit.",
         &["database", "state"],
         set_connections,
     );

@@ -18,17 +18,17 @@ const OTHER: &str = "other";
 pub(super) static HTTP: LazyLock<Http> = LazyLock::new(|| Http {
     requests: counters(
         "http_requests_total",
-        "Requests that were answered.",
+        "Answered requests.",
         &["route", "method", "status"],
     ),
     durations: histograms(
         "http_request_duration_seconds",
-        "From the headers of a request to its answer.",
+        "Time from the headers of a request to its answer.",
         &["route", "method"],
         &LATENCIES,
     ),
-    in_flight: gauge("http_requests_in_flight", "Requests that are not answered yet."),
-    connections: gauge("http_connections_open", "Connections of clients."),
+    in_flight: gauge("http_requests_in_flight", "Requests that have no answer yet."),
+    connections: gauge("http_connections_open", "Open connections of clients."),
 });
 
 pub(super) struct Http {

@@ -11,7 +11,7 @@ pub(crate) fn show_process(service: &'static str) {
     let runtime = Handle::current().metrics();
     read_gauges(
         "pydist_build_info",
-        "Always 1; the labels say which service and version this is.",
+        "Always 1; the labels name the service and its version.",
         &["service", "version"],
         move |build| {
             let labels = [service, env!("CARGO_PKG_VERSION")];
@@ -20,7 +20,7 @@ pub(crate) fn show_process(service: &'static str) {
     );
     read_gauges(
         "tokio_alive_tasks",
-        "Tasks of the async runtime that have not ended.",
+        "Tasks of the async runtime that are alive.",
         &[],
         move |tasks| {
             let alive = u32::try_from(runtime.num_alive_tasks()).unwrap_or(u32::MAX);
