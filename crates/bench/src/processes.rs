@@ -20,14 +20,16 @@ pub struct Usage {
 /// # Errors
 /// When it has ended.
 pub fn usage(pid: u32) -> anyhow::Result<Usage> {
-    let pid = i32::try_from(pid)?;
-    let all = all()?;
+    usage_among(&all()?, i32::try_from(pid)?)
+}
+
+fn usage_among(all: &HashMap<i32, Stat>, pid: i32) -> anyhow::Result<Usage> {
     let root = all
         .get(&pid)
         .with_context(|| format!("process {pid} has ended"))?;
     let mut sum = own_usage(root);
     for (id, stat) in all.iter().filter(|(id, _)| **id != pid) {
-        if descends(&all, *id, pid) {
+        if descends(all, *id, pid) {
             let usage = own_usage(stat);
             sum.cpu += usage.cpu;
             sum.resident_bytes += usage.resident_bytes;
@@ -70,13 +72,21 @@ mod tests {
 
     use super::*;
 
+    /// A process that has used 1 s of CPU time and holds as many pages as its id.
+    fn process(pid: i32, parent: i32, name: &str) -> anyhow::Result<(i32, Stat)> {
+        let ticks = procfs::ticks_per_second();
+        let line =
+            format!("{pid} ({name}) S {parent} 7 7 0 -1 4 0 0 0 0 {ticks} 0 0 0 20 0 1 0 5 9000 {pid}");
+        let stat = Stat::from_read(format!("{line} 18446744073709551615{}", " 0".repeat(27)).as_bytes())?;
+        Ok((pid, stat))
+    }
+
     #[test]
     fn a_process_is_read_whatever_its_name() -> anyhow::Result<()> {
-        let line = "7 (a) b) S 3 7 7 0 -1 4 0 0 0 0 100 50 30 20 20 0 1 0 5 9000 10 18446744073709551615";
-        let stat = Stat::from_read(format!("{line}{}", " 0".repeat(27)).as_bytes())?;
+        let (_, stat) = process(7, 3, "a) b")?;
         let expected = Usage {
-            cpu: Duration::from_millis(200 * 1000 / procfs::ticks_per_second()),
-            resident_bytes: 10 * procfs::page_size(),
+            cpu: Duration::from_secs(1),
+            resident_bytes: 7 * procfs::page_size(),
         };
         assert_eq!((stat.ppid, own_usage(&stat)), (3, expected));
         Ok(())
@@ -84,12 +94,20 @@ mod tests {
 
     #[test]
     fn what_a_process_started_is_counted_with_it() -> anyhow::Result<()> {
-        let before = usage(std::process::id())?;
-        let mut child = std::process::Command::new("sleep").arg("10").spawn()?;
-        let with_child = usage(std::process::id());
-        child.kill()?;
-        child.wait()?;
-        assert!(with_child?.resident_bytes > before.resident_bytes);
+        let all = [(10, 1), (20, 10), (30, 20), (40, 1)].map(|(pid, parent)| process(pid, parent, "a"));
+        let all: HashMap<_, _> = all.into_iter().collect::<anyhow::Result<_>>()?;
+        let expected = Usage {
+            cpu: Duration::from_secs(3),
+            resident_bytes: (10 + 20 + 30) * procfs::page_size(),
+        };
+        assert_eq!(usage_among(&all, 10)?, expected);
+        assert!(usage_among(&all, 50).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn this_process_is_among_all() -> anyhow::Result<()> {
+        assert!(usage(std::process::id())?.resident_bytes > 0);
         Ok(())
     }
 }
