@@ -71,11 +71,9 @@ pub async fn pages(
         .bind(sizes)
         .fetch_all(connection)
         .await?;
-    let mut pages: Vec<Option<PageRows>> = requests.iter().map(|_| None).collect();
     // Each request has at least one row.
-    let Some(columns) = rows.first().map(Columns::of).transpose()? else {
-        return Ok(pages);
-    };
+    let columns = Columns::of(rows.first().ok_or(sqlx::Error::RowNotFound)?)?;
+    let mut pages: Vec<Option<PageRows>> = requests.iter().map(|_| None).collect();
     for row in rows {
         let is_known: bool = row.try_get(columns.is_known)?;
         let page_index = usize::try_from(row.try_get::<i64, _>(columns.page_index)?);

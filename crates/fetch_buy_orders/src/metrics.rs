@@ -7,7 +7,7 @@ use common::metrics::{IntCounter, counter};
 /// The metrics of this service.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     pages: counter("buy_order_pages_served_total", "Pages that were served."),
-    rows: counter("buy_order_rows_served_total", "Orders on these pages."),
+    rows: counter("buy_order_rows_served_total", "Orders on served pages."),
 });
 
 /// See the help of each in `/metrics`.

@@ -32,10 +32,6 @@ pub struct BuyOrder {
     pub btc_amount: CompactString,
 }
 
-/// The largest row and its comma: each of its decimals has all digits of its column.
-const MAX_BYTES_OF_ROW: usize = 203;
-const BYTES_AROUND_ROWS: usize = 67;
-
 /// A page of orders, newest first.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Page {
@@ -64,16 +60,6 @@ impl Page {
         self.last_reference
             .filter(|_| is_full)
             .map(|last| format!("<?last_reference={last}&page_size={page_size}>; rel=\"next\""))
-    }
-
-    /// The page as JSON, as `axum::Json` writes it, but with memory that is reserved once.
-    ///
-    /// # Errors
-    /// None that is known: every page can be written.
-    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        let mut json = Vec::with_capacity(BYTES_AROUND_ROWS + self.rows.len() * MAX_BYTES_OF_ROW);
-        serde_json::to_writer(&mut json, self)?;
-        Ok(json)
     }
 }
 
@@ -113,20 +99,6 @@ mod tests {
             page.next(2).as_deref(),
             Some("<?last_reference=00000000-0000-0000-0000-000000000002&page_size=2>; rel=\"next\"")
         );
-    }
-
-    #[test]
-    fn memory_for_the_largest_row_is_reserved() -> serde_json::Result<()> {
-        let largest = BuyOrder {
-            currency_amount: "9999999999.99".into(),
-            btc_rate: "999999999999.99999999".into(),
-            btc_amount: "999.99999999".into(),
-            ..order(1)
-        };
-        let row = serde_json::to_vec(&largest)?.len();
-        let around = serde_json::to_vec(&Page::of(vec![largest]))?.len() - row;
-        assert_eq!((row + ",".len(), around), (MAX_BYTES_OF_ROW, BYTES_AROUND_ROWS));
-        Ok(())
     }
 
     #[test]

@@ -124,7 +124,8 @@ async fn buy_orders(State(reader): State<Reader>, query: QueryFields) -> Result<
     let link = page
         .next(page_size)
         .and_then(|link| HeaderValue::try_from(link).ok());
-    let mut response = Response::new(page.to_json()?.into());
+    // Not `axum::Json`: it writes into a `BytesMut`, and pages of 100 were a tenth to a fifth slower.
+    let mut response = Response::new(serde_json::to_vec(&page)?.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.extend(link.map(|link| (LINK, link)));
