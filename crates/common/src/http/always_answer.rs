@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -20,7 +19,7 @@ use super::problem::{Failure, Problem};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The two stages of a shutdown.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Shutdown {
     /// Cancelled when the process is asked to stop.
     pub(super) stopping: CancellationToken,
@@ -31,7 +30,7 @@ pub(super) struct Shutdown {
 /// Answers `500` if a handler panics. Answers `503` if a request takes longer than 15 s, or is still in flight when the process has to end.
 /// Gives errors of other origin our form. Logs each `5xx`.
 pub(super) async fn always_answer(
-    State(shutdown): State<Arc<Shutdown>>,
+    State(shutdown): State<Shutdown>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -31,12 +31,12 @@ pub(super) struct ConnectionLimit {
 struct WaitingConnections {
     next_number: u64,
     held_bytes: usize,
-    idle: BTreeMap<u64, Arc<CancellationToken>>,
-    unfinished: BTreeMap<u64, Arc<CancellationToken>>,
+    idle: BTreeMap<u64, CancellationToken>,
+    unfinished: BTreeMap<u64, CancellationToken>,
 }
 
 impl WaitingConnections {
-    fn of(&mut self, phase: Phase) -> Option<&mut BTreeMap<u64, Arc<CancellationToken>>> {
+    fn of(&mut self, phase: Phase) -> Option<&mut BTreeMap<u64, CancellationToken>> {
         match phase {
             Phase::InProgress => None,
             Phase::Idle => Some(&mut self.idle),
@@ -61,7 +61,7 @@ impl WaitingConnections {
     }
 }
 
-fn shed_first(waiting: &mut BTreeMap<u64, Arc<CancellationToken>>) {
+fn shed_first(waiting: &mut BTreeMap<u64, CancellationToken>) {
     if let Some((_, shed)) = waiting.pop_first() {
         shed.cancel();
     }
@@ -72,7 +72,7 @@ fn shed_first(waiting: &mut BTreeMap<u64, Arc<CancellationToken>>) {
 pub(super) struct Permit {
     limit: Arc<ConnectionLimit>,
     _permit: OwnedSemaphorePermit,
-    shed: Arc<CancellationToken>,
+    shed: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -151,10 +151,10 @@ impl ConnectionLimit {
     }
 
     fn permit(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Permit {
-        let shed = Arc::new(CancellationToken::new());
+        let shed = CancellationToken::new();
         let mut waiting = locked(&self.waiting);
         let number = waiting.take_number();
-        waiting.idle.insert(number, Arc::clone(&shed));
+        waiting.idle.insert(number, shed.clone());
         drop(waiting);
         Permit {
             limit: Arc::clone(self),
@@ -175,7 +175,7 @@ impl ConnectionLimit {
 
 impl Permit {
     /// Cancelled when the connection has to make room for others.
-    pub(super) fn shed(&self) -> &CancellationToken {
+    pub(super) const fn shed(&self) -> &CancellationToken {
         &self.shed
     }
 
@@ -248,7 +248,7 @@ impl Permit {
             }
             state.number = waiting.take_number();
             if let Some(joined) = waiting.of(phase) {
-                joined.insert(state.number, Arc::clone(&self.shed));
+                joined.insert(state.number, self.shed.clone());
             }
         }
         waiting.held_bytes = waiting.held_bytes.saturating_sub(old_bytes).saturating_add(bytes);

@@ -68,14 +68,13 @@ pub fn serve(
     router: Router,
     stopping: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-    // Shared, because each request gets a copy, and copying a token takes its lock.
-    let shutdown = Arc::new(Shutdown {
+    let shutdown = Shutdown {
         stopping: stopping.clone(),
         overdue: CancellationToken::new(),
-    });
+    };
     let with_layers = |router: Router| {
         router
-            .layer(from_fn_with_state(Arc::clone(&shutdown), always_answer))
+            .layer(from_fn_with_state(shutdown.clone(), always_answer))
             .layer(from_fn(measure))
             .layer(from_fn(handle_in_context))
     };
