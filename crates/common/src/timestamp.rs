@@ -61,6 +61,14 @@ mod tests {
     }
 
     #[test]
+    fn the_earliest_time_is_written_whole() {
+        assert_eq!(
+            rfc3339_micros(datetime!(-9999-01-01 0:00 UTC)),
+            "-9999-01-01T00:00:00.000000Z"
+        );
+    }
+
+    #[test]
     fn the_last_hour_that_can_be_written_is_no_panic() {
         let text = rfc3339_micros(datetime!(9999-12-31 23:59:59 -1));
         assert!(text.starts_with("9999-12-31T23:59:59"), "{text}");
