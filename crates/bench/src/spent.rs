@@ -99,14 +99,14 @@ impl Spent {
     /// # Errors
     /// When a process does not run, or a server does not answer.
     pub async fn so_far(cluster: &Cluster) -> anyhow::Result<Self> {
-        let services = Service::ALL.map(|service| (service.name(), cluster.pid(service)));
-        let servers = SERVERS.map(|(name, server)| (name, cluster.server_pid(server)));
-        let cpu = |(name, pid): (&'static str, Option<u32>)| {
-            let pid = pid.with_context(|| format!("{name} does not run"))?;
-            Ok((name, processes::usage(pid)?.cpu))
+        let service_cpu = |service: Service| {
+            let pid = cluster.pid(service);
+            let pid = pid.with_context(|| format!("{} does not run", service.name()))?;
+            Ok((service.name(), processes::usage(pid)?.cpu))
         };
-        let cpu = services.into_iter().chain(servers).map(cpu);
-        let cpu = cpu.collect::<anyhow::Result<_>>()?;
+        let services = Service::ALL.into_iter().map(service_cpu);
+        let servers = SERVERS.map(|(name, server)| Ok((name, server_cpu(cluster, server)?)));
+        let cpu = services.chain(servers).collect::<anyhow::Result<_>>()?;
         let [write_model, read_model] = models(cluster);
         Ok(Self {
             cpu,
@@ -168,6 +168,16 @@ impl Reported {
             broker_sent: sum("send_oct"),
         })
     }
+}
+
+/// CPU time of a server so far, including its descendants.
+///
+/// # Errors
+/// When it does not run.
+pub fn server_cpu(cluster: &Cluster, server: Server) -> anyhow::Result<Duration> {
+    let pid = cluster.server_pid(server);
+    let pid = pid.with_context(|| format!("{server:?} does not run"))?;
+    Ok(processes::usage(pid)?.cpu)
 }
 
 fn models(cluster: &Cluster) -> [&PgPool; 2] {

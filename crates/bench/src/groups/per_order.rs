@@ -3,7 +3,7 @@
 mod bare;
 mod events;
 
-use crate::bench::{BATCH, Bench, CONNECTIONS};
+use crate::bench::{Bench, CONNECTIONS};
 use crate::commits;
 use crate::figures::{Figures, figure};
 use crate::spent::{self, Reported, Spent};
@@ -13,7 +13,7 @@ const MODELS: [&str; 2] = ["write model", "read model"];
 
 pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let cluster = bench.fresh_cluster().await?;
-    let alone = bare::measure(bench, &cluster).await?;
+    bare::measure(bench, &cluster).await?;
     spent::count_statements(&cluster).await?;
     if !bench.quick {
         let load = Load::unpaced(Ask::NewOrders, CONNECTIONS, bench.duration());
@@ -35,7 +35,6 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let figures = &mut bench.figures;
     figures.add("orders counted", orders, "");
     add_spent(figures, orders, &before, &after);
-    add_alone(figures, &alone);
     add_reported(figures, orders, reported_before, reported_after);
     Ok(())
 }
@@ -53,21 +52,6 @@ fn add_spent(figures: &mut Figures, orders: f64, before: &Spent, after: &Spent) 
         let statements = figure(after.statements - before.statements) / orders;
         figures.add(format!("WAL, {model}"), log_bytes, "bytes");
         figures.add(format!("statements, {model}"), statements, "");
-    }
-}
-
-fn add_alone(figures: &mut Figures, alone: &bare::Alone) {
-    for (name, alone_us) in [
-        (
-            format!("CPU, PostgreSQL alone: `pgbench`, `accept_orders` with {BATCH}"),
-            alone.write_model_us,
-        ),
-        (
-            "CPU, the queue alone: publish, confirm, consume".to_owned(),
-            alone.broker_us,
-        ),
-    ] {
-        figures.add(name, alone_us, "µs");
     }
 }
 
