@@ -102,8 +102,8 @@ impl Service {
         }
     }
 
-    /// Its variables from `contract`: the same as compose passes to it.
-    pub(crate) fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    /// The variables that it reads. Compose passes all of them, except passwords in files (`…_PWD_FILE`).
+    pub fn variables(self) -> impl Iterator<Item = &'static str> {
         let groups: &[&[&str]] = match self {
             Self::Migration => &[WRITE_MODEL, READ_MODEL],
             Self::BtcPrice => &[COINBASE],
@@ -111,12 +111,14 @@ impl Service {
             Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
             Self::FetchBuyOrders => &[READ_MODEL, MIGRATION],
         };
-        let names = EVERY_SERVICE
-            .iter()
-            .chain(TRACES)
-            .chain(groups.iter().copied().flatten());
-        names
-            .filter_map(|name| Some(((*name).to_owned(), contract.get(*name)?.clone())))
+        let of_every_service = EVERY_SERVICE.iter().chain(TRACES);
+        of_every_service.chain(groups.iter().copied().flatten()).copied()
+    }
+
+    /// Its variables from `contract`.
+    pub(crate) fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        self.variables()
+            .filter_map(|name| Some((name.to_owned(), contract.get(name)?.clone())))
             .collect()
     }
 

@@ -11,6 +11,7 @@
 #[path = "../black_box/suite.rs"]
 mod black_box;
 mod confinement;
+mod environment;
 mod events;
 mod project;
 mod restarts;
@@ -60,6 +61,11 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
     part(
         "containers_have_no_rights",
         confinement::containers_have_no_rights(&project),
+    )
+    .await?;
+    part(
+        "containers_get_the_variables_that_their_services_read",
+        environment::containers_get_the_variables_that_their_services_read(&project),
     )
     .await?;
     part(
