@@ -1,14 +1,11 @@
 //! Bounds in bytes what the broker pushes: lapin takes whatever comes off the socket, and a prefetch counts messages of any size.
 
-use std::future::ready;
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lapin::message::{Delivery, DeliveryResult};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, ConsumerDelegate};
 use tokio::sync::mpsc;
 
 /// For all deliveries that are not processed yet. A thousand orders, the prefetch of the projector, take a megabyte.
@@ -62,16 +59,6 @@ impl Intake {
     }
 }
 
-/// The adapter for lapin.
-pub(super) struct Delegate(pub(super) Arc<Intake>);
-
-impl ConsumerDelegate for Delegate {
-    fn on_new_delivery(&self, pushed: DeliveryResult) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.0.take(pushed);
-        Box::pin(ready(()))
-    }
-}
-
 /// Whether a delivery is larger than any message of ours.
 pub(super) fn is_large(delivery: &Delivery) -> bool {
     const LARGE: usize = 64 * 1024;
@@ -80,11 +67,8 @@ pub(super) fn is_large(delivery: &Delivery) -> bool {
 
 /// The bytes that a delivery takes in memory, or a little more.
 pub(super) fn weight(delivery: &Delivery) -> usize {
-    mem::size_of::<Delivery>() + delivery.data.len() + weight_of_headers(&delivery.properties)
-}
-
-fn weight_of_headers(properties: &BasicProperties) -> usize {
-    properties.headers().as_ref().map_or(0, weight_of_table)
+    let headers = delivery.properties.headers().as_ref();
+    mem::size_of::<Delivery>() + delivery.data.len() + headers.map_or(0, weight_of_table)
 }
 
 fn weight_of_table(table: &FieldTable) -> usize {
@@ -153,7 +137,9 @@ mod tests {
         headers.insert("a".into(), AMQPValue::FieldTable(inner));
         let array: Vec<AMQPValue> = (0..1000).map(|_| AMQPValue::Boolean(true)).collect();
         headers.insert("c".into(), AMQPValue::FieldArray(array.into()));
-        let weight = weight_of_headers(&BasicProperties::default().with_headers(headers));
+        let mut delivery = Delivery::mock(1, "e".into(), "k".into(), false, Vec::new());
+        delivery.properties = lapin::BasicProperties::default().with_headers(headers);
+        let weight = weight(&delivery);
         assert!(weight > 100_000, "{weight}");
     }
 }
