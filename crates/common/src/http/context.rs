@@ -49,10 +49,8 @@ fn span(request: &Request) -> Context {
 /// Adds the status of an answer to the span of its request.
 pub(super) fn record_status(context: &Context, status: StatusCode, is_failure: bool) {
     let span = context.span();
-    span.set_attribute(KeyValue::new(
-        "http.response.status_code",
-        i64::from(status.as_u16()),
-    ));
+    let code = i64::from(status.as_u16());
+    span.set_attribute(KeyValue::new("http.response.status_code", code));
     if is_failure {
         span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
         trace::fail(context, "");

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -17,7 +16,7 @@ use crate::metrics;
 use crate::readiness::Readiness;
 
 /// Adds the common routes to those of a service, which `document` describes: `GET /healthcheck`, `/livez`, `/readyz` and `/metrics`,
-/// `GET /openapi.json` and `GET /docs`, whose page needs no network, and `404` for every other path.
+/// `GET /openapi.json` and `GET /docs`, whose page needs no network.
 pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Router {
     document.merge(Common::openapi());
     let readiness = Arc::new(readiness);
@@ -27,7 +26,6 @@ pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness)
         .route("/readyz", get(readyz).with_state(Arc::clone(&readiness)))
         .route("/metrics", get(show_metrics).with_state(readiness))
         .merge(docs::routes(document))
-        .fallback(async || Problem::client(StatusCode::NOT_FOUND, "Not Found"))
 }
 
 /// Metrics of this process
