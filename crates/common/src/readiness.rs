@@ -78,10 +78,12 @@ impl Readiness {
         {
             return faults.clone();
         }
-        let checks = join_all(self.needs.iter().map(Need::check)).await;
+        let check = |need: &Need| timeout(CHECK_TIMEOUT, (need.check)());
+        let checks = join_all(self.needs.iter().map(check)).await;
+        let no_answer = |_| Err(format!("no answer within {CHECK_TIMEOUT:?}").into());
         let (mut faults, mut infos) = (Vec::new(), Vec::new());
         for (Need { name, .. }, checked) in self.needs.iter().zip(checks) {
-            if let Err(Unready { reason, info }) = checked {
+            if let Err(Unready { reason, info }) = checked.unwrap_or_else(no_answer) {
                 faults.push(format!("{name} {reason}"));
                 infos.push(format!("{name}: {info}"));
             }
@@ -100,13 +102,5 @@ fn report(was_ready: bool, failures: &[String]) {
         tracing::warn!(event = "service_not_ready", info = failures.join("; "));
     } else if !was_ready && failures.is_empty() {
         tracing::info!(event = "service_ready");
-    }
-}
-
-impl Need {
-    async fn check(&self) -> Result<(), Unready> {
-        let no_answer = |_| Err(format!("no answer within {CHECK_TIMEOUT:?}").into());
-        let checked = timeout(CHECK_TIMEOUT, (self.check)()).await;
-        checked.unwrap_or_else(no_answer)
     }
 }
