@@ -59,11 +59,8 @@ impl Endpoint {
     }
 
     pub(crate) fn url(&self, currency: Currency) -> String {
-        self.peer.url(&format!(
-            "{}/{PRICE_TYPE}?currency={}",
-            self.path,
-            currency.iso3()
-        ))
+        let (path, currency) = (&self.path, currency.iso3());
+        self.peer.url(&format!("{path}/{PRICE_TYPE}?currency={currency}"))
     }
 }
 

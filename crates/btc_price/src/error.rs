@@ -60,11 +60,8 @@ mod tests {
     #[test]
     fn retry_after_is_rounded_up_to_whole_seconds() {
         for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (30_000, 30)] {
-            assert_eq!(
-                whole_seconds(Duration::from_millis(millis)),
-                seconds,
-                "{millis} ms"
-            );
+            let duration = Duration::from_millis(millis);
+            assert_eq!(whole_seconds(duration), seconds, "{millis} ms");
         }
     }
 }

@@ -67,11 +67,11 @@ impl Metrics {
     }
 
     /// Counts a request to Coinbase that was sent at `begun` and had this result.
-    pub(crate) fn count_request<T>(
+    pub(crate) fn count_request(
         &self,
         currency: Currency,
         begun: Instant,
-        result: &Result<T, CoinbaseError>,
+        result: &Result<String, CoinbaseError>,
     ) {
         self.durations.observe(begun.elapsed().as_secs_f64());
         let outcome = match result {
