@@ -67,7 +67,8 @@ async fn measure(cluster: &Cluster, name: &str, duration: Duration) -> anyhow::R
     let window = window(name)?;
 
     let consuming = Session::open(&connector).await?;
-    let consumer = Consumer::on(&consuming, name, PREFETCH).await?;
+    let mut consumer = Consumer::pulling(&consuming, name).await?;
+    consumer.subscribe(PREFETCH).await?;
     let publisher = Publisher::open(&connector).await?;
     let began = Instant::now();
     let (published, wanted) = oneshot::channel();

@@ -24,7 +24,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let listener = http::bind(&config.listen).await?;
     let checked = quotes.clone();
     let readiness = Readiness::default().needs("coinbase", move || std::future::ready(checked.check()));
-    let router = http::routes(routes::router(quotes), routes::openapi(), readiness);
+    let router = routes::router(quotes, readiness);
     lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())
 }

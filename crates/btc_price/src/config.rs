@@ -3,27 +3,24 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::endpoints::{Listen, Peer};
+use common::endpoints::Listen;
 use common::env::Env;
 
 use crate::coinbase::Endpoint;
-
-const DEFAULT_MAX_AGE: Duration = Duration::from_secs(2);
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The configuration of this service.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The address to listen on.
-    pub listen: Listen,
-    /// The price provider: `CB_PROTOCOL` (default https), `CB_HOST`, `CB_PORT`, `CB_PATH`.
-    pub coinbase: Endpoint,
+    pub(crate) listen: Listen,
+    /// The price provider: `CB_…`.
+    pub(crate) coinbase: Endpoint,
     /// `CB_TIMEOUT_S`: timeout of a whole request for a price, default 5 s.
-    pub coinbase_timeout: Duration,
+    pub(crate) coinbase_timeout: Duration,
     /// `QUOTE_MAX_AGE_S`: the age from which a quote is no longer reused, default 2 s.
-    pub quote_max_age: Duration,
+    pub(crate) quote_max_age: Duration,
     /// `EXTRA_CA_FILE`: PEM file of certificate authorities to trust besides the public ones.
-    pub extra_ca: Option<PathBuf>,
+    pub(crate) extra_ca: Option<PathBuf>,
 }
 
 impl Config {
@@ -31,32 +28,18 @@ impl Config {
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             listen: Listen::from_env(env),
-            coinbase: endpoint(env),
-            coinbase_timeout: env.seconds_or("CB_TIMEOUT_S", DEFAULT_TIMEOUT),
-            quote_max_age: env.seconds_or("QUOTE_MAX_AGE_S", DEFAULT_MAX_AGE),
+            coinbase: Endpoint::from_env(env),
+            coinbase_timeout: env.seconds_or("CB_TIMEOUT_S", Duration::from_secs(5)),
+            quote_max_age: env.seconds_or("QUOTE_MAX_AGE_S", Duration::from_secs(2)),
             extra_ca: env.optional("EXTRA_CA_FILE").map(PathBuf::from),
         }
     }
 }
 
-fn endpoint(env: &mut Env) -> Endpoint {
-    let mut peer = Peer::from_env(env, "CB");
-    if env.optional("CB_PROTOCOL").is_none() {
-        // Other peers default to http, but the price provider is reached over the internet.
-        "https".clone_into(&mut peer.protocol);
-    }
-    let path = env.string("CB_PATH");
-    if !path.is_empty() && !Endpoint::is_path(&path) {
-        env.fault(format!(
-            "CB_PATH is malformed: {path:?} is not a plain path that begins with a slash"
-        ));
-    }
-    Endpoint::new(peer, &path)
-}
-
 #[cfg(test)]
 mod tests {
     use common::env::ConfigFaults;
+    use common::money::Currency;
 
     use super::*;
 
@@ -78,21 +61,12 @@ mod tests {
     fn what_is_not_set_has_the_documented_defaults() -> anyhow::Result<()> {
         let config = read(&[])?;
         assert_eq!(
-            config.coinbase.to_string(),
-            "https://api.coinbase.com:443/v2/prices"
+            config.coinbase.url(Currency::Usd),
+            "https://api.coinbase.com:443/v2/prices/buy?currency=USD"
         );
         assert_eq!(config.coinbase_timeout, Duration::from_secs(5));
         assert_eq!(config.quote_max_age, Duration::from_secs(2));
         assert_eq!(config.extra_ca, None);
-        Ok(())
-    }
-
-    #[test]
-    fn an_ipv6_address_of_the_provider_is_a_host() -> anyhow::Result<()> {
-        for host in ["::1", "[::1]"] {
-            let config = read(&[("CB_HOST", host)])?;
-            assert_eq!(config.coinbase.to_string(), "https://[::1]:443/v2/prices");
-        }
         Ok(())
     }
 
@@ -108,11 +82,8 @@ mod tests {
             ("CB_HOST", "fe80::1%eth0"),
             ("CB_PROTOCOL", "ftp"),
         ] {
-            let faults = read(&[(name, value)])
-                .map_err(|faults| faults.to_string())
-                .err()
-                .unwrap_or_default();
-            assert!(faults.contains(name), "{name}={value}: {faults}");
+            let refused = read(&[(name, value)]).is_err_and(|faults| faults.to_string().contains(name));
+            assert!(refused, "{name}={value}");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Why a request got no quote, and the answer to it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use common::http::Problem;
 use common::money::Currency;
@@ -13,27 +13,23 @@ use crate::coinbase::CoinbaseError;
 
 /// Why a request for a quote failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The query is faulty: 422.
+pub(crate) enum ApiError {
     #[error("the query is invalid")]
     Invalid(Problem),
-    /// The currency is not supported: 400.
     #[error("unsupported currency: {0}.  supported: {supported}", supported = Currency::supported())]
     UnsupportedCurrency(String),
-    /// There is no price: 503.
     #[error("no recent price is available, try again shortly")]
     Unavailable(#[from] Unavailable),
 }
 
-/// There is no price at the moment.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("no price for now")]
-pub struct Unavailable {
+pub(crate) struct Unavailable {
     /// Why the last request to the provider failed. Shared by all callers that waited for it.
     #[source]
-    pub cause: Arc<CoinbaseError>,
-    /// How long no further request is sent to the provider.
-    pub retry_after: Duration,
+    pub(crate) cause: Arc<CoinbaseError>,
+    /// Until then no further request is sent to the provider.
+    pub(crate) retry_at: Instant,
 }
 
 impl IntoResponse for ApiError {
@@ -43,23 +39,18 @@ impl IntoResponse for ApiError {
             Self::Invalid(problem) => problem.into_response(),
             Self::UnsupportedCurrency(_) => Problem::client(StatusCode::BAD_REQUEST, detail).into_response(),
             Self::Unavailable(unavailable) => {
-                let seconds = unavailable.retry_after_s();
-                let mut response = Problem::unavailable(detail, unavailable).into_response();
-                response
-                    .headers_mut()
-                    .insert(RETRY_AFTER, HeaderValue::from(seconds));
-                response
+                let retry_after = unavailable.retry_at.saturating_duration_since(Instant::now());
+                let header = [(RETRY_AFTER, whole_seconds(retry_after).to_string())];
+                (header, Problem::unavailable(detail, unavailable)).into_response()
             }
         }
     }
 }
 
-impl Unavailable {
-    /// Whole seconds, rounded up, at least 1.
-    fn retry_after_s(&self) -> u64 {
-        let rounded_up = u64::from(self.retry_after.subsec_nanos() > 0);
-        self.retry_after.as_secs().saturating_add(rounded_up).max(1)
-    }
+/// Rounded up, at least 1.
+fn whole_seconds(duration: Duration) -> u64 {
+    let rounded_up = u64::from(duration.subsec_nanos() > 0);
+    duration.as_secs().saturating_add(rounded_up).max(1)
 }
 
 #[cfg(test)]
@@ -69,12 +60,8 @@ mod tests {
     #[test]
     fn retry_after_is_rounded_up_to_whole_seconds() {
         for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (30_000, 30)] {
-            let retry_after = Duration::from_millis(millis);
-            let unavailable = Unavailable {
-                cause: Arc::new(CoinbaseError::Interrupted),
-                retry_after,
-            };
-            assert_eq!(unavailable.retry_after_s(), seconds, "{millis} ms");
+            let duration = Duration::from_millis(millis);
+            assert_eq!(whole_seconds(duration), seconds, "{millis} ms");
         }
     }
 }

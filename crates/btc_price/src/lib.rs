@@ -1,17 +1,17 @@
 //! Quotes BTC in a fiat currency: `GET /buy?currency=USD`. It never invents a price.
 //!
-//! In reading order: the configuration ([`config`]), start-up ([`app`]), the endpoint ([`routes`], [`error`]), the reuse of quotes
-//! ([`quote`]), the client of Coinbase ([`coinbase`]), and the metrics ([`metrics`]).
+//! In reading order: the configuration ([`config`]), start-up ([`app`]), the endpoint (`routes`, `error`), the reuse of quotes (`quote`),
+//! the client of Coinbase (`coinbase`), and the metrics (`metrics`).
 
 pub mod config;
 
 pub mod app;
 
-pub mod error;
-pub mod routes;
+mod error;
+mod routes;
 
-pub mod quote;
+mod quote;
 
-pub mod coinbase;
+mod coinbase;
 
-pub mod metrics;
+mod metrics;

@@ -9,8 +9,7 @@ use reqwest::StatusCode;
 
 use crate::coinbase::CoinbaseError;
 
-/// The metrics of this service.
-pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// When Coinbase last gave a price in each currency.
 static LAST_QUOTED: LazyLock<Mutex<PerCurrency<Option<Instant>>>> = LazyLock::new(Mutex::default);
@@ -29,7 +28,7 @@ const OUTCOMES: [&str; 9] = [
 
 /// Their meaning is their help text in `/metrics`.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     requests: IntCounterVec,
     durations: Histogram,
 }
@@ -68,7 +67,12 @@ impl Metrics {
     }
 
     /// Counts a request to Coinbase that was sent at `begun` and had this result.
-    pub fn count_request<T>(&self, currency: Currency, begun: Instant, result: &Result<T, CoinbaseError>) {
+    pub(crate) fn count_request(
+        &self,
+        currency: Currency,
+        begun: Instant,
+        result: &Result<String, CoinbaseError>,
+    ) {
         self.durations.observe(begun.elapsed().as_secs_f64());
         let outcome = match result {
             Ok(_) => {

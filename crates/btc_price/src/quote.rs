@@ -31,40 +31,39 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The price of one BTC at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Quote {
+pub(crate) struct Quote {
     /// When the price provider answered: RFC 3339, UTC, microseconds.
     #[schema(format = DateTime, example = "2026-11-23T15:37:32.531853Z")]
-    pub timestamp: String,
+    pub(crate) timestamp: String,
     /// The currency of the rate, ISO 4217.
     #[schema(value_type = String, example = "USD")]
-    pub currency: &'static str,
+    pub(crate) currency: &'static str,
     /// What one BTC costs: the price provider's own decimal text; positive, at most 12 digits and 8 decimals.
     #[schema(example = "48478.88")]
-    pub rate: String,
+    pub(crate) rate: String,
     /// Until when it may be reused.
     #[serde(skip)]
-    pub fresh_until: Instant,
+    pub(crate) fresh_until: Instant,
 }
 
 type QuoteResult = Result<Quote, Unavailable>;
 
 /// The latest quotes, shared by all requests; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Quotes(Arc<Shared>);
+pub(crate) struct Quotes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     coinbase: Coinbase,
     max_age: Duration,
     slots: PerCurrency<Mutex<Slot>>,
-    /// Set while the last request, in any currency, has failed: the end of its pause, and the reason.
-    last_failure: Mutex<Option<(Instant, Arc<CoinbaseError>)>>,
+    /// Set while the last request, in any currency, has failed.
+    last_failure: Mutex<Option<Unavailable>>,
 }
 
 impl Quotes {
     /// Quotes of `coinbase`, each reused until it is `max_age` old.
-    #[must_use]
-    pub fn new(coinbase: Coinbase, max_age: Duration) -> Self {
+    pub(crate) fn new(coinbase: Coinbase, max_age: Duration) -> Self {
         Self(Arc::new(Shared {
             coinbase,
             max_age,
@@ -74,9 +73,8 @@ impl Quotes {
     }
 
     /// The origin of the quotes: `coinbase` or `simulator`.
-    #[must_use]
-    pub fn source(&self) -> &'static str {
-        self.0.coinbase.source()
+    pub(crate) fn source(&self) -> &'static str {
+        self.0.coinbase.endpoint.source()
     }
 
     /// Whether Coinbase gives prices, for the readiness check. It fails only during the pause after a failed request: after that the service
@@ -84,9 +82,9 @@ impl Quotes {
     ///
     /// # Errors
     /// Why there was no price.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         match &*locked(&self.0.last_failure) {
-            Some((until, cause)) if Instant::now() < *until => Err(chain(&**cause)),
+            Some(failure) if Instant::now() < failure.retry_at => Err(chain(&*failure.cause)),
             _ => Ok(()),
         }
     }
@@ -95,36 +93,29 @@ impl Quotes {
     ///
     /// # Errors
     /// When Coinbase gives no price, or gave none a moment ago.
-    pub async fn quote(&self, currency: Currency) -> Result<Quote, Unavailable> {
-        let lookup = locked(&self.0.slots[currency]).look_up(Instant::now());
-        let mut response = match lookup {
-            Lookup::Known(result) => return result,
-            Lookup::InFlight(response) => response,
-            Lookup::Missing(sender) => self.send_request(currency, sender),
-        };
+    pub(crate) async fn quote(&self, currency: Currency) -> Result<Quote, Unavailable> {
+        let (mut response, sender) = locked(&self.0.slots[currency]).look_up(Instant::now());
+        if let Some(sender) = sender {
+            self.send_request(currency, sender);
+        }
         let received = response
             .wait_for(Option::is_some)
             .await
             .ok()
             .and_then(|result| result.clone());
-        received.unwrap_or_else(|| Err(unavailable(CoinbaseError::Interrupted, 0)))
+        received.unwrap_or_else(|| Err(unavailable(CoinbaseError::Interrupted, 0, Instant::now())))
     }
 
     /// Runs in its own task: other callers wait for the response even when the client that caused the request disconnects.
-    fn send_request(&self, currency: Currency, sender: watch::Sender<Option<QuoteResult>>) -> Response {
-        let response = sender.subscribe();
+    fn send_request(&self, currency: Currency, sender: Sender) {
         let shared = Arc::clone(&self.0);
         let task = async move {
             let received = shared.request(currency).await;
-            let result = locked(&shared.slots[currency]).store(received, Instant::now());
-            *locked(&shared.last_failure) = result
-                .as_ref()
-                .err()
-                .map(|failure| (Instant::now() + failure.retry_after, Arc::clone(&failure.cause)));
+            let result = locked(&shared.slots[currency]).record(received, Instant::now());
+            *locked(&shared.last_failure) = result.as_ref().err().cloned();
             sender.send_replace(Some(result));
         };
         tokio::spawn(task.with_current_context());
-        response
     }
 }
 
@@ -155,86 +146,52 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The response to a request that is in flight.
+/// The result of a request; nothing while it is in flight.
 type Response = watch::Receiver<Option<QuoteResult>>;
+type Sender = watch::Sender<Option<QuoteResult>>;
 
-/// What is known of the price in one currency.
+/// The last request for the price in one currency.
 #[derive(Debug, Default)]
-enum Slot {
-    #[default]
-    Empty,
-    InFlight {
-        response: Response,
-        failures: u32,
-    },
-    Quoted(Quote),
-    Failed {
-        cause: Arc<CoinbaseError>,
-        until: Instant,
-        /// Consecutive failures, this one included.
-        failures: u32,
-    },
-}
-
-enum Lookup {
-    Known(QuoteResult),
-    InFlight(Response),
-    /// The caller must send a request, and give the result to this sender.
-    Missing(watch::Sender<Option<QuoteResult>>),
+struct Slot {
+    response: Option<Response>,
+    /// Consecutive failures.
+    failures: u32,
 }
 
 impl Slot {
-    /// Stores what Coinbase answered, and returns the result for all callers that wait for it.
-    fn store(&mut self, received: Result<Quote, CoinbaseError>, now: Instant) -> QuoteResult {
-        let failures = self.failures();
-        let result = received.map_err(|error| unavailable(error, failures));
-        *self = match &result {
-            Ok(quote) => Self::Quoted(quote.clone()),
-            Err(Unavailable { cause, retry_after }) => Self::Failed {
-                cause: Arc::clone(cause),
-                until: now + *retry_after,
-                failures: failures.saturating_add(1),
-            },
-        };
-        result
-    }
-
-    fn failures(&self) -> u32 {
-        match self {
-            Self::InFlight { failures, .. } | Self::Failed { failures, .. } => *failures,
-            Self::Empty | Self::Quoted(_) => 0,
-        }
-    }
-
-    /// What a caller at `now` gets. After [`Lookup::Missing`] the slot is in flight.
-    fn look_up(&mut self, now: Instant) -> Lookup {
-        match self {
-            Self::Quoted(quote) if now < quote.fresh_until => {
-                return Lookup::Known(Ok(quote.clone()));
+    /// What a caller at `now` waits for. With a sender, the caller must send a request, and give its result to the sender.
+    fn look_up(&mut self, now: Instant) -> (Response, Option<Sender>) {
+        if let Some(response) = &self.response {
+            // `has_changed` fails when the sender was dropped: before a result that means that its task died. It comes before `borrow`,
+            // because a result may arrive in between.
+            let is_in_flight = response.has_changed().is_ok();
+            let is_current = match &*response.borrow() {
+                None => is_in_flight,
+                Some(Ok(quote)) => now < quote.fresh_until,
+                Some(Err(unavailable)) => now < unavailable.retry_at,
+            };
+            if is_current {
+                return (response.clone(), None);
             }
-            Self::Failed { cause, until, .. } if now < *until => {
-                return Lookup::Known(Err(Unavailable {
-                    cause: Arc::clone(cause),
-                    retry_after: until.saturating_duration_since(now),
-                }));
-            }
-            // `has_changed` fails when the sender was dropped. Before a response that means that its task died.
-            Self::InFlight { response, .. } if response.has_changed().is_ok() => {
-                return Lookup::InFlight(response.clone());
-            }
-            Self::Empty | Self::InFlight { .. } | Self::Quoted(_) | Self::Failed { .. } => {}
         }
         let (sender, response) = watch::channel(None);
-        *self = Self::InFlight {
-            response,
-            failures: self.failures(),
+        self.response = Some(response.clone());
+        (response, Some(sender))
+    }
+
+    /// Counts failures, and returns the result for all callers that wait for it.
+    fn record(&mut self, received: Result<Quote, CoinbaseError>, now: Instant) -> QuoteResult {
+        let result = received.map_err(|error| unavailable(error, self.failures, now));
+        self.failures = match result {
+            Ok(_) => 0,
+            Err(_) => self.failures.saturating_add(1),
         };
-        Lookup::Missing(sender)
+        result
     }
 }
 
 /// `failures`: how many went directly before this one.
-fn unavailable(cause: CoinbaseError, failures: u32) -> Unavailable {
+fn unavailable(cause: CoinbaseError, failures: u32, now: Instant) -> Unavailable {
     let pause = FIRST_PAUSE
         .saturating_mul(2_u32.saturating_pow(failures))
         .min(MAX_PAUSE);
@@ -247,7 +204,7 @@ fn unavailable(cause: CoinbaseError, failures: u32) -> Unavailable {
     };
     Unavailable {
         cause: Arc::new(cause),
-        retry_after,
+        retry_at: now + retry_after,
     }
 }
 
@@ -276,34 +233,46 @@ mod tests {
         })
     }
 
-    fn must_request(slot: &mut Slot, now: Instant) -> bool {
-        matches!(slot.look_up(now), Lookup::Missing(_))
+    fn request_due(slot: &mut Slot, now: Instant) -> Option<Sender> {
+        slot.look_up(now).1
+    }
+
+    /// The result of the request that is due at `now`.
+    fn request(slot: &mut Slot, now: Instant, received: Result<Quote, CoinbaseError>) -> QuoteResult {
+        let Some(sender) = request_due(slot, now) else {
+            panic!("no request is due")
+        };
+        let result = slot.record(received, now);
+        sender.send_replace(Some(result.clone()));
+        result
     }
 
     #[test]
     fn a_quote_is_reused_until_it_has_the_maximal_age() {
         let now = Instant::now();
-        let mut slot = Slot::Empty;
-        assert!(slot.store(Ok(quote_at(now)), now).is_ok());
+        let mut slot = Slot::default();
+        assert!(request(&mut slot, now, Ok(quote_at(now))).is_ok());
         for age in [Duration::ZERO, MAX_AGE - ONE_NANOSECOND] {
-            assert!(matches!(slot.look_up(now + age), Lookup::Known(Ok(known)) if known == quote_at(now)));
+            let (response, sender) = slot.look_up(now + age);
+            assert!(sender.is_none());
+            assert!(matches!(&*response.borrow(), Some(Ok(known)) if *known == quote_at(now)));
         }
-        assert!(must_request(&mut slot, now + MAX_AGE));
+        assert!(request_due(&mut slot, now + MAX_AGE).is_some());
     }
 
     #[test]
     fn one_caller_sends_the_request_and_the_others_wait_for_it() {
         let now = Instant::now();
-        let mut slot = Slot::Empty;
-        let Lookup::Missing(sender) = slot.look_up(now) else {
-            panic!("nobody sends a request")
-        };
+        let mut slot = Slot::default();
+        let sender = request_due(&mut slot, now);
+        assert!(sender.is_some(), "nobody sends a request");
         for _ in 0..3 {
-            assert!(matches!(slot.look_up(now), Lookup::InFlight(_)));
+            let (response, sender) = slot.look_up(now);
+            assert!(sender.is_none() && response.borrow().is_none());
         }
         drop(sender);
         assert!(
-            must_request(&mut slot, now),
+            request_due(&mut slot, now).is_some(),
             "a dropped sender must not leave the others waiting"
         );
     }
@@ -317,36 +286,34 @@ mod tests {
             (Some(7), Duration::from_secs(7)),
             (Some(86_400), Duration::from_secs(60)),
         ] {
-            let mut slot = Slot::Empty;
-            assert!(slot.store(failure(wanted), now).is_err());
-            let last = slot.look_up(now + pause - ONE_NANOSECOND);
+            let mut slot = Slot::default();
+            assert!(request(&mut slot, now, failure(wanted)).is_err());
+            let (response, sender) = slot.look_up(now + pause - ONE_NANOSECOND);
+            assert!(sender.is_none(), "{wanted:?}");
             assert!(
-                matches!(last, Lookup::Known(Err(known)) if known.retry_after == ONE_NANOSECOND),
+                matches!(&*response.borrow(), Some(Err(known)) if known.retry_at == now + pause),
                 "{wanted:?}"
             );
-            assert!(must_request(&mut slot, now + pause), "{wanted:?}");
+            assert!(request_due(&mut slot, now + pause).is_some(), "{wanted:?}");
         }
     }
 
     #[test]
     fn the_pause_doubles_with_each_failure_up_to_a_bound_until_there_is_a_price() {
         let mut now = Instant::now();
-        let mut slot = Slot::Empty;
-        let mut fail = |slot: &mut Slot| {
-            assert!(must_request(slot, now));
-            let pause = slot
-                .store(failure(None), now)
-                .map(|_| ())
-                .map_err(|known| known.retry_after);
-            let pause = pause.err().unwrap_or_default();
-            now += pause;
-            pause
-        };
-        let pauses: Vec<Duration> = (0..40).map(|_| fail(&mut slot)).collect();
+        let mut slot = Slot::default();
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            let Err(failure) = request(&mut slot, now, failure(None)) else {
+                panic!("a failure is no quote")
+            };
+            pauses.push(failure.retry_at - now);
+            now = failure.retry_at;
+        }
         assert_eq!(pauses[..3], [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4]);
         assert_eq!(pauses[39], MAX_PAUSE);
 
-        assert!(slot.store(Ok(quote_at(now)), now).is_ok());
-        assert_eq!(slot.failures(), 0);
+        assert!(request(&mut slot, now, Ok(quote_at(now))).is_ok());
+        assert_eq!(slot.failures, 0);
     }
 }

@@ -6,22 +6,18 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use common::http::{Detail, FRESH_FOR_MS, FieldFaults, QueryFields};
+use common::http::{self, Detail, FRESH_FOR_MS, FieldFaults, QueryFields};
 use common::money::Currency;
+use common::readiness::Readiness;
 use utoipa::OpenApi;
 
 use crate::error::ApiError;
 use crate::quote::{Quote, Quotes};
 
-/// The routes of this service, without those that every service has.
-pub fn router(quotes: Quotes) -> Router {
-    Router::new().route("/buy", get(buy)).with_state(quotes)
-}
-
-/// The description of [`router`].
-#[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    ApiDoc::openapi()
+/// All routes of this service.
+pub(crate) fn router(quotes: Quotes, readiness: Readiness) -> Router {
+    let api = Router::new().route("/buy", get(buy)).with_state(quotes);
+    http::routes(api, ApiDoc::openapi(), readiness)
 }
 
 #[derive(OpenApi)]

@@ -70,14 +70,12 @@ pub enum Error {
     },
 }
 
-/// Waits for the broker's answer, up to `limit`.
-async fn within<T, E: Into<Error>>(
-    limit: Duration,
-    doing: &'static str,
-    future: impl Future<Output = Result<T, E>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(limit, future).await {
-        Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(Error::TimedOut { doing, limit }),
-    }
+/// A broker that works answers within milliseconds, even to a window of messages; one that needs longer hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Waits for the broker's answer, up to [`ANSWER_TIMEOUT`].
+async fn in_time<T>(doing: &'static str, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, Error> {
+    let limit = ANSWER_TIMEOUT;
+    let answered = tokio::time::timeout(limit, answer).await;
+    Ok(answered.map_err(|_| Error::TimedOut { doing, limit })??)
 }

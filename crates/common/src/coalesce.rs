@@ -1,7 +1,6 @@
 //! Combines questions into shared round trips. Questions that arrive during a round trip are asked together in the next one. So at low load
 //! each question is asked at once and alone, and at high load many share a round trip. An answer is never older than its question.
 
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
@@ -16,12 +15,10 @@ const MAX_WAITING: usize = 2_000;
 /// A round trip takes about a millisecond. After this time the next one starts beside it, so that a slow one does not delay later questions.
 const SLOW_AFTER: Duration = Duration::from_millis(50);
 
-type Waiting<Q, A> = (Q, oneshot::Sender<A>);
-
 /// Takes questions; cheap to clone.
 #[derive(Debug)]
 pub struct Coalesced<Q, A> {
-    questions: mpsc::Sender<Waiting<Q, A>>,
+    questions: mpsc::Sender<(Q, oneshot::Sender<A>)>,
 }
 
 impl<Q, A> Clone for Coalesced<Q, A> {
@@ -53,7 +50,7 @@ impl<Q: Send + 'static, A: Send + 'static> Coalesced<Q, A> {
 }
 
 async fn answer_all<Q, A, F>(
-    mut waiting: mpsc::Receiver<Waiting<Q, A>>,
+    mut waiting: mpsc::Receiver<(Q, oneshot::Sender<A>)>,
     max_batch: usize,
     ask: impl Fn(Vec<Q>) -> F,
 ) where
@@ -89,101 +86,77 @@ async fn answer_all<Q, A, F>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::pin::pin;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::future::join_all;
     use futures_util::poll;
-    use tokio::sync::Semaphore;
 
     use super::*;
 
-    /// Round trips that end only when the test adds a permit.
-    struct RoundTrips {
-        begun: Arc<Semaphore>,
-        may_end: Arc<Semaphore>,
-    }
+    type RoundTrip = (Vec<u32>, oneshot::Sender<Vec<u32>>);
 
-    impl RoundTrips {
-        fn new() -> Self {
-            Self {
-                begun: Arc::new(Semaphore::new(0)),
-                may_end: Arc::new(Semaphore::new(0)),
-            }
-        }
-
-        /// Answers each question with the number of its round trip.
-        fn numbered(&self) -> Coalesced<u32, (u32, usize)> {
-            let number = AtomicUsize::new(0);
-            let (begun, may_end) = (Arc::clone(&self.begun), Arc::clone(&self.may_end));
-            Coalesced::new(10, move |questions: Vec<u32>| {
-                let number = number.fetch_add(1, Ordering::Relaxed);
-                let (begun, may_end) = (Arc::clone(&begun), Arc::clone(&may_end));
-                async move {
-                    begun.add_permits(1);
-                    take(&may_end).await;
-                    questions.into_iter().map(|question| (question, number)).collect()
-                }
-            })
-        }
-    }
-
-    async fn take(permits: &Semaphore) {
-        if let Ok(permit) = permits.acquire().await {
-            permit.forget();
-        }
+    /// Round trips that the test answers: the questions of each, and where its answers go.
+    fn answered_by_hand() -> (Coalesced<u32, u32>, mpsc::UnboundedReceiver<RoundTrip>) {
+        let (begun, round_trips) = mpsc::unbounded_channel();
+        let asked = Coalesced::new(10, move |questions: Vec<u32>| {
+            let (answer, answers) = oneshot::channel();
+            begun.send((questions, answer)).unwrap();
+            async move { answers.await.unwrap() }
+        });
+        (asked, round_trips)
     }
 
     #[tokio::test]
     async fn questions_that_arrive_during_a_round_trip_share_the_next_and_each_gets_its_answer() {
-        let round_trips = RoundTrips::new();
-        let asked = round_trips.numbered();
+        let (asked, mut round_trips) = answered_by_hand();
         let mut first = pin!(asked.ask(0));
         assert!(poll!(&mut first).is_pending());
-        take(&round_trips.begun).await;
+        let (_, answer) = round_trips.recv().await.unwrap();
         let mut others = pin!(join_all((1..4).map(|question| asked.ask(question))));
         assert!(poll!(&mut others).is_pending());
-        round_trips.may_end.add_permits(2);
-        assert_eq!(first.await, Some((0, 0)));
-        assert_eq!(others.await, [Some((1, 1)), Some((2, 1)), Some((3, 1))]);
+        answer.send(vec![10]).unwrap();
+        assert_eq!(first.await, Some(10));
+        let (questions, answer) = round_trips.recv().await.unwrap();
+        assert_eq!(questions, [1, 2, 3]);
+        answer.send(vec![11, 12, 13]).unwrap();
+        assert_eq!(others.await, [Some(11), Some(12), Some(13)]);
     }
 
     #[tokio::test]
     async fn a_round_trip_that_hangs_delays_no_other_question() {
-        let round_trips = RoundTrips::new();
-        let asked = round_trips.numbered();
+        let (asked, mut round_trips) = answered_by_hand();
         let mut hanging = pin!(asked.ask(0));
         assert!(poll!(&mut hanging).is_pending());
-        take(&round_trips.begun).await;
+        let (_, late_answer) = round_trips.recv().await.unwrap();
         let mut next = pin!(asked.ask(1));
         assert!(poll!(&mut next).is_pending());
-        take(&round_trips.begun).await;
-        round_trips.may_end.add_permits(2);
-        assert_eq!(hanging.await, Some((0, 0)));
-        assert_eq!(next.await, Some((1, 1)));
+        let (_, answer) = round_trips.recv().await.unwrap();
+        answer.send(vec![11]).unwrap();
+        assert_eq!(next.await, Some(11));
+        late_answer.send(vec![10]).unwrap();
+        assert_eq!(hanging.await, Some(10));
     }
 
     #[tokio::test]
     async fn nothing_is_asked_for_a_caller_that_has_gone() {
-        let round_trips = RoundTrips::new();
-        let asked = round_trips.numbered();
+        let (asked, mut round_trips) = answered_by_hand();
         let mut first = pin!(asked.ask(0));
         assert!(poll!(&mut first).is_pending());
-        take(&round_trips.begun).await;
+        let (_, answer) = round_trips.recv().await.unwrap();
         {
             let mut hung_up = pin!(asked.ask(1));
             assert!(poll!(&mut hung_up).is_pending());
         }
-        round_trips.may_end.add_permits(1);
-        assert_eq!(first.await, Some((0, 0)));
-        // If there had been a round trip for the caller that has gone, this would be the third.
+        answer.send(vec![10]).unwrap();
+        assert_eq!(first.await, Some(10));
         let mut second = pin!(asked.ask(2));
         assert!(poll!(&mut second).is_pending());
-        take(&round_trips.begun).await;
-        round_trips.may_end.add_permits(2);
-        assert_eq!(second.await, Some((2, 1)));
+        let (questions, answer) = round_trips.recv().await.unwrap();
+        assert_eq!(questions, [2]);
+        answer.send(vec![12]).unwrap();
+        assert_eq!(second.await, Some(12));
     }
 
     #[tokio::test]

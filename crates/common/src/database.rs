@@ -32,7 +32,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(12);
 pub async fn connect(endpoint: &Database, database: &'static str) -> anyhow::Result<Pool> {
     let pool = pool(endpoint)?;
     metrics::register(&pool);
-    let check = || check(endpoint);
+    let check = || async { Connector::new(endpoint, &[]).check().await };
     let Database { host, port, user, .. } = endpoint;
     let report = |error: &sqlx::Error, _pause| {
         tracing::warn!(event = "failed_to_connect_to_database", database, port, host, user, error = %error);
@@ -55,7 +55,8 @@ pub async fn connect(endpoint: &Database, database: &'static str) -> anyhow::Res
 /// When the database does not answer in time, or its sessions are not as [`SESSION_SETTINGS`] say.
 pub async fn connect_once(endpoint: &Database, database: &'static str) -> anyhow::Result<Pool> {
     let Database { host, port, .. } = endpoint;
-    check(endpoint)
+    Connector::new(endpoint, &[])
+        .check()
         .await
         .with_context(|| format!("the database {database} at {host}:{port} is away"))?;
     pool(endpoint)
@@ -75,10 +76,6 @@ pub fn pool(endpoint: &Database) -> anyhow::Result<Pool> {
 /// When no connection can be made within 5 s, or its session is not as [`SESSION_SETTINGS`] say.
 pub async fn session(endpoint: &Database) -> sqlx::Result<PgConnection> {
     Connector::new(endpoint, &[]).connect().await
-}
-
-async fn check(endpoint: &Database) -> sqlx::Result<()> {
-    Connector::new(endpoint, &[]).check().await
 }
 
 /// Runs `work` on a connection of the pool, for at most 12 s. If it fails or is dropped midway, the connection is closed: one that went back

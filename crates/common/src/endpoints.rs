@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use rustls::RootCertStore;
 use stringprep::saslprep;
-use url::Host;
 
-use crate::env::{Env, Secret, without_brackets};
+use crate::env::{Env, Secret};
 use crate::tls::add_authorities;
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
@@ -25,42 +24,29 @@ impl Listen {
     /// Reads `SERVICE_HOST` and `SERVICE_PORT`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
-            host: without_brackets(&env.host("SERVICE_HOST")),
+            host: env.host("SERVICE_HOST"),
             port: env.parse("SERVICE_PORT"),
         }
     }
 }
 
-/// The log server: `LOGGING_HOST`, `LOGGING_PORT`, `LOGGING_RETRY_S`.
-#[derive(Debug, Clone)]
-pub struct Logging {
-    /// The host name. `None`: events go to standard output only.
-    pub host: Option<String>,
-    /// The port of the forward protocol.
-    pub port: u16,
-    /// The first pause between two attempts to connect.
-    pub retry: Duration,
-}
-
-impl Logging {
-    /// Reads `LOGGING_HOST`, `LOGGING_PORT` and `LOGGING_RETRY_S`.
-    pub fn from_env(env: &mut Env) -> Self {
-        const FORWARD_PORT: u16 = 24224;
-        Self {
-            host: env.optional_host("LOGGING_HOST").as_ref().map(without_brackets),
-            port: env.parse_or("LOGGING_PORT", FORWARD_PORT),
-            retry: env.seconds_or("LOGGING_RETRY_S", ONE_SECOND),
-        }
-    }
+/// The log server: `LOGGING_HOST`, `LOGGING_PORT`, `LOGGING_RETRY_S`. `None`: events go to standard output only.
+pub fn log_server(env: &mut Env) -> Option<fluent_logger::Config> {
+    const FORWARD_PORT: u16 = 24224;
+    let host = env.optional_host("LOGGING_HOST");
+    let port = env.parse_or("LOGGING_PORT", FORWARD_PORT);
+    let retry = env.seconds_or("LOGGING_RETRY_S", ONE_SECOND);
+    let mut config = fluent_logger::Config::new(host?, port);
+    config.retry = retry;
+    Some(config)
 }
 
 /// Whether a connection to a database is encrypted, and which servers it trusts, with the names that libpq has for that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
     /// Never encrypted.
     Disable,
     /// Encrypted if the server supports it, else plain text. No certificate is verified.
-    #[default]
     Prefer,
     /// Always encrypted. No certificate is verified.
     Require,
@@ -70,17 +56,11 @@ pub enum SslMode {
 
 impl SslMode {
     fn from_env(env: &mut Env, name: &str) -> Self {
-        match env.optional(name).as_deref() {
-            None | Some("prefer") => Self::Prefer,
+        match env.one_of(name, &["disable", "prefer", "require", "verify-full"]) {
             Some("disable") => Self::Disable,
             Some("require") => Self::Require,
             Some("verify-full") => Self::VerifyFull,
-            Some(other) => {
-                env.fault(format!(
-                    "{name} is malformed: {other:?} is none of disable, prefer, require and verify-full"
-                ));
-                Self::Prefer
-            }
+            Some(_) | None => Self::Prefer,
         }
     }
 }
@@ -110,7 +90,7 @@ impl Database {
     /// Reads the group of variables whose names begin with `prefix`, for example `WRITE_MODEL_DB`.
     pub fn from_env(env: &mut Env, prefix: &str) -> Self {
         let database = Self {
-            host: without_brackets(&env.host(&format!("{prefix}_HOST"))),
+            host: env.host(&format!("{prefix}_HOST")),
             port: env.parse(&format!("{prefix}_PORT")),
             name: env.string(&format!("{prefix}_NAME")),
             user: env.string(&format!("{prefix}_USER")),
@@ -180,7 +160,7 @@ impl Queue {
     /// Reads the `Q_…` group.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
-            host: without_brackets(&env.host("Q_HOST")),
+            host: env.host("Q_HOST"),
             port: env.parse("Q_PORT"),
             exchange: env.string_or("Q_EXCHANGE", "pydist"),
             user: env.string("Q_USER"),
@@ -195,9 +175,9 @@ impl Queue {
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// `http` or `https`.
-    pub protocol: String,
-    /// The host, as a URL has it.
-    pub host: Host,
+    pub protocol: &'static str,
+    /// The host name.
+    pub host: String,
     /// The TCP port.
     pub port: u16,
 }
@@ -205,15 +185,9 @@ pub struct Peer {
 impl Peer {
     /// Reads the group of variables whose names begin with `prefix`, for example `BTC_PRICE`.
     pub fn from_env(env: &mut Env, prefix: &str) -> Self {
-        let protocol_name = format!("{prefix}_PROTOCOL");
-        let protocol = env.string_or(&protocol_name, "http");
-        if protocol != "http" && protocol != "https" {
-            env.fault(format!(
-                "{protocol_name} is malformed: {protocol:?} is neither http nor https"
-            ));
-        }
+        let protocol = env.one_of(&format!("{prefix}_PROTOCOL"), &["http", "https"]);
         Self {
-            protocol,
+            protocol: protocol.unwrap_or("http"),
             host: env.host(&format!("{prefix}_HOST")),
             port: env.parse(&format!("{prefix}_PORT")),
         }
@@ -222,20 +196,18 @@ impl Peer {
     /// The URL of a path of this service; the path begins with a slash.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("{}://{}:{}{path}", self.protocol, self.host, self.port)
+        let Self { protocol, host, port } = self;
+        if host.contains(':') {
+            format!("{protocol}://[{host}]:{port}{path}") // IPv6
+        } else {
+            format!("{protocol}://{host}:{port}{path}")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_peer_speaks_http_or_https_only() {
-        let mut env = Env::from_pairs([("X_PROTOCOL", "ftp"), ("X_HOST", "a"), ("X_PORT", "80")]);
-        Peer::from_env(&mut env, "X");
-        assert!(env.finish(()).is_err());
-    }
 
     fn database(variables: &[(&str, &str)]) -> Result<Database, String> {
         let required = [
@@ -277,6 +249,13 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_speaks_http_or_https_only() {
+        let mut env = Env::from_pairs([("X_PROTOCOL", "ftp"), ("X_HOST", "a"), ("X_PORT", "80")]);
+        Peer::from_env(&mut env, "X");
+        assert!(env.finish(()).is_err());
+    }
+
+    #[test]
     fn the_url_of_a_peer_has_an_ipv6_address_in_brackets() {
         for host in ["::1", "[::1]"] {
             let mut env = Env::from_pairs([("X_HOST", host), ("X_PORT", "80")]);
@@ -288,7 +267,7 @@ mod tests {
     #[test]
     fn an_empty_logging_host_means_standard_output_only() {
         let mut env = Env::from_pairs([("LOGGING_HOST", "")]);
-        assert!(Logging::from_env(&mut env).host.is_none());
+        assert!(log_server(&mut env).is_none());
         assert!(env.finish(()).is_ok());
     }
 }

@@ -61,17 +61,13 @@ impl Secret {
 /// The content of a file without one line break at its end (LF or CRLF), which editors and `echo` add. All other characters are part of the
 /// secret, also spaces and further line breaks.
 fn read_secret(path: &Path) -> io::Result<String> {
-    let mut content = std::fs::read_to_string(path)?;
-    if content.ends_with('\n') {
-        content.pop();
-        if content.ends_with('\r') {
-            content.pop();
-        }
-    }
-    if content.is_empty() {
+    let content = std::fs::read_to_string(path)?;
+    let without_line_break = content.strip_suffix("\r\n").or(content.strip_suffix('\n'));
+    let secret = without_line_break.unwrap_or(&content);
+    if secret.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty"));
     }
-    Ok(content)
+    Ok(secret.to_owned())
 }
 
 impl fmt::Debug for Secret {
@@ -112,7 +108,8 @@ impl Env {
 
     /// A required text.
     pub fn string(&mut self, name: &str) -> String {
-        self.optional(name).unwrap_or_else(|| self.missing(name))
+        self.require(name);
+        self.optional(name).unwrap_or_default()
     }
 
     /// A text with a default.
@@ -123,18 +120,20 @@ impl Env {
 
     /// A required value of a type that is read from text, for example a port.
     pub fn parse<T: FromStr + Default>(&mut self, name: &str) -> T {
-        match self.optional(name) {
-            Some(text) => self.parsed(name, &text).unwrap_or_default(),
-            None => self.missing(name),
-        }
+        self.require(name);
+        self.parse_or(name, T::default())
     }
 
     /// A value of a type that is read from text, with a default.
     pub fn parse_or<T: FromStr>(&mut self, name: &str, default: T) -> T {
-        match self.optional(name) {
-            Some(text) => self.parsed(name, &text).unwrap_or(default),
-            None => default,
-        }
+        let Some(text) = self.optional(name) else {
+            return default;
+        };
+        text.parse().unwrap_or_else(|_| {
+            let wanted = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
+            self.malformed(name, &text, &format!("is not a {wanted}"));
+            default
+        })
     }
 
     /// A duration in seconds, with decimals if needed, greater than 0 and at most a day.
@@ -150,9 +149,7 @@ impl Env {
         match seconds {
             Some(duration) if !duration.is_zero() && duration <= DAY => duration,
             _ => {
-                self.faults.push(format!(
-                    "{name} is malformed: {text:?} is not a number of seconds above 0 and up to 86400"
-                ));
+                self.malformed(name, &text, "is not a number of seconds above 0 and up to 86400");
                 default
             }
         }
@@ -161,45 +158,56 @@ impl Env {
     /// A required secret: the value of `NAME`, or the content of the file that `NAME_FILE` names, without one line break at its end.
     pub fn secret(&mut self, name: &str) -> Secret {
         let variable = format!("{name}_FILE");
-        let (secret, file) = if let Some(path) = self.optional(&variable).map(PathBuf::from) {
-            let secret = read_secret(&path).unwrap_or_else(|error| {
-                self.fault(format!(
+        let path = self.optional(&variable).map(PathBuf::from);
+        let secret = match &path {
+            Some(path) => read_secret(path).map_err(|error| {
+                format!(
                     "{variable} names {}, which cannot be read: {error}",
                     path.display()
-                ));
-                String::new()
-            });
-            (secret, Some(SecretFile { variable, path }))
-        } else {
-            let secret = self.optional(name).unwrap_or_else(|| {
-                self.missing::<()>(&format!("{name} (or {variable})"));
-                String::new()
-            });
-            (secret, None)
+                )
+            }),
+            None => self
+                .optional(name)
+                .ok_or_else(|| format!("{name} (or {variable}) is missing")),
         };
+        let secret = secret.unwrap_or_else(|fault| {
+            self.fault(fault);
+            String::new()
+        });
         Secret {
             last: Arc::new(Mutex::new(secret)),
-            file,
+            file: path.map(|path| SecretFile { variable, path }),
         }
     }
 
-    /// A required host: a name, an IPv4 address, or an IPv6 address with or without brackets.
-    pub fn host(&mut self, name: &str) -> Host {
-        let host = self.optional_host(name);
-        if self.optional(name).is_none() {
-            self.missing::<()>(name);
+    /// A value that may be absent and is one of these.
+    pub fn one_of(&mut self, name: &str, values: &[&'static str]) -> Option<&'static str> {
+        let text = self.optional(name)?;
+        let value = values.iter().find(|value| **value == text).copied();
+        if value.is_none() {
+            self.malformed(name, &text, &format!("is none of {}", values.join(", ")));
         }
-        host.unwrap_or_else(|| Host::Domain(String::new()))
+        value
+    }
+
+    /// A required host: a name, an IPv4 address, or an IPv6 address with or without brackets. The result is in the form that sockets and
+    /// drivers accept: names in lower case and in ASCII as in DNS, addresses in their canonical form, of IPv6 without brackets.
+    pub fn host(&mut self, name: &str) -> String {
+        self.require(name);
+        self.optional_host(name).unwrap_or_default()
     }
 
     /// A host that may be absent.
-    pub fn optional_host(&mut self, name: &str) -> Option<Host> {
+    pub fn optional_host(&mut self, name: &str) -> Option<String> {
         let text = self.optional(name)?;
-        let host = parse_host(&text);
-        if let Err(reason) = &host {
-            self.fault(format!("{name} is malformed: {text:?} {reason}"));
-        }
-        host.ok()
+        parse_host(&text)
+            .map_err(|reason| self.malformed(name, &text, reason))
+            .ok()
+    }
+
+    /// Adds the fault of a value, where `reason` ends the sentence: `is not …`.
+    pub fn malformed(&mut self, name: &str, value: &str, reason: &str) {
+        self.fault(format!("{name} is malformed: {value:?} {reason}"));
     }
 
     /// Adds a fault that no getter can find, for example of two values together.
@@ -219,30 +227,20 @@ impl Env {
         }
     }
 
-    fn missing<T: Default>(&mut self, name: &str) -> T {
-        self.faults.push(format!("{name} is missing"));
-        T::default()
-    }
-
-    fn parsed<T: FromStr>(&mut self, name: &str, text: &str) -> Option<T> {
-        let value = text.parse().ok();
-        if value.is_none() {
-            let wanted = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
-            self.faults
-                .push(format!("{name} is malformed: {text:?} is not a {wanted}"));
+    fn require(&mut self, name: &str) {
+        if self.optional(name).is_none() {
+            self.fault(format!("{name} is missing"));
         }
-        value
     }
 }
 
-/// A host in the form of URLs: names in lower case and in ASCII as in DNS, addresses in their canonical form.
-fn parse_host(text: &str) -> Result<Host, &'static str> {
+fn parse_host(text: &str) -> Result<String, &'static str> {
     let inner = text
         .strip_prefix('[')
         .and_then(|inner| inner.strip_suffix(']'))
         .unwrap_or(text);
     if let Ok(address) = inner.parse::<Ipv6Addr>() {
-        return Ok(Host::Ipv6(address));
+        return Ok(address.to_string());
     }
     if inner
         .split_once('%')
@@ -252,22 +250,15 @@ fn parse_host(text: &str) -> Result<Host, &'static str> {
     }
     match Host::parse(text) {
         // In a URL `%41` would stand for a character.
-        Ok(host) if !text.contains('%') => Ok(host),
+        Ok(host) if !text.contains('%') => Ok(host.to_string()),
         _ => Err("is neither a host name nor an IP address"),
-    }
-}
-
-/// The host in the form that sockets and drivers accept: an IPv6 address without brackets.
-#[must_use]
-pub fn without_brackets(host: &Host) -> String {
-    match host {
-        Host::Ipv6(address) => address.to_string(),
-        named => named.to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tempfile::NamedTempFile;
+
     use super::*;
 
     #[test]
@@ -286,10 +277,8 @@ mod tests {
         );
     }
 
-    fn secret_in_file(
-        content: &[u8],
-    ) -> std::io::Result<(tempfile::NamedTempFile, Secret, Result<(), ConfigFaults>)> {
-        let file = tempfile::NamedTempFile::new()?;
+    fn secret_in_file(content: &[u8]) -> io::Result<(NamedTempFile, Secret, Result<(), ConfigFaults>)> {
+        let file = NamedTempFile::new()?;
         std::fs::write(file.path(), content)?;
         let mut env = Env::from_pairs([("PWD_FILE", file.path().to_string_lossy())]);
         let secret = env.secret("PWD");
@@ -297,18 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_comes_from_a_file_without_its_line_break_and_never_shows_in_debug() -> std::io::Result<()> {
-        let (_file, secret, finished) = secret_in_file(b"hush\n")?;
-        assert_eq!(secret.expose(), "hush");
-        assert_eq!(format!("{secret:?}"), "Secret(…)");
-        assert_eq!(finished, Ok(()));
-        Ok(())
-    }
-
-    #[test]
-    fn of_a_secret_file_one_line_break_at_the_end_is_left_out_and_nothing_else() -> std::io::Result<()> {
+    fn of_a_secret_file_one_line_break_at_the_end_is_left_out_and_nothing_else() -> io::Result<()> {
         for (content, secret) in [
             ("hush", "hush"),
+            ("hush\n", "hush"),
             ("hush\r\n", "hush"),
             ("hush\n\n", "hush\n"),
             ("hush\r", "hush\r"),
@@ -317,25 +298,18 @@ mod tests {
             ("päss€😀\n", "päss€😀"),
         ] {
             let (_file, read, finished) = secret_in_file(content.as_bytes())?;
-            assert_eq!(
-                (read.expose().as_str(), finished),
-                (secret, Ok(())),
-                "{content:?}"
-            );
+            assert_eq!((read.expose(), finished), (secret.to_owned(), Ok(())));
+            assert_eq!(format!("{read:?}"), "Secret(…)");
         }
         for content in [&b""[..], b"\n", b"\r\n", b"\xff\n"] {
             let (_file, _, finished) = secret_in_file(content)?;
-            let faults = finished.map_err(|faults| faults.to_string());
-            assert!(
-                faults.as_ref().is_err_and(|text| text.contains("PWD_FILE names")),
-                "{faults:?}"
-            );
+            assert!(finished.is_err_and(|faults| faults.to_string().contains("PWD_FILE names")));
         }
         Ok(())
     }
 
     #[test]
-    fn a_secret_file_is_read_each_time_and_one_that_is_away_changes_nothing() -> std::io::Result<()> {
+    fn a_secret_file_is_read_each_time_and_one_that_is_away_changes_nothing() -> io::Result<()> {
         let (file, secret, _) = secret_in_file(b"first\n")?;
         let clone = secret.clone();
         std::fs::write(file.path(), "second\r\n")?;
@@ -362,27 +336,26 @@ mod tests {
         }
     }
 
+    fn host(text: &str) -> Result<String, String> {
+        let mut env = Env::from_pairs([("A_HOST", text)]);
+        let host = env.host("A_HOST");
+        env.finish(host).map_err(|faults| faults.to_string())
+    }
+
     #[test]
     fn a_host_is_a_name_or_an_address_and_ipv6_may_have_brackets() {
-        for (text, url, socket) in [
-            ("::1", "[::1]", "::1"),
-            ("[::1]", "[::1]", "::1"),
-            ("::", "[::]", "::"),
-            ("[2001:DB8::0001]", "[2001:db8::1]", "2001:db8::1"),
-            ("::ffff:127.0.0.1", "[::ffff:7f00:1]", "::ffff:127.0.0.1"),
-            ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
-            ("write_model", "write_model", "write_model"),
-            ("API.Example.com.", "api.example.com.", "api.example.com."),
-            ("bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        for (text, read) in [
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("::", "::"),
+            ("[2001:DB8::0001]", "2001:db8::1"),
+            ("::ffff:127.0.0.1", "::ffff:127.0.0.1"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("write_model", "write_model"),
+            ("API.Example.com.", "api.example.com."),
+            ("bücher.example", "xn--bcher-kva.example"),
         ] {
-            let mut env = Env::from_pairs([("A_HOST", text)]);
-            let host = env.host("A_HOST");
-            assert_eq!(
-                (host.to_string().as_str(), without_brackets(&host).as_str()),
-                (url, socket),
-                "{text}"
-            );
-            assert_eq!(env.finish(()), Ok(()), "{text}");
+            assert_eq!(host(text).as_deref(), Ok(read));
         }
         for text in [
             "fe80::1%eth0",
@@ -407,14 +380,9 @@ mod tests {
             "a#b",
             " ",
         ] {
-            let mut env = Env::from_pairs([("A_HOST", text)]);
-            env.host("A_HOST");
-            let faults = env.finish(()).map_err(|faults| faults.to_string());
             assert!(
-                faults
-                    .as_ref()
-                    .is_err_and(|said| said.contains("A_HOST is malformed")),
-                "{text}: {faults:?}"
+                host(text).is_err_and(|faults| faults.contains("A_HOST is malformed")),
+                "{text}"
             );
         }
     }
@@ -422,10 +390,7 @@ mod tests {
     #[test]
     fn seconds_may_have_decimals() {
         let mut env = Env::from_pairs([("WAIT_S", "0.25")]);
-        assert_eq!(
-            env.seconds_or("WAIT_S", Duration::from_secs(1)),
-            Duration::from_millis(250)
-        );
-        assert_eq!(env.finish(()), Ok(()));
+        let wait = env.seconds_or("WAIT_S", Duration::from_secs(1));
+        assert_eq!(env.finish(wait), Ok(Duration::from_millis(250)));
     }
 }

@@ -39,39 +39,31 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// The modules of this crate that a source file uses, by `crate::a::…` or `crate::{a::…, b}`. Comments do not count.
 fn used_modules(code: &str) -> Vec<String> {
-    let without_comment = |line: &'_ str| line.split_once("//").map_or(line, |(code, _)| code).to_owned();
-    let code: String = code.lines().map(without_comment).collect();
+    let code: String = code.lines().map(|line| before(line, "//")).collect();
     let mut modules = Vec::new();
     for path in code.split("crate::").skip(1) {
-        let Some(group) = path.strip_prefix('{') else {
-            modules.push(first_name(path));
-            continue;
-        };
-        let (mut depth, mut item) = (0, String::new());
-        for character in group.chars() {
-            match character {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => modules.push(first_name(&std::mem::take(&mut item))),
-                _ => {}
+        match path.strip_prefix('{') {
+            None => modules.push(first_name(path)),
+            Some(group) => {
+                let items = before(group, "}").split(',');
+                modules.extend(items.filter(|item| !item.trim().is_empty()).map(first_name));
             }
-            if depth == 0 && character != ',' {
-                item.push(character);
-            }
-        }
-        if !item.trim().is_empty() {
-            modules.push(first_name(&item));
         }
     }
     modules
 }
 
+fn before<'a>(text: &'a str, end: &str) -> &'a str {
+    text.split(end).next().unwrap()
+}
+
 /// Whether a source file leaves its module by a form that [`used_modules`] does not follow.
 fn leaves_by_another_form(code: &str, is_top_level: bool) -> bool {
     let code = code.replace("use super::*;", ""); // in the tests of a file
+    let mut groups = code.split("crate::{").skip(1);
     code.contains("super::super")
         || code.contains("use crate as")
+        || groups.any(|group| before(group, "}").contains('{'))
         || (is_top_level && code.contains("super::"))
 }
 
@@ -108,7 +100,10 @@ fn a_module_uses_only_modules_of_lower_layers() {
         let own = layer(module).unwrap();
         let code = fs::read_to_string(&file).unwrap();
         if leaves_by_another_form(&code, path.iter().count() == 1) {
-            arrows_up.push(format!("{} uses super:: or crate as", path.display()));
+            arrows_up.push(format!(
+                "{} uses super::, crate as or a group in a group",
+                path.display()
+            ));
         }
         for used in used_modules(&code) {
             let lower = layer(&used).is_some_and(|layer| layer > own);
@@ -125,7 +120,7 @@ fn used_modules_are_found_in_paths_and_in_groups() {
     let code = "
         // crate::comment
         use crate::a::B;
-        use crate::{c, d::{E, f::G}, // why
+        use crate::{c, d::E, // why
             h, };
         fn i() { crate::j::k(); }
         use crate::*;
@@ -136,7 +131,11 @@ fn used_modules_are_found_in_paths_and_in_groups() {
 
 #[test]
 fn other_forms_are_found() {
-    for code in ["use super::super::http;", "use crate as own;"] {
+    for code in [
+        "use super::super::http;",
+        "use crate as own;",
+        "use crate::{a, d::{E, f::G}, h};",
+    ] {
         assert!(leaves_by_another_form(code, false), "{code}");
     }
     assert!(leaves_by_another_form("use super::http;", true));

@@ -18,7 +18,6 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::endpoints::Logging;
 use crate::metrics;
 use fluent_layer::FluentLayer;
 use json_lines::{BatchingWriter, JsonLines};
@@ -34,7 +33,7 @@ const MAX_WAITING_LINES: usize = 10_000;
 const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where the JSON lines go. Fluentd gets the same events in both cases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Outlet {
     /// For a service, which prints nothing but its log.
     Stdout,
@@ -48,14 +47,6 @@ impl Outlet {
         match self {
             Self::Stdout => Box::new(BufWriter::new(stdout())),
             Self::Stderr => Box::new(BufWriter::new(stderr())),
-        }
-    }
-
-    fn default_level(self) -> LevelFilter {
-        if self == Self::Stderr && stderr().is_terminal() {
-            LevelFilter::WARN
-        } else {
-            LevelFilter::TRACE
         }
     }
 }
@@ -85,23 +76,28 @@ impl Log {
 ///
 /// `filter` has the syntax of `RUST_LOG`. If another `tracing` subscriber is set already, that one stays.
 #[must_use]
-pub fn start(service: &'static str, endpoint: &Logging, filter: Option<&str>, outlet: Outlet) -> Log {
-    let line_level = filter.map_or_else(|| outlet.default_level(), |_| LevelFilter::TRACE);
+pub fn start(
+    service: &'static str,
+    log_server: Option<fluent_logger::Config>,
+    filter: Option<&str>,
+    outlet: Outlet,
+) -> Log {
+    let line_level = match (outlet, filter) {
+        (Outlet::Stderr, None) if stderr().is_terminal() => LevelFilter::WARN,
+        _ => LevelFilter::TRACE,
+    };
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(DEFAULT_FILTER));
     let (lines, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_WAITING_LINES)
         .finish(BatchingWriter(outlet.writer()));
     let dropped = lines.error_counter();
     tokio::spawn(report_drops(dropped.clone()));
-    let (fluent_layer, fluent) = match &endpoint.host {
-        None => (None, None),
-        Some(host) => {
-            let (layer, worker) = FluentLayer::start(service, host, endpoint);
-            (Some(layer), Some(worker))
-        }
-    };
+    let (fluent_layer, fluent) = log_server
+        .map(|config| FluentLayer::start(service, config))
+        .unzip();
     let lines_dropped = move || u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
-    metrics::show_dropped_events(lines_dropped, fluent_layer.as_ref().map(FluentLayer::sender));
+    let sender = fluent_layer.as_ref().map(|layer| layer.sender.clone());
+    metrics::show_dropped_events(lines_dropped, sender);
     let _ = tracing_subscriber::registry()
         .with(filter)
         .with(JsonLines { service, lines }.with_filter(line_level))
@@ -125,13 +121,7 @@ async fn report_drops(dropped: ErrorCounter) {
 
 /// An error and its sources in one line, separated by colons.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+    causes.join(": ")
 }

@@ -3,6 +3,8 @@
 //! They are held in the default registry of the `prometheus` crate. Each service defines its own in its `metrics.rs`. Those that every
 //! service has are beside what they measure. A histogram is an array of counters, and a label has a fixed set of values, so memory does
 //! not grow with traffic.
+//!
+//! What registers a metric panics if its name is invalid or taken: a mistake in the program, which its first start shows.
 
 mod process;
 
@@ -11,10 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, Opts, TextEncoder};
+use scopeguard::ScopeGuard;
 
-pub use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-};
+pub use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 pub(crate) use process::{show_dropped_events, show_process};
 pub(crate) use prometheus::TEXT_FORMAT;
@@ -27,49 +28,34 @@ pub const LATENCIES: [f64; 15] = [
 /// Bucket bounds for sizes of batches of up to 500.
 pub const BATCHES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0];
 
-/// Two concurrent scrapes would both add what a library has counted since the last one: see [`raise`].
+/// Two concurrent scrapes would both add what was counted elsewhere since the last one: see [`raise`].
 static SCRAPE: Mutex<()> = Mutex::new(());
 
-/// Registers a counter, once per process.
-///
-/// # Panics
-/// The name is invalid or taken: a mistake in the program, which its first start shows.
+/// Registers a counter.
 #[must_use]
 pub fn counter(name: &str, help: &str) -> IntCounter {
     registered(IntCounter::new(name, help))
 }
 
 /// Registers a counter for each value of the labels. The values must be few and fixed.
-///
-/// # Panics
-/// As [`counter`].
 #[must_use]
 pub fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     registered(IntCounterVec::new(Opts::new(name, help), labels))
 }
 
 /// Registers a gauge of whole numbers.
-///
-/// # Panics
-/// As [`counter`].
 #[must_use]
 pub fn gauge(name: &str, help: &str) -> IntGauge {
     registered(IntGauge::new(name, help))
 }
 
 /// Registers a gauge that is not shown while its value is unknown: [`Known::set`], [`Known::forget`].
-///
-/// # Panics
-/// As [`counter`].
 #[must_use]
 pub fn known(name: &str, help: &str) -> Known {
     Known(registered(GaugeVec::new(Opts::new(name, help), &[])))
 }
 
 /// Registers a histogram with these bucket bounds.
-///
-/// # Panics
-/// As [`counter`].
 #[must_use]
 pub fn histogram(name: &str, help: &str, bounds: &[f64]) -> Histogram {
     registered(Histogram::with_opts(
@@ -78,9 +64,6 @@ pub fn histogram(name: &str, help: &str, bounds: &[f64]) -> Histogram {
 }
 
 /// Registers a histogram with these bucket bounds for each value of the labels.
-///
-/// # Panics
-/// As [`counter`].
 #[must_use]
 pub fn histograms(name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> HistogramVec {
     registered(HistogramVec::new(
@@ -91,9 +74,6 @@ pub fn histograms(name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> Hi
 
 /// Registers gauges that `read` sets for each scrape. The registry is locked while `read` runs: it must not block, nor use a metric for the
 /// first time.
-///
-/// # Panics
-/// As [`counter`].
 pub fn read_gauges(
     name: &str,
     help: &str,
@@ -106,24 +86,8 @@ pub fn read_gauges(
     });
 }
 
-/// Registers counters that `read` updates for each scrape, with [`raise`]. The rules for `read` are those of [`read_gauges`].
-///
-/// # Panics
-/// As [`counter`].
-pub fn read_counters(
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    read: impl Fn(&IntCounterVec) + Send + Sync + 'static,
-) {
-    register(ReadOnScrape {
-        metric: valid(IntCounterVec::new(Opts::new(name, help), labels)),
-        read,
-    });
-}
-
 /// Raises a counter to a count that is kept elsewhere.
-pub fn raise(counter: &IntCounter, to: u64) {
+fn raise(counter: &IntCounter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
 
@@ -132,11 +96,9 @@ pub fn raise(counter: &IntCounter, to: u64) {
 pub struct Known(GaugeVec);
 
 impl Known {
-    const NO_LABELS: [&'static str; 0] = [];
-
     /// Shows this value from now on.
     pub fn set(&self, value: f64) {
-        self.0.with_label_values(&Self::NO_LABELS).set(value);
+        self.0.with_label_values::<&str>(&[]).set(value);
     }
 
     /// Shows nothing from now on.
@@ -145,23 +107,11 @@ impl Known {
     }
 }
 
-/// Counts one more in a gauge until it is dropped.
-#[derive(Debug)]
-pub struct GaugeGuard<'a>(&'a IntGauge);
-
-impl<'a> GaugeGuard<'a> {
-    /// Raises the gauge by one.
-    #[must_use]
-    pub fn new(gauge: &'a IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for GaugeGuard<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+/// Counts one more in a gauge until the returned guard is dropped.
+#[must_use]
+pub(crate) fn count_in(gauge: &IntGauge) -> ScopeGuard<&IntGauge, fn(&IntGauge)> {
+    gauge.inc();
+    scopeguard::guard(gauge, IntGauge::dec)
 }
 
 /// All metrics of this process, in [`TEXT_FORMAT`].
@@ -200,20 +150,16 @@ fn registered<C: Collector + Clone + 'static>(metric: prometheus::Result<C>) -> 
     metric
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "names are constants; a test scrapes every service"
-)]
-fn valid<C>(metric: prometheus::Result<C>) -> C {
-    metric.expect("a metric's name and labels are valid")
+fn register(metric: impl Collector + 'static) {
+    valid(prometheus::register(Box::new(metric)));
 }
 
 #[expect(
     clippy::expect_used,
     reason = "names are constants; a test scrapes every service"
 )]
-fn register(metric: impl Collector + 'static) {
-    prometheus::register(Box::new(metric)).expect("a metric's name is not taken");
+fn valid<T>(result: prometheus::Result<T>) -> T {
+    result.expect("a metric's name and labels are valid, and its name is not taken")
 }
 
 #[cfg(test)]

@@ -26,11 +26,8 @@ pub async fn wait(migration: &Peer) -> anyhow::Result<()> {
             .send()
             .await
             .context("migration cannot be reached")?;
-        ensure!(
-            response.status().is_success(),
-            "migration answered {}",
-            response.status()
-        );
+        let status = response.status();
+        ensure!(status.is_success(), "migration answered {status}");
         Ok(())
     };
     let report = |error: &anyhow::Error, _pause| {

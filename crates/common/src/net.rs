@@ -1,11 +1,10 @@
 //! TCP connections to dependencies: every address of a host name is tried, and a dead connection is noticed.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::timeout;
 
 /// A connection that is idle for this long is probed. Middleboxes drop idle connections after minutes.
@@ -18,25 +17,15 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// 30 s within which everything works again after an outage.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connects to a host by its name or address. The addresses of a name are tried in the order of the resolver. `limit` bounds the name lookup
-/// and each attempt. Keepalive is on.
+/// Connects to the first address of a host that answers. They are tried in the order of the resolver. `limit` bounds the name lookup and
+/// each attempt. Keepalive is on.
 ///
 /// # Errors
 /// The name has no address, or no address can be reached. The error names each address with its reason.
-pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
-    let addresses = with_timeout(limit, lookup_host((host, port))).await?;
-    let addresses: Vec<SocketAddr> = addresses.collect();
-    connect_to_one_of(&addresses, limit).await
-}
-
-/// Connects to the first of these addresses that answers within `limit`.
-///
-/// # Errors
-/// As [`connect`].
-async fn connect_to_one_of(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let mut failures = Vec::with_capacity(addresses.len());
+pub async fn connect(host: impl ToSocketAddrs, limit: Duration) -> io::Result<TcpStream> {
+    let mut failures = Vec::new();
     let mut kind = io::ErrorKind::NotFound;
-    for address in addresses {
+    for address in with_timeout(limit, lookup_host(host)).await? {
         match with_timeout(limit, TcpStream::connect(address)).await {
             Ok(stream) => {
                 set_keepalive(&stream)?;
@@ -56,9 +45,6 @@ async fn connect_to_one_of(addresses: &[SocketAddr], limit: Duration) -> io::Res
 
 /// Makes the kernel close this connection when its peer is gone, also while nothing is sent. Otherwise a cut cable, or a middlebox that has
 /// dropped the connection, would go unnoticed for a quarter of an hour, or for ever.
-///
-/// # Errors
-/// The kernel refuses the options.
 fn set_keepalive(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let probes = TcpKeepalive::new()
@@ -78,6 +64,7 @@ async fn with_timeout<T>(limit: Duration, future: impl Future<Output = io::Resul
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::net::SocketAddr;
     use std::time::Instant;
 
     use socket2::{Domain, Socket, Type};
@@ -108,7 +95,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let good = listener.local_addr().unwrap();
         let begun = Instant::now();
-        let stream = connect_to_one_of(&[silent, good], LIMIT).await.unwrap();
+        let stream = connect(&[silent, good][..], LIMIT).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good);
         assert!(begun.elapsed() >= LIMIT && begun.elapsed() < 4 * LIMIT);
     }
@@ -119,21 +106,21 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let closed = listener.local_addr().unwrap();
         drop(listener);
-        let error = connect_to_one_of(&[silent, closed], LIMIT).await.unwrap_err();
+        let error = connect(&[silent, closed][..], LIMIT).await.unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains(&format!("{silent}: no answer within 0.5 s")),
             "{text}"
         );
         assert!(text.contains(&format!("{closed}: Connection refused")), "{text}");
-        assert!(connect_to_one_of(&[], LIMIT).await.is_err());
+        assert!(connect(&[][..], LIMIT).await.is_err());
     }
 
     #[tokio::test]
     async fn a_connection_is_probed_and_given_up_within_half_a_minute() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let stream = connect("localhost", port, LIMIT).await.unwrap();
+        let stream = connect(("localhost", port), LIMIT).await.unwrap();
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap());
         let noticed = socket.tcp_keepalive_time().unwrap() + socket.tcp_user_timeout().unwrap().unwrap();

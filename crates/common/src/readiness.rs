@@ -1,10 +1,10 @@
 //! Whether a service can do its work: it checks what it cannot work without.
 
-use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -28,7 +28,8 @@ static READY: LazyLock<IntGauge> = LazyLock::new(|| {
 #[derive(Default)]
 pub struct Readiness {
     needs: Vec<Need>,
-    last: Mutex<Option<Answer>>,
+    /// When the dependencies were checked last, and a sentence for each that could not be used.
+    last: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
 struct Need {
@@ -40,7 +41,7 @@ struct Need {
 #[derive(Debug)]
 pub struct Unready {
     /// For clients: a predicate such as "is away".
-    pub reason: String,
+    pub reason: &'static str,
     /// For the log.
     pub info: String,
 }
@@ -49,16 +50,10 @@ pub struct Unready {
 impl From<String> for Unready {
     fn from(info: String) -> Self {
         Self {
-            reason: "is away".to_owned(),
+            reason: "is away",
             info,
         }
     }
-}
-
-struct Answer {
-    at: Instant,
-    /// A sentence for each dependency that cannot be used.
-    faults: Arc<Vec<String>>,
 }
 
 impl Readiness {
@@ -69,64 +64,43 @@ impl Readiness {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Unready>,
     {
-        let check = move || -> BoxFuture<'static, Result<(), Unready>> {
-            let checked = check();
-            Box::pin(async move { checked.await.map_err(Into::into) })
-        };
-        self.needs.push(Need {
-            name,
-            check: Box::new(check),
-        });
+        let check = Box::new(move || check().err_into().boxed());
+        self.needs.push(Need { name, check });
         self
     }
 
     /// Which dependencies cannot be used, in sentences for clients. Empty if the service is ready.
-    pub(crate) async fn faults(&self) -> Arc<Vec<String>> {
+    pub(crate) async fn faults(&self) -> Vec<String> {
         // The lock is held during the checks, so that concurrent probes share one round of them.
         let mut last = self.last.lock().await;
-        if let Some(answer) = &*last
-            && answer.at.elapsed() < REUSED_FOR
+        if let Some((at, faults)) = &*last
+            && at.elapsed() < REUSED_FOR
         {
-            return Arc::clone(&answer.faults);
+            return faults.clone();
         }
-        let checks = join_all(self.needs.iter().map(Need::check)).await;
-        let failures: Vec<(&str, Unready)> = checks.into_iter().flatten().collect();
-        let was_ready = last.as_ref().is_none_or(|answer| answer.faults.is_empty());
-        report(was_ready, &failures);
-        let sentence = |(name, unready): &(&str, Unready)| format!("{name} {}", unready.reason);
-        let faults = Arc::new(failures.iter().map(sentence).collect());
-        *last = Some(Answer {
-            at: Instant::now(),
-            faults: Arc::clone(&faults),
-        });
+        let check = |need: &Need| timeout(CHECK_TIMEOUT, (need.check)());
+        let checks = join_all(self.needs.iter().map(check)).await;
+        let no_answer = |_| Err(format!("no answer within {CHECK_TIMEOUT:?}").into());
+        let (mut faults, mut infos) = (Vec::new(), Vec::new());
+        for (Need { name, .. }, checked) in self.needs.iter().zip(checks) {
+            if let Err(Unready { reason, info }) = checked.unwrap_or_else(no_answer) {
+                faults.push(format!("{name} {reason}"));
+                infos.push(format!("{name}: {info}"));
+            }
+        }
+        let was_ready = last.as_ref().is_none_or(|(_, faults)| faults.is_empty());
+        report(was_ready, &infos);
+        *last = Some((Instant::now(), faults.clone()));
         faults
     }
 }
 
 /// Logs changes only, so that an outage is two lines and not one line for each probe.
-fn report(was_ready: bool, failures: &[(&str, Unready)]) {
+fn report(was_ready: bool, failures: &[String]) {
     READY.set(failures.is_empty().into());
     if was_ready && !failures.is_empty() {
-        let info = |(name, unready): &(&str, Unready)| format!("{name}: {}", unready.info);
-        let infos: Vec<String> = failures.iter().map(info).collect();
-        tracing::warn!(event = "service_not_ready", info = infos.join("; "));
+        tracing::warn!(event = "service_not_ready", info = failures.join("; "));
     } else if !was_ready && failures.is_empty() {
         tracing::info!(event = "service_ready");
-    }
-}
-
-impl Need {
-    async fn check(&self) -> Option<(&'static str, Unready)> {
-        let checked = timeout(CHECK_TIMEOUT, (self.check)()).await;
-        let no_answer = |_| Err(format!("no answer within {CHECK_TIMEOUT:?}").into());
-        let unready = checked.unwrap_or_else(no_answer).err()?;
-        Some((self.name, unready))
-    }
-}
-
-impl fmt::Debug for Readiness {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let needs: Vec<&str> = self.needs.iter().map(|need| need.name).collect();
-        formatter.debug_tuple("Readiness").field(&needs).finish()
     }
 }

@@ -24,7 +24,6 @@ use crate::env::Env;
 use crate::logging::Outlet;
 use crate::metrics;
 use process::{DRAIN_DEADLINE, report_exception, run_process};
-use trace_export::Traces;
 
 /// Spans are flushed before the log, which may have to report on them.
 const TRACE_FLUSH_DEADLINE: Duration = Duration::from_millis(300);
@@ -38,14 +37,6 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    fn new(stopping: CancellationToken) -> Self {
-        Self {
-            stopping,
-            tasks: TaskTracker::new(),
-            failed: Arc::default(),
-        }
-    }
-
     /// Runs a task for as long as the service lives. If it ends, fails or panics before the service was asked to stop, the whole service
     /// stops, and the exit code is 1.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
@@ -105,7 +96,7 @@ pub fn serve<C, F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let configure = |env: &mut Env| (configure(env), trace_export::Config::from_env(env));
+    let configure = |env: &mut Env| (configure(env), trace_export::Config::from_env(env, name));
     run_process(
         name,
         Outlet::Stdout,
@@ -113,10 +104,16 @@ where
         async |(config, traces), stopping| {
             open_files::raise_limit();
             metrics::show_process(name);
-            let traces = Traces::start(name, &traces)?;
-            let lifecycle = Lifecycle::new(stopping);
+            let traces = traces.map(|traces| traces.start(name)).transpose()?;
+            let lifecycle = Lifecycle {
+                stopping,
+                tasks: TaskTracker::new(),
+                failed: Arc::default(),
+            };
             let started = serve_until_stopped(&lifecycle, start(config, lifecycle.clone())).await;
-            traces.flush(TRACE_FLUSH_DEADLINE).await;
+            if let Some(traces) = traces {
+                trace_export::flush(traces, TRACE_FLUSH_DEADLINE).await;
+            }
             started?;
             Ok(if lifecycle.failed.load(Ordering::Relaxed) {
                 Outcome::NotDone

@@ -24,8 +24,12 @@ pub enum Command {
 impl service::Arguments for Arguments {
     fn check(&self) -> Result<(), String> {
         match &self.command {
-            Some(Command::Republish(options)) => options.check(),
-            Some(Command::Checksums(_)) | None => Ok(()),
+            Some(Command::Republish(republish::Options {
+                from_id: Some(from),
+                to_id: Some(to),
+                ..
+            })) if from > to => Err(format!("--from-id {from} is greater than --to-id {to}")),
+            _ => Ok(()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::database::outage::{Retries, is_invalid_value};
 use common::database::with_connection;
@@ -29,8 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(12);
 
 /// Begins the span that writes an order, in the trace of its request. Its name and attributes follow OpenTelemetry's semantic conventions for
 /// databases. Each order of a batch has its own span, because each belongs to another trace.
-#[must_use]
-pub fn span(request: &Context) -> Context {
+pub(crate) fn span(request: &Context) -> Context {
     trace::start(request, || {
         SpanBuilder::from_name("SELECT accept_orders")
             .with_kind(SpanKind::Client)
@@ -49,16 +48,13 @@ struct Job {
 
 /// Hands drafts to the writer; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Orders {
+pub(crate) struct Orders {
     jobs: mpsc::Sender<Job>,
 }
 
 impl Orders {
     /// Writes a draft, in a batch with other drafts. The draft is written even if the caller stops waiting.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub async fn write(&self, draft: Draft) -> Result<Verdict, WriteError> {
+    pub(crate) async fn write(&self, draft: Draft) -> Result<Verdict, WriteError> {
         let (answer, verdict) = oneshot::channel();
         // Counted before it is sent, because the writer may take it at once.
         METRICS.waiting.inc();
@@ -81,7 +77,7 @@ impl Orders {
 
 /// Returns the handle of the writer and the writer, which must run in its own task. The writer ends after the last handle was dropped and all
 /// drafts were written. It notifies `outbox_grew` after each commit of new orders.
-pub fn writer(
+pub(crate) fn writer(
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
 ) -> (Orders, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
@@ -115,7 +111,7 @@ impl Writer {
     async fn write(&mut self, first: Job) {
         let mut batch = Batch::default();
         batch.push(first);
-        let begun = Instant::now();
+        let duration = METRICS.writes.start_timer();
         let written = match self.write_all(&mut batch).await {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
             // One draft is invalid: only that one must fail.
@@ -124,7 +120,7 @@ impl Writer {
             }
             Err(error) => failures(error, batch.drafts.len()),
         };
-        METRICS.count_write(begun);
+        duration.observe_duration();
         let is_new = |written: &_| matches!(written, Ok(Verdict::Created(_)));
         if written.iter().any(is_new) {
             self.outbox_grew.notify_one();
@@ -224,18 +220,12 @@ impl Batch {
             }
             span.end();
             let _in_its_trace = draft.trace.clone().attach();
-            if let Ok(verdict) = &written {
-                report(verdict);
+            if let Ok(Verdict::Created(Order { id, external_id, .. })) = &written {
+                METRICS.created.inc();
+                tracing::info!(event = "buy_order_created", id, %external_id);
             }
             // The client may have disconnected. Its order is written all the same.
             let _ = answer.send(written.map_err(WriteError::Database));
         }
-    }
-}
-
-fn report(verdict: &Verdict) {
-    if let Verdict::Created(Order { id, external_id, .. }) = verdict {
-        METRICS.created.inc();
-        tracing::info!(event = "buy_order_created", id, %external_id);
     }
 }

@@ -6,16 +6,13 @@ use common::env::Env;
 /// The configuration of `create_buy_order`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address to listen on.
-    pub listen: Listen,
-    /// The write model.
-    pub write_model: Database,
+    pub(crate) listen: Listen,
+    pub(crate) write_model: Database,
     /// The service that reports when the schemas are up to date.
-    pub migration: Peer,
+    pub(crate) migration: Peer,
     /// The broker that messages of the outbox are published to.
-    pub queue: Queue,
-    /// The service that quotes prices.
-    pub btc_price: Peer,
+    pub(crate) queue: Queue,
+    pub(crate) btc_price: Peer,
 }
 
 impl Config {

@@ -1,15 +1,15 @@
 //! Every SQL statement of this service: new orders and repeats here, stored orders in [`history`], the outbox in [`outbox`], the lease of
-//! the relay in [`lease`].
+//! the relay in [`lease`]. Each function fails when the write model is away.
 
 pub mod history;
 pub mod lease;
 pub mod outbox;
 
-use common::money::{BtcAmount, BtcRate, Currency, FiatAmount, MoneyError};
+use common::money::Currency;
 use common::trace_context::{traceparent, tracestate};
 use rust_decimal::Decimal;
-use sqlx::PgConnection;
-use time::OffsetDateTime;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::order::{Draft, Order, RequestIdentity, Verdict};
@@ -23,10 +23,10 @@ const ACCEPT_ORDERS: &str = "
 /// a lost answer the call may be repeated: a draft that the first call wrote is `Created` again.
 ///
 /// # Errors
-/// When the write model fails or refuses a draft. Then nothing is written. Only after a lost connection it is unknown.
+/// Also when the write model refuses a draft. Nothing is written then; only after a lost connection this is unknown.
 pub async fn accept_orders(connection: &mut PgConnection, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
     let columns = Columns::of(drafts);
-    let rows: Vec<VerdictRow> = sqlx::query_as(ACCEPT_ORDERS)
+    let rows = sqlx::query(ACCEPT_ORDERS)
         .bind(columns.external_ids)
         .bind(columns.client_ids)
         .bind(columns.currencies)
@@ -40,9 +40,9 @@ pub async fn accept_orders(connection: &mut PgConnection, drafts: &[Draft]) -> s
         .await?;
     let mut verdicts: Vec<Option<Verdict>> = vec![None; drafts.len()];
     for row in rows {
-        let index = usize::try_from(row.index).map_err(undecodable)?;
-        let draft = drafts.get(index).ok_or(sqlx::Error::RowNotFound)?;
-        verdicts[index] = Some(row.verdict(draft)?);
+        let index: i64 = row.try_get("index")?;
+        let index = usize::try_from(index).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        *verdicts.get_mut(index).ok_or(sqlx::Error::RowNotFound)? = Some(verdict(&row)?);
     }
     verdicts
         .into_iter()
@@ -96,87 +96,18 @@ impl Columns {
 }
 
 /// A verdict of `accept_orders`. The columns of the order are null if there is no order.
-#[derive(sqlx::FromRow)]
-struct VerdictRow {
-    index: i64,
-    verdict: String,
-    id: Option<i64>,
-    external_id: Option<Uuid>,
-    created_at: Option<OffsetDateTime>,
-    currency_amount: Option<Decimal>,
-    btc_rate: Option<Decimal>,
-    btc_amount: Option<Decimal>,
-}
-
-impl VerdictRow {
-    fn verdict(self, draft: &Draft) -> sqlx::Result<Verdict> {
-        match self.verdict.as_str() {
-            "created" => Ok(Verdict::Created(self.order(draft.identity.currency)?)),
-            "repeated" => Ok(Verdict::Repeated(self.order(draft.identity.currency)?)),
-            "over_cap" => Ok(Verdict::OverCap),
-            "no_currency" => Ok(Verdict::NoCurrency),
-            "no_client" => Ok(Verdict::NoClient),
-            other => Err(sqlx::Error::Decode(format!("unknown verdict {other:?}").into())),
-        }
+fn verdict(row: &PgRow) -> sqlx::Result<Verdict> {
+    match row.try_get("verdict")? {
+        "created" => Order::from_row(row).map(Verdict::Created),
+        "repeated" => Order::from_row(row).map(Verdict::Repeated),
+        "over_cap" => Ok(Verdict::OverCap),
+        "no_currency" => Ok(Verdict::NoCurrency),
+        "no_client" => Ok(Verdict::NoClient),
+        other => Err(sqlx::Error::Decode(format!("unknown verdict {other:?}").into())),
     }
-
-    fn order(self, currency: Currency) -> sqlx::Result<Order> {
-        OrderRow {
-            id: present(self.id)?,
-            external_id: present(self.external_id)?,
-            created_at: present(self.created_at)?,
-            currency_amount: present(self.currency_amount)?,
-            btc_rate: present(self.btc_rate)?,
-            btc_amount: present(self.btc_amount)?,
-        }
-        .order(currency)
-    }
-}
-
-fn present<T>(column: Option<T>) -> sqlx::Result<T> {
-    column.ok_or_else(|| undecodable(sqlx::error::UnexpectedNullError))
-}
-
-/// A row of `buy_order`. The currency is known from the request.
-#[derive(sqlx::FromRow)]
-struct OrderRow {
-    id: i64,
-    external_id: Uuid,
-    created_at: OffsetDateTime,
-    currency_amount: Decimal,
-    btc_rate: Decimal,
-    btc_amount: Decimal,
-}
-
-impl OrderRow {
-    fn order(self, currency: Currency) -> sqlx::Result<Order> {
-        Ok(Order {
-            id: self.id,
-            external_id: self.external_id,
-            created_at: self.created_at,
-            currency,
-            currency_amount: money::<FiatAmount>(self.currency_amount)?,
-            btc_rate: money::<BtcRate>(self.btc_rate)?,
-            btc_amount: money::<BtcAmount>(self.btc_amount)?,
-        })
-    }
-}
-
-fn money<T>(amount: Decimal) -> sqlx::Result<T>
-where
-    T: TryFrom<Decimal, Error = MoneyError>,
-{
-    T::try_from(amount).map_err(undecodable)
-}
-
-fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(error.into())
 }
 
 /// The currencies that are missing in the write model, because its schema is older than the service.
-///
-/// # Errors
-/// When the write model is away.
 pub async fn missing_currencies(connection: &mut PgConnection) -> sqlx::Result<Vec<Currency>> {
     let there: Vec<String> = sqlx::query_scalar("SELECT iso3::text FROM currency")
         .fetch_all(connection)
@@ -204,15 +135,13 @@ pub const LOOK_UP: &str = "
 
 #[derive(sqlx::FromRow)]
 struct FoundRow {
-    index: i64,
+    #[sqlx(try_from = "i64")]
+    index: usize,
     #[sqlx(flatten)]
-    order: OrderRow,
+    order: Order,
 }
 
 /// Returns the order of each identity, if there is one, in the same order.
-///
-/// # Errors
-/// When the write model does not answer.
 pub async fn look_up(
     connection: &mut PgConnection,
     identities: &[RequestIdentity],
@@ -230,9 +159,7 @@ pub async fn look_up(
         .await?;
     let mut orders = vec![None; identities.len()];
     for row in rows {
-        let index = usize::try_from(row.index).map_err(undecodable)?;
-        let identity = identities.get(index).ok_or(sqlx::Error::RowNotFound)?;
-        orders[index] = Some(row.order.order(identity.currency)?);
+        *orders.get_mut(row.index).ok_or(sqlx::Error::RowNotFound)? = Some(row.order);
     }
     Ok(orders)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use common::database;
+use common::database::is_transient;
 use common::http::Problem;
 use common::money::Currency;
 
@@ -14,26 +14,19 @@ use crate::price::PriceError;
 
 /// Why `PUT /buy_order` made no order. `Display` is what the client may read.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The request is faulty.
+pub(crate) enum ApiError {
     #[error("the request is faulty")]
     Invalid(Problem),
-    /// The order does not fit under the cap.
     #[error("the order would take the book past {CAP} BTC")]
     OverCap,
-    /// The write model does not have the currency.
     #[error("orders in {0} are not available yet, try again shortly with the same idempotence_key")]
     NoCurrency(Currency),
-    /// The write model does not have the client.
     #[error("client {0} is not in the write model")]
     NoClient(i64),
-    /// There is no price.
     #[error("no recent price is available, try again shortly")]
     PriceUnavailable(#[source] Arc<PriceError>),
-    /// Reading the write model failed.
     #[error("orders cannot be looked up at the moment, try again shortly")]
     NotRead(#[source] Arc<sqlx::Error>),
-    /// Writing the write model failed.
     #[error("orders cannot be written at the moment, try again shortly with the same idempotence_key")]
     NotWritten(#[source] WriteError),
 }
@@ -41,24 +34,21 @@ pub enum ApiError {
 /// Why a draft got no verdict. It is not known whether the order was written, except after [`WriteError::Busy`]. Repeating the request is
 /// safe.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum WriteError {
-    /// The queue of drafts is full.
+pub(crate) enum WriteError {
     #[error("too many orders are waiting")]
     Busy,
-    /// The write model did not answer in time.
     #[error("the write model did not answer in {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// The writer has ended, because the service is stopping.
+    /// The service is stopping.
     #[error("the writer has stopped")]
     Stopped,
-    /// The write model failed.
     #[error("the batch could not be written")]
     Database(#[source] Arc<sqlx::Error>),
 }
 
 impl ApiError {
     /// Every value of the label `reason` of the metric `buy_orders_refused_total`.
-    pub const REASONS: [&'static str; 10] = [
+    pub(crate) const REASONS: [&'static str; 10] = [
         "invalid",
         "over_cap",
         "no_currency",
@@ -91,11 +81,6 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let detail = self.to_string();
-        let is_internal = match &self {
-            Self::NotRead(error) => !database::is_transient(error),
-            Self::NotWritten(WriteError::Database(error)) => !database::is_transient(error),
-            _ => false,
-        };
         match self {
             Self::Invalid(problem) => problem,
             Self::OverCap => Problem::client(StatusCode::CONFLICT, detail),
@@ -107,9 +92,11 @@ impl IntoResponse for ApiError {
             }
             Self::NoClient(_) => Problem::internal(anyhow::anyhow!(detail)),
             Self::PriceUnavailable(error) => Problem::unavailable(detail, error),
-            Self::NotRead(error) if is_internal => Problem::internal(error),
+            Self::NotRead(error) if !is_transient(&error) => Problem::internal(error),
             Self::NotRead(error) => Problem::unavailable(detail, error),
-            Self::NotWritten(error) if is_internal => Problem::internal(error),
+            Self::NotWritten(WriteError::Database(error)) if !is_transient(&error) => {
+                Problem::internal(WriteError::Database(error))
+            }
             Self::NotWritten(error) => Problem::unavailable(detail, error),
         }
         .into_response()

@@ -15,12 +15,11 @@ type Found = Result<Option<Order>, Arc<sqlx::Error>>;
 
 /// Looks up orders. Requests that arrive together share a statement. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct LookUp(Coalesced<RequestIdentity, Found>);
+pub(crate) struct LookUp(Coalesced<RequestIdentity, Found>);
 
 impl LookUp {
-    /// Looks up orders in the write model. Must be called inside the async runtime.
-    #[must_use]
-    pub fn new(write_model: Pool) -> Self {
+    /// Must be called inside the async runtime.
+    pub(crate) fn new(write_model: Pool) -> Self {
         Self(Coalesced::new(MAX_PER_STATEMENT, move |identities| {
             let write_model = write_model.clone();
             async move { find(&write_model, &identities).await }
@@ -28,10 +27,7 @@ impl LookUp {
     }
 
     /// The order that was made by an earlier request with the same identity, if any. An order that was committed before this call is found.
-    ///
-    /// # Errors
-    /// When the write model does not answer.
-    pub async fn find(&self, identity: RequestIdentity) -> Found {
+    pub(crate) async fn find(&self, identity: RequestIdentity) -> Found {
         let interrupted = || Err(Arc::new(sqlx::Error::WorkerCrashed));
         self.0.ask(identity).await.unwrap_or_else(interrupted)
     }

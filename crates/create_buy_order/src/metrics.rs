@@ -20,7 +20,7 @@ use crate::order::CAP;
 const READ_EVERY: Duration = Duration::from_secs(5);
 
 /// The metrics of this service.
-pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let refused = counters(
         "buy_orders_refused_total",
         "Refused requests by reason.",
@@ -74,17 +74,13 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 });
 
 /// Their meaning is their help text in `/metrics`.
-#[derive(Debug)]
-pub struct Metrics {
-    /// Orders that were committed.
-    pub created: IntCounter,
-    /// Repeats.
-    pub replayed: IntCounter,
-    /// Drafts that wait.
-    pub waiting: IntGauge,
+pub(crate) struct Metrics {
+    pub(crate) created: IntCounter,
+    pub(crate) replayed: IntCounter,
+    pub(crate) waiting: IntGauge,
+    pub(crate) writes: Histogram,
     refused: IntCounterVec,
     batches: Histogram,
-    writes: Histogram,
     outbox_events: Known,
     outbox_age: Known,
     total: Known,
@@ -103,11 +99,6 @@ impl Metrics {
         self.waiting.sub(i64::try_from(drafts).unwrap_or(i64::MAX));
         self.batches
             .observe(u32::try_from(drafts).unwrap_or(u32::MAX).into());
-    }
-
-    /// Records the duration of a write that began at `begun`.
-    pub(crate) fn count_write(&self, begun: Instant) {
-        self.writes.observe(begun.elapsed().as_secs_f64());
     }
 
     fn show(&self, gauges: &Gauges, oldest_age_s: f64) {
@@ -131,19 +122,24 @@ impl Metrics {
 
 /// Keeps the gauges of outbox and book up to date until the process is asked to stop. While the write model does not answer, they have no
 /// value. The failure is not logged here: whoever needs the write model reports it.
-///
-/// # Errors
-/// None; tasks of a service have this signature.
-pub async fn watch_write_model(pool: Pool, stopping: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn watch_write_model(pool: Pool, stopping: CancellationToken) -> anyhow::Result<()> {
     let watch = async {
-        let (mut oldest, mut currencies) = (OldestMessage::default(), MissingCurrencies::default());
+        let (mut oldest, mut reported) = (OldestMessage::default(), Vec::new());
         loop {
             match with_connection(&pool, db::outbox::gauges).await {
                 Ok(gauges) => METRICS.show(&gauges, oldest.age_s(&gauges, Instant::now())),
                 Err(_) => METRICS.forget(),
             }
             match with_connection(&pool, db::missing_currencies).await {
-                Ok(missing) => currencies.show(missing),
+                Ok(missing) => {
+                    METRICS
+                        .currencies_missing
+                        .set(u32::try_from(missing.len()).unwrap_or(u32::MAX).into());
+                    if missing != reported {
+                        report_currencies(&missing);
+                        reported = missing;
+                    }
+                }
                 Err(_) => METRICS.currencies_missing.forget(),
             }
             tokio::time::sleep(READ_EVERY).await;
@@ -173,32 +169,18 @@ impl OldestMessage {
     }
 }
 
-/// The currencies that this service supports and the write model does not have.
-#[derive(Debug, Default)]
-struct MissingCurrencies(Vec<Currency>);
-
-impl MissingCurrencies {
-    /// Sets the gauge, and logs an event when the currencies differ from the last time.
-    fn show(&mut self, missing: Vec<Currency>) {
-        METRICS
-            .currencies_missing
-            .set(u32::try_from(missing.len()).unwrap_or(u32::MAX).into());
-        if missing == self.0 {
-            return;
-        }
-        if missing.is_empty() {
-            tracing::info!(event = "schema_fits_code", model = "write_model");
-        } else {
-            let names: Vec<&str> = missing.iter().map(|currency| currency.iso3()).collect();
-            tracing::error!(
-                event = "schema_differs_from_code",
-                model = "write_model",
-                missing_currencies = names.join(", "),
-                info = "the table currency has not all currencies that this service takes orders in: the schema is older than the service",
-            );
-        }
-        self.0 = missing;
+fn report_currencies(missing: &[Currency]) {
+    if missing.is_empty() {
+        tracing::info!(event = "schema_fits_code", model = "write_model");
+        return;
     }
+    let names: Vec<&str> = missing.iter().map(|currency| currency.iso3()).collect();
+    tracing::error!(
+        event = "schema_differs_from_code",
+        model = "write_model",
+        missing_currencies = names.join(", "),
+        info = "the table currency has not all currencies that this service takes orders in: the schema is older than the service",
+    );
 }
 
 #[cfg(test)]

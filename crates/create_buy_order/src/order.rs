@@ -42,8 +42,8 @@ pub struct Draft {
     pub trace: Context,
 }
 
-/// An order in the book.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An order in the book: a row of `buy_order`. Its currency is that of the request.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Order {
     /// `buy_order.id`. Ids ascend in the order of commits.
     pub id: i64,
@@ -51,13 +51,14 @@ pub struct Order {
     pub external_id: Uuid,
     /// When the order was written, to the microsecond.
     pub created_at: OffsetDateTime,
-    /// The currency that was paid in.
-    pub currency: Currency,
     /// The amount that was paid.
+    #[sqlx(try_from = "Decimal")]
     pub currency_amount: FiatAmount,
     /// Fiat per BTC.
+    #[sqlx(try_from = "Decimal")]
     pub btc_rate: BtcRate,
     /// The BTC that was bought.
+    #[sqlx(try_from = "Decimal")]
     pub btc_amount: BtcAmount,
 }
 
@@ -80,19 +81,12 @@ pub enum Verdict {
 /// larger than any [`BtcAmount`], and so far over the cap.
 #[must_use]
 pub fn btc_amount(amount: FiatAmount, rate: BtcRate) -> Option<BtcAmount> {
-    const SATOSHIS_PER_BTC: i128 = 100_000_000;
-    // Both mantissas have a fixed scale: amount = a / 10^2 and rate = r / 10^8, so amount / rate = a * 10^6 / r BTC. The largest
-    // numerator, about 10^11 * 10^6 * 10^8, is far below 2^127.
-    const SCALE_DIFFERENCE: i128 = 10_i128.pow(BtcRate::SCALE - FiatAmount::SCALE);
-    let numerator = amount
-        .decimal()
-        .mantissa()
-        .checked_mul(SCALE_DIFFERENCE)?
-        .checked_mul(SATOSHIS_PER_BTC)?;
+    // Both mantissas have a fixed scale: amount = a / 10^2 and rate = r / 10^8, so amount / rate = a * 10^6 / r BTC, and a BTC has 10^8
+    // satoshis. The largest numerator, about 10^11 * 10^14, is far below 2^127, and no rate is 0.
+    const SCALE: i128 = 10_i128.pow(BtcRate::SCALE - FiatAmount::SCALE + BtcAmount::SCALE);
+    let numerator = amount.decimal().mantissa() * SCALE;
     let denominator = rate.decimal().mantissa();
-    let satoshis = numerator
-        .checked_add(denominator.checked_sub(1)?)?
-        .checked_div(denominator)?;
+    let satoshis = (numerator + denominator - 1) / denominator;
     let btc = Decimal::try_from_i128_with_scale(satoshis, BtcAmount::SCALE).ok()?;
     BtcAmount::try_from(btc).ok()
 }

@@ -1,6 +1,6 @@
 //! The client of `btc_price`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -33,8 +33,8 @@ type Answer = Result<BtcRate, Arc<PriceError>>;
 /// The rates of `btc_price`. Callers that ask for a currency at the same time share a request, and a quote is reused for as long as
 /// `btc_price` allows. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Prices {
-    latest: Arc<PerCurrency<Mutex<Option<FreshRate>>>>,
+pub(crate) struct Prices {
+    client: Arc<Client>,
     requests: PerCurrency<Coalesced<Context, Answer>>,
 }
 
@@ -47,20 +47,15 @@ struct FreshRate {
 
 /// Why there is no price.
 #[derive(Debug, thiserror::Error)]
-pub enum PriceError {
-    /// `btc_price` cannot be reached, or did not answer in time.
+pub(crate) enum PriceError {
     #[error("btc_price did not answer")]
     Unreachable(#[from] reqwest::Error),
-    /// `btc_price` has no price.
     #[error("btc_price answered {0}")]
     Refused(reqwest::StatusCode),
-    /// `btc_price` quoted another currency.
     #[error("btc_price quoted {0:?}")]
     WrongCurrency(String),
-    /// `btc_price` quoted something that is not a rate.
     #[error("btc_price quoted the rate {0:?}")]
     NotARate(String, #[source] MoneyError),
-    /// The task that asked ended without an answer.
     #[error("asking btc_price was interrupted")]
     Interrupted,
 }
@@ -72,71 +67,62 @@ struct Quote {
 }
 
 impl Prices {
-    /// A client of `btc_price`. Must be called inside the async runtime.
-    ///
-    /// # Errors
-    /// When no HTTP client can be built.
-    pub fn new(btc_price: &Peer) -> anyhow::Result<Self> {
-        let client = Client {
+    /// Must be called inside the async runtime.
+    pub(crate) fn new(btc_price: &Peer) -> anyhow::Result<Self> {
+        let client = Arc::new(Client {
             http: client::client(TIMEOUT, None)?,
             url: btc_price.url("/buy"),
-        };
-        let latest: Arc<PerCurrency<Mutex<Option<FreshRate>>>> = Arc::default();
+            latest: PerCurrency::default(),
+        });
         let requests = PerCurrency::from_fn(|currency| {
-            let (client, latest) = (client.clone(), Arc::clone(&latest));
+            let client = Arc::clone(&client);
             Coalesced::new(usize::MAX, move |callers| {
-                let (client, latest) = (client.clone(), Arc::clone(&latest));
-                async move { client.rate_for_all(currency, callers, &latest[currency]).await }
+                let client = Arc::clone(&client);
+                async move { client.rate_for_all(currency, callers).await }
             })
         });
-        Ok(Self { latest, requests })
+        Ok(Self { client, requests })
     }
 
     /// The market price of one BTC, if the latest quote may still be reused. Asks nobody.
-    #[must_use]
-    pub fn at_hand(&self, currency: Currency) -> Option<BtcRate> {
-        let latest = self.latest[currency]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        latest
-            .filter(|latest| Instant::now() < latest.fresh_until)
-            .map(|latest| latest.rate)
+    pub(crate) fn at_hand(&self, currency: Currency) -> Option<BtcRate> {
+        let latest = (*self.client.latest(currency))?;
+        (Instant::now() < latest.fresh_until).then_some(latest.rate)
     }
 
     /// The market price of one BTC. `btc_price` is asked after this call, not before.
-    ///
-    /// # Errors
-    /// [`PriceError`]; the event `btc_price_client_failed` is logged.
-    pub async fn ask(&self, currency: Currency) -> Answer {
+    pub(crate) async fn ask(&self, currency: Currency) -> Answer {
         let answer = self.requests[currency].ask(Context::current()).await;
         answer.unwrap_or_else(|| Err(Arc::new(PriceError::Interrupted)))
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Client {
     http: reqwest::Client,
     url: String,
+    latest: PerCurrency<Mutex<Option<FreshRate>>>,
 }
 
 impl Client {
     /// One answer for all callers. The request belongs to the trace of the first of them: the others have only the time in common.
-    async fn rate_for_all(
-        &self,
-        currency: Currency,
-        callers: Vec<Context>,
-        latest: &Mutex<Option<FreshRate>>,
-    ) -> Vec<Answer> {
+    async fn rate_for_all(&self, currency: Currency, callers: Vec<Context>) -> Vec<Answer> {
         let first = callers.first().cloned().unwrap_or_default();
         let answer = self.rate(currency).with_context(first).await;
         if let Ok(fresh) = &answer {
-            let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut latest = self.latest(currency);
             // A slow answer may come after that to a later request.
             if latest.is_none_or(|latest| latest.fresh_until < fresh.fresh_until) {
                 *latest = Some(*fresh);
             }
         }
         vec![answer.map(|fresh| fresh.rate).map_err(Arc::new); callers.len()]
+    }
+
+    fn latest(&self, currency: Currency) -> MutexGuard<'_, Option<FreshRate>> {
+        self.latest[currency]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn rate(&self, currency: Currency) -> Result<FreshRate, PriceError> {

@@ -26,7 +26,7 @@ use crate::db::outbox::{self, Message};
 
 /// For the relay's connections to the write model. If the server crashes, a lost lease is taken again, and a lost deletion sends a message
 /// once more: neither has to wait for the disk.
-pub const SESSION_SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
+const SESSION_SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
 
 /// How often the outbox is read without a wake-up: for messages that other replicas wrote.
 const POLL: Duration = Duration::from_millis(100);
@@ -58,10 +58,7 @@ pub(crate) enum Interrupted {
 /// others stand by.
 ///
 /// `wake` is to be notified after each commit that wrote to the outbox.
-///
-/// # Errors
-/// When its pool of connections cannot be built.
-pub async fn run(
+pub(crate) async fn run(
     pool: Pool,
     queue: endpoints::Queue,
     wake: Arc<Notify>,
@@ -72,7 +69,6 @@ pub async fn run(
         lease: Lease::new(pool.clone()),
         pool,
         exchange: queue.exchange.clone(),
-        declared_at: Instant::now(),
         wake,
         stopping: stopping.clone(),
     };
@@ -92,7 +88,6 @@ struct Relay {
     pool: Pool,
     lease: Lease,
     exchange: String,
-    declared_at: Instant,
     wake: Arc<Notify>,
     stopping: CancellationToken,
 }
@@ -114,9 +109,16 @@ impl Worker for Relay {
 impl Relay {
     /// Relays until the broker fails or the process is asked to stop. When the database fails, the connection to the broker is kept.
     async fn relay(&mut self, publisher: &mut Publisher, backoff: &mut Backoff) -> Result<(), broker::Error> {
-        self.declared_at = Instant::now();
+        let mut declared_at = Instant::now();
         // No query is dropped half-way: the token is looked at between them.
         while !self.stopping.is_cancelled() {
+            if !publisher.session.connected() {
+                return Err(broker::Error::Closed);
+            }
+            if declared_at.elapsed() >= DECLARATION_CHECK {
+                publisher.session.check_declarations().await?;
+                declared_at = Instant::now();
+            }
             match self.step(publisher, backoff).await {
                 Ok(()) => {}
                 Err(Interrupted::Broker(error)) => return Err(error),
@@ -131,13 +133,6 @@ impl Relay {
 
     /// Relays the oldest messages, or waits for some or for the lease.
     async fn step(&mut self, publisher: &mut Publisher, backoff: &mut Backoff) -> Result<(), Interrupted> {
-        if !publisher.session.connected() {
-            return Err(broker::Error::Closed.into());
-        }
-        if self.declared_at.elapsed() >= DECLARATION_CHECK {
-            publisher.session.check_declarations().await?;
-            self.declared_at = Instant::now();
-        }
         if !self.lease.hold().await? {
             let standby = tokio::time::sleep(STANDBY_POLL);
             self.stopping.run_until_cancelled(standby).await;
@@ -201,10 +196,10 @@ impl Relay {
         .await?;
         match first_reason {
             None => Ok(()),
-            Some(reason) => Err(Interrupted::Broker(broker::Error::NotConfirmed {
-                count: messages.len() - confirmed.len(),
-                reason,
-            })),
+            Some(reason) => {
+                let count = messages.len() - confirmed.len();
+                Err(broker::Error::NotConfirmed { count, reason }.into())
+            }
         }
     }
 

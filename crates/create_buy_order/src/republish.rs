@@ -31,28 +31,13 @@ pub struct Options {
     since: Option<OffsetDateTime>,
     /// Only orders with this id or a higher one
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
-    from_id: Option<i64>,
+    pub(crate) from_id: Option<i64>,
     /// Only orders with this id or a lower one
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
-    to_id: Option<i64>,
+    pub(crate) to_id: Option<i64>,
     /// How many to send in a second at most, so that new orders are not held up
     #[arg(long, value_name = "ORDERS_PER_S", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-}
-
-impl Options {
-    /// Checks that the range can contain an order.
-    ///
-    /// # Errors
-    /// A sentence that says why it cannot.
-    pub fn check(&self) -> Result<(), String> {
-        match (self.from_id, self.to_id) {
-            (Some(from), Some(to)) if from > to => {
-                Err(format!("--from-id {from} is greater than --to-id {to}"))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 fn read_time(text: &str) -> Result<OffsetDateTime, String> {
@@ -66,10 +51,8 @@ fn read_time(text: &str) -> Result<OffsetDateTime, String> {
 /// What this process reads from the environment.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The database of the orders.
-    pub write_model: Database,
-    /// The broker.
-    pub queue: Queue,
+    write_model: Database,
+    queue: Queue,
 }
 
 impl Config {

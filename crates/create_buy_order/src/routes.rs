@@ -19,24 +19,21 @@ use crate::batch::{self, Orders};
 use crate::error::ApiError;
 use crate::look_up::LookUp;
 use crate::metrics::METRICS;
-use crate::order::{self, CLIENT_ID, Draft, Order, RequestIdentity, Verdict};
+use crate::order::{self, CLIENT_ID, Draft, RequestIdentity, Verdict};
 use crate::price::Prices;
 
-pub use request::BuyOrderRequest;
+use request::BuyOrderRequest;
 
 /// What the handlers share; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct State {
-    /// Finds repeats.
-    pub look_up: LookUp,
-    /// Asks for rates.
-    pub prices: Prices,
-    /// Hands drafts to the writer.
-    pub orders: Orders,
+pub(crate) struct State {
+    pub(crate) look_up: LookUp,
+    pub(crate) prices: Prices,
+    pub(crate) orders: Orders,
 }
 
 /// All routes of this service.
-pub fn router(state: State, readiness: Readiness) -> Router {
+pub(crate) fn router(state: State, readiness: Readiness) -> Router {
     let api = Router::new()
         .route("/buy_order", put(put_buy_order))
         .with_state(state);
@@ -56,7 +53,7 @@ struct ApiDoc;
 
 /// The answer to an accepted order.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BuyOrderResponse {
+pub(crate) struct BuyOrderResponse {
     /// The key of the request.
     #[schema(example = "5fa733ae-82b4-4ac0-8478-35ff30dae879")]
     idempotence_key: Uuid,
@@ -65,7 +62,7 @@ pub struct BuyOrderResponse {
 
 /// An order in the book. Decimals are strings, so that no client reads them through a float.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BuyOrder {
+pub(crate) struct BuyOrder {
     /// The id of the order.
     #[schema(example = "3b14efb6-041f-4d31-b35a-37c82333af36")]
     id: Uuid,
@@ -84,19 +81,6 @@ pub struct BuyOrder {
     /// The BTC that was bought: `currency_amount / btc_rate`, rounded up to 8 decimals.
     #[schema(example = "0.00254647")]
     btc_amount: String,
-}
-
-impl From<Order> for BuyOrder {
-    fn from(order: Order) -> Self {
-        Self {
-            id: order.external_id,
-            created_at: rfc3339_micros(order.created_at),
-            currency: order.currency.iso3(),
-            currency_amount: order.currency_amount.to_string(),
-            btc_rate: order.btc_rate.to_string(),
-            btc_amount: order.btc_amount.to_string(),
-        }
-    }
 }
 
 /// Buy BTC for fiat at the market price
@@ -145,16 +129,20 @@ pub(crate) async fn put_buy_order(
 }
 
 async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
-    let request = BuyOrderRequest::read(body).map_err(ApiError::Invalid)?;
-    let identity = request.identity(CLIENT_ID);
-    let RequestIdentity {
+    let BuyOrderRequest {
+        currency,
+        amount,
+        idempotence_key,
+    } = BuyOrderRequest::read(body).map_err(ApiError::Invalid)?;
+    let client_id = CLIENT_ID;
+    tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
+
+    let identity = RequestIdentity {
         client_id,
         currency,
         amount,
         idempotence_key,
-    } = identity;
-    tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
-
+    };
     let (order, replayed) = match decide(state, identity).await? {
         Verdict::Created(order) => (order, false),
         Verdict::Repeated(order) => (order, true),
@@ -170,7 +158,14 @@ async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
     let header = replayed.then_some([("idempotent-replayed", "true")]);
     let body = BuyOrderResponse {
         idempotence_key,
-        buy_order: order.into(),
+        buy_order: BuyOrder {
+            id: order.external_id,
+            created_at: rfc3339_micros(order.created_at),
+            currency: currency.iso3(),
+            currency_amount: order.currency_amount.to_string(),
+            btc_rate: order.btc_rate.to_string(),
+            btc_amount: order.btc_amount.to_string(),
+        },
     };
     Ok((header, Json(body)).into_response())
 }
@@ -187,15 +182,12 @@ async fn decide(state: &State, identity: RequestIdentity) -> Result<Verdict, Api
     if let Some(order) = known.map_err(ApiError::NotRead)? {
         return Ok(Verdict::Repeated(order));
     }
-    let rate = match at_hand {
-        Some(rate) => rate,
-        // Last, so that the price is as recent as possible.
-        None => state
-            .prices
-            .ask(identity.currency)
-            .await
-            .map_err(ApiError::PriceUnavailable)?,
-    };
+    if at_hand.is_some() {
+        return Err(ApiError::OverCap);
+    }
+    // Last, so that the price is as recent as possible.
+    let asked = state.prices.ask(identity.currency).await;
+    let rate = asked.map_err(ApiError::PriceUnavailable)?;
     let draft = draft(identity, rate).ok_or(ApiError::OverCap)?;
     write(state, draft).await
 }

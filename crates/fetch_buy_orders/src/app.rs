@@ -21,13 +21,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let readiness = Readiness::default().needs("read_model", read_model.readable());
     migrations::wait(&config.migration).await?;
     let listener = http::bind(&config.listen).await?;
-    lifecycle.spawn(
-        "http",
-        http::serve(
-            listener,
-            routes::router(Reader::new(read_model), readiness),
-            lifecycle.stopping(),
-        ),
-    );
+    let router = routes::router(Reader::new(read_model), readiness);
+    lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())
 }

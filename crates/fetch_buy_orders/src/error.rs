@@ -9,17 +9,14 @@ use common::http::Problem;
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// Invalid parameters, each named in the response.
+pub(crate) enum ApiError {
     #[error("the request is not valid")]
     Invalid(Problem),
     /// The client has no order with this id, or it is not projected yet.
     #[error("unknown last_reference")]
     UnknownReference,
-    /// The read model failed.
     #[error("the orders cannot be read at the moment, try again shortly")]
     ReadModel(#[from] Arc<sqlx::Error>),
-    /// The page could not be written as JSON.
     #[error("the page cannot be written")]
     Unwritten(#[from] serde_json::Error),
 }
@@ -43,20 +40,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_that_is_away_is_503_and_a_bug_of_ours_500() {
-        let status = |error: sqlx::Error| ApiError::from(Arc::new(error)).into_response().status();
-        assert_eq!(status(sqlx::Error::PoolTimedOut), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(
-            status(sqlx::Error::ColumnNotFound("id".to_owned())),
-            StatusCode::INTERNAL_SERVER_ERROR
-        );
-    }
-
-    #[test]
-    fn an_unknown_reference_is_404() {
-        assert_eq!(
-            ApiError::UnknownReference.into_response().status(),
-            StatusCode::NOT_FOUND
-        );
+    fn a_database_that_is_away_is_503_a_bug_of_ours_500_and_an_unknown_reference_404() {
+        let away = sqlx::Error::PoolTimedOut;
+        let bug = sqlx::Error::ColumnNotFound("id".to_owned());
+        for (error, status) in [
+            (ApiError::from(Arc::new(away)), StatusCode::SERVICE_UNAVAILABLE),
+            (ApiError::from(Arc::new(bug)), StatusCode::INTERNAL_SERVER_ERROR),
+            (ApiError::UnknownReference, StatusCode::NOT_FOUND),
+        ] {
+            assert_eq!(error.into_response().status(), status);
+        }
     }
 }

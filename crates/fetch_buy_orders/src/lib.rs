@@ -1,19 +1,19 @@
 //! Serves pages of orders from the read model, newest first: `GET /buy_orders`.
 //!
-//! In reading order: [`config`], the start ([`app`]), the endpoint ([`routes`]), its response ([`page`]), the reader of pages ([`reader`]) and
-//! its SQL statement ([`db`]), errors ([`error`]) and [`metrics`].
+//! In reading order: [`config`], the start ([`app`]), the endpoint (`routes`), its response ([`page`]), the reader of pages ([`reader`]) and
+//! its SQL statement ([`db`]), errors (`error`) and `metrics`.
 
 pub mod config;
 
 pub mod app;
 
-pub mod routes;
+mod routes;
 
 pub mod page;
 
 pub mod reader;
 
 pub mod db;
-pub mod error;
+mod error;
 
-pub mod metrics;
+mod metrics;

@@ -6,12 +6,9 @@ use common::env::Env;
 /// The configuration of `migration`, the only service that connects to both databases.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to serve `/healthcheck`: `SERVICE_…`.
-    pub listen: Listen,
-    /// The write model: `WRITE_MODEL_DB_…`.
-    pub write_model: Database,
-    /// The read model: `READ_MODEL_DB_…`.
-    pub read_model: Database,
+    pub(crate) listen: Listen,
+    pub(crate) write_model: Database,
+    pub(crate) read_model: Database,
 }
 
 impl Config {

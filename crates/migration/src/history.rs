@@ -14,13 +14,7 @@ const TRANSACTION_SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL l
     SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto";
 
 /// The session that refinery uses.
-pub(crate) struct Session(PgConnection);
-
-impl Session {
-    pub(crate) fn new(connection: PgConnection) -> Self {
-        Self(connection)
-    }
-}
+pub(crate) struct Session(pub(crate) PgConnection);
 
 impl AsyncTransaction for Session {
     type Error = sqlx::Error;

@@ -3,12 +3,12 @@
 //! The migrations are the files under `migrations/` at the top of the repository, embedded at compile time. With `--once` the process
 //! applies them and exits. Several of these processes may run at once, and each may be killed at any moment.
 //!
-//! In reading order: [`config`], the start ([`app`]), the migration of one database ([`schema`]), and refinery's access to it (`history`).
+//! In reading order: [`config`], the start ([`app`]), the migration of one database (`schema`), and refinery's access to it (`history`).
 
 pub mod config;
 
 pub mod app;
 
-pub mod schema;
+mod schema;
 
 mod history;

@@ -4,9 +4,10 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use common::database::outage;
+use common::database::{self, is_transient};
 use common::endpoints::Database;
-use common::{database, retry};
+use common::logging::chain;
+use common::retry;
 use refinery::Runner;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -41,17 +42,14 @@ const HISTORY_SCHEMAS: &str =
 
 /// One of the two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Model {
-    /// The database of orders, the golden source.
+pub(crate) enum Model {
     Write,
-    /// The database that pages are served from.
     Read,
 }
 
 impl Model {
     /// The name that events give the database.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Write => "write_model",
             Self::Read => "read_model",
@@ -74,11 +72,11 @@ enum Failure {
     #[error("cannot connect")]
     Connect(#[source] sqlx::Error),
     #[error("lost the session, or cannot lock the schema")]
-    Session(#[source] sqlx::Error),
+    Session(#[from] sqlx::Error),
     #[error("another process has been migrating for {} s", LOCK_TIMEOUT.as_secs())]
     Busy,
     #[error("a migration failed")]
-    Migration(#[source] refinery::Error),
+    Migration(#[from] refinery::Error),
     #[error(
         "its tables are in the schema \"{0}\", where the services do not look: they use public, whatever search_path says. Move them there \
          (ALTER TABLE … SET SCHEMA public), or give the services a database whose tables are in public"
@@ -89,15 +87,15 @@ enum Failure {
 impl Failure {
     /// By the same list of transient errors as in the services.
     fn is_transient(&self) -> bool {
-        let error = match self {
-            Self::Connect(_) | Self::Busy => return true,
-            Self::Elsewhere(_) => return false,
-            Self::Session(error) => Some(error),
+        match self {
+            Self::Connect(_) | Self::Busy => true,
+            Self::Elsewhere(_) => false,
+            Self::Session(error) => is_transient(error),
             Self::Migration(error) => error
                 .source()
-                .and_then(|source| source.downcast_ref::<sqlx::Error>()),
-        };
-        error.is_some_and(outage::is_transient)
+                .and_then(|source| source.downcast_ref())
+                .is_some_and(is_transient),
+        }
     }
 }
 
@@ -105,7 +103,7 @@ impl Failure {
 ///
 /// # Errors
 /// A migration differs from the one that was applied, or the database refuses it.
-pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Result<()> {
+pub(crate) async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Result<()> {
     let name = model.name();
     let mut pauses = retry::pauses(database.retry_wait);
     loop {
@@ -116,11 +114,7 @@ pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Resu
             }
             Err(failure) => failure,
         };
-        let is_transient = failure.is_transient();
-        let is_connecting = matches!(failure, Failure::Connect(_));
-        let failure = anyhow::Error::new(failure);
-        let chain = format!("{failure:#}");
-        if is_connecting {
+        if matches!(failure, Failure::Connect(_)) {
             let Database { host, port, user, .. } = database;
             tracing::warn!(
                 event = "failed_to_connect_to_database",
@@ -128,16 +122,16 @@ pub async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Resu
                 host,
                 port,
                 user,
-                error = chain
+                error = chain(&failure)
             );
         } else {
             tracing::error!(
                 event = "database_migration_exception_occurred",
                 database = name,
-                info = chain
+                info = chain(&failure)
             );
         }
-        if !is_transient {
+        if !failure.is_transient() {
             return Err(failure).with_context(|| format!("the {name} cannot be migrated"));
         }
         sleep(pauses.next().unwrap_or(database.retry_wait)).await;
@@ -156,7 +150,7 @@ async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
         user
     );
     let has_history = find_history(&mut session).await?;
-    let (mut session, runner) = (Session::new(session), model.runner());
+    let (mut session, runner) = (Session(session), model.runner());
     if has_history && is_up_to_date(&runner, &mut session).await? {
         return Ok(0);
     }
@@ -164,35 +158,28 @@ async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
     acquire(&mut lock).await?;
     tokio::select! {
         report = runner.run_async(&mut session) => {
-            let report = report.map_err(Failure::Migration)?;
+            let applied = report?.applied_migrations().len();
             // Closing the connection would end the lock, too, so an error is ignored: the migrations are committed.
             let _ = query(&mut lock, "ROLLBACK").await;
-            Ok(report.applied_migrations().len())
+            Ok(applied)
         }
         lost = keep_alive(&mut lock) => Err(Failure::Session(lost)),
     }
 }
 
+/// Leaves the transaction that has the lock open.
 async fn acquire(lock: &mut PgConnection) -> Result<(), Failure> {
     let begun = Instant::now();
     while begun.elapsed() < LOCK_TIMEOUT {
-        if try_lock(lock).await.map_err(Failure::Session)? {
+        query(lock, "BEGIN").await?;
+        let rows = query(lock, TRY_LOCK).await?;
+        if rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("locked")? {
             return Ok(());
         }
+        query(lock, "ROLLBACK").await?;
         sleep(LOCK_POLL).await;
     }
     Err(Failure::Busy)
-}
-
-/// Leaves the transaction open when it has the lock.
-async fn try_lock(lock: &mut PgConnection) -> sqlx::Result<bool> {
-    query(lock, "BEGIN").await?;
-    let rows = query(lock, TRY_LOCK).await?;
-    let locked: bool = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("locked")?;
-    if !locked {
-        query(lock, "ROLLBACK").await?;
-    }
-    Ok(locked)
 }
 
 /// Ends when the lock is lost. Needed because a migration may take hours, and must notice a server that vanished.
@@ -217,15 +204,13 @@ fn timed_out() -> sqlx::Error {
 /// Whether any migration was ever applied. Fails when that was in another schema than `public`: a second schema would begin without the
 /// existing orders.
 async fn find_history(session: &mut PgConnection) -> Result<bool, Failure> {
-    let rows = query(session, HISTORY_SCHEMAS).await.map_err(Failure::Session)?;
+    let rows = query(session, HISTORY_SCHEMAS).await?;
     let Some(first) = rows.first() else {
         return Ok(false);
     };
-    let schema: String = first.try_get("nspname").map_err(Failure::Session)?;
-    if schema == "public" {
-        Ok(true)
-    } else {
-        Err(Failure::Elsewhere(schema))
+    match first.try_get("nspname")? {
+        "public" => Ok(true),
+        other => Err(Failure::Elsewhere(other.to_owned())),
     }
 }
 
@@ -233,71 +218,41 @@ async fn find_history(session: &mut PgConnection) -> Result<bool, Failure> {
 /// or a read-only database.
 async fn is_up_to_date(runner: &Runner, session: &mut Session) -> Result<bool, Failure> {
     let applied = timeout(QUERY_TIMEOUT, runner.get_applied_migrations_async(session)).await;
-    let applied = applied
-        .map_err(|_| Failure::Session(timed_out()))?
-        .map_err(Failure::Migration)?;
-    Ok(runner
-        .get_migrations()
-        .iter()
-        .all(|migration| applied.contains(migration)))
+    let applied = applied.map_err(|_| timed_out())??;
+    let mut embedded = runner.get_migrations().iter();
+    Ok(embedded.all(|migration| applied.contains(migration)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;
 
-    /// The versions of a model's files, in ascending order. Each file must be named `V<n>__<snake_case>.sql`.
-    fn versions(model: Model) -> std::io::Result<Vec<u32>> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../migrations")
-            .join(model.name());
-        let mut versions = Vec::new();
-        for file in std::fs::read_dir(folder)? {
-            let name = file?.file_name().to_string_lossy().into_owned();
-            let version = version(&name);
-            assert!(version.is_some(), "{name} is not named V<n>__<snake_case>.sql");
-            versions.extend(version);
-        }
-        versions.sort_unstable();
-        Ok(versions)
-    }
-
-    fn version(file_name: &str) -> Option<u32> {
-        let (version, title) = file_name
-            .strip_prefix('V')?
-            .strip_suffix(".sql")?
-            .split_once("__")?;
-        let is_word = |word: &str| {
-            !word.is_empty()
-                && word
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        };
-        let number: u32 = version.parse().ok()?;
-        (number.to_string() == version && title.split('_').all(is_word)).then_some(number)
+    fn is_snake_case(name: &str) -> bool {
+        let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        name.split('_')
+            .all(|word| !word.is_empty() && word.bytes().all(is_part))
     }
 
     #[test]
-    fn migration_files_are_well_named_and_numbered_without_a_gap_or_a_repeat() -> std::io::Result<()> {
+    fn migration_files_are_embedded_well_named_and_numbered_without_a_gap_or_a_repeat() -> std::io::Result<()>
+    {
         for model in [Model::Write, Model::Read] {
-            let found = versions(model)?;
-            let wanted: Vec<u32> = (1..).take(found.len()).collect();
-            assert_eq!(found, wanted, "{}", model.name());
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn every_migration_file_is_embedded() -> std::io::Result<()> {
-        for model in [Model::Write, Model::Read] {
-            assert_eq!(
-                model.runner().get_migrations().len(),
-                versions(model)?.len(),
-                "{}",
-                model.name()
-            );
+            let mut embedded = model.runner().get_migrations().clone();
+            embedded.sort();
+            for (version, migration) in (1..).zip(&embedded) {
+                assert_eq!(migration.version(), version, "{}: {migration}", model.name());
+                assert!(is_snake_case(migration.name()), "{migration}");
+            }
+            let names: BTreeSet<String> = embedded.iter().map(|file| format!("{file}.sql")).collect();
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+            let mut files = BTreeSet::new();
+            for file in std::fs::read_dir(folder.join(model.name()))? {
+                files.insert(file?.file_name().to_string_lossy().into_owned());
+            }
+            assert_eq!(files, names);
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use axum::Router;
-use common::broker::{Role, Supervisor};
+use common::broker::topology::BUY_ORDER_QUEUE;
+use common::broker::{Connector, Role, Supervisor};
 use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{broker, database, http, migrations};
@@ -11,7 +12,10 @@ use utoipa::OpenApi;
 
 use crate::config::Config;
 use crate::metrics::METRICS;
-use crate::projector::{self, CONNECTION, Projector};
+use crate::projector::Projector;
+
+/// The name of the connection that consumes.
+const CONNECTION: &str = "read_model_sync";
 
 /// Waits for the read model, its schema and the queue, then projects, and answers `/healthcheck`: healthy means that it has begun to project.
 ///
@@ -24,13 +28,20 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         .needs("read_model", pool.writable())
         .needs("broker", || std::future::ready(broker::state(CONNECTION)));
     migrations::wait(&config.migration).await?;
-    let connector = projector::connector(config.queue);
+    let connector = Connector {
+        endpoint: config.queue,
+        queue: BUY_ORDER_QUEUE,
+        name: CONNECTION,
+    };
     let mut supervisor = Supervisor::new(connector.clone(), Role::Listener, lifecycle.stopping());
     let Some(session) = supervisor.connect().await else {
         return Ok(());
     };
-    let projector = Projector::new(pool, connector, lifecycle.stopping());
-    lifecycle.spawn("projector", projector.run(supervisor, session));
+    let mut projector = Projector::new(pool, connector, lifecycle.stopping());
+    lifecycle.spawn("projector", async move {
+        supervisor.run(Some(session), &mut projector).await;
+        Ok(())
+    });
 
     let listener = http::bind(&config.listen).await?;
     let routes = http::routes(Router::new(), ApiDoc::openapi(), readiness);

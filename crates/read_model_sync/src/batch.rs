@@ -7,7 +7,7 @@ use lapin::message::Delivery;
 use opentelemetry::Context;
 
 use crate::db;
-use crate::delivery::{ApplyOutcome, Message};
+use crate::delivery::{ApplyOutcome, Message, read, without_panic};
 use crate::metrics::METRICS;
 
 /// Deliveries by what is to be done with them.
@@ -17,14 +17,8 @@ pub(crate) struct Batch {
     waiting: Vec<Message>,
     /// The tags of those whose orders are in the read model.
     pub(crate) applied: Vec<u64>,
-    /// Those that can never be applied.
-    pub(crate) rejected: Vec<Rejected>,
-}
-
-/// A delivery that can never be applied, and why.
-pub(crate) struct Rejected {
-    pub(crate) delivery: Delivery,
-    pub(crate) reason: String,
+    /// Those that can never be applied, and why.
+    pub(crate) rejected: Vec<(Delivery, String)>,
 }
 
 impl Batch {
@@ -34,9 +28,13 @@ impl Batch {
         let mut batch = Self::default();
         for delivery in deliveries {
             let trace = process_span(&delivery, queue);
-            match Message::read(delivery, trace.clone()) {
-                Ok(message) => batch.waiting.push(message),
-                Err((delivery, reason)) => batch.reject(delivery, &trace, None, reason),
+            match without_panic(|| read(&delivery)) {
+                Ok(order) => batch.waiting.push(Message {
+                    delivery,
+                    order,
+                    trace,
+                }),
+                Err(reason) => batch.reject(delivery, &trace, None, reason),
             }
         }
         batch
@@ -55,7 +53,8 @@ impl Batch {
             match outcome {
                 ApplyOutcome::Applied => {
                     METRICS.applied(message.order.created_at);
-                    message.report_applied();
+                    let _in_trace = message.trace.attach();
+                    tracing::info!(event = "buy_order_read_model_synced", id = message.order.id);
                     self.applied.push(tag);
                 }
                 ApplyOutcome::AlreadyApplied => {
@@ -88,6 +87,6 @@ impl Batch {
         trace::fail(trace, reason.clone());
         let _in_trace = trace.clone().attach();
         tracing::error!(event = "failed_to_sync_buy_order_read_model", id, info = reason);
-        self.rejected.push(Rejected { delivery, reason });
+        self.rejected.push((delivery, reason));
     }
 }

@@ -21,9 +21,14 @@ impl Config {
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             listen: Listen::from_env(env),
-            read_model: Database::from_env(env, "READ_MODEL_DB"),
+            read_model: read_model(env),
             migration: Peer::from_env(env, "MIGRATION"),
             queue: Queue::from_env(env),
         }
     }
+}
+
+/// Reads `READ_MODEL_DB_…`.
+pub fn read_model(env: &mut Env) -> Database {
+    Database::from_env(env, "READ_MODEL_DB")
 }

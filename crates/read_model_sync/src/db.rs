@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::delivery::{ApplyOutcome, Message, reason_of};
 
 /// Writes the orders of these messages that are not stored yet. Returns an outcome for each message, in their order.
-pub async fn apply(pool: &Pool, messages: &[Message]) -> Vec<ApplyOutcome> {
+pub(crate) async fn apply(pool: &Pool, messages: &[Message]) -> Vec<ApplyOutcome> {
     let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
     match write(pool, &orders).await {
         Ok(outcomes) => outcomes,
@@ -64,7 +64,7 @@ async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<ApplyOutc
     }
 }
 
-/// Inserts the orders that are not stored, by one statement, and compares the others with what is stored.
+/// Inserts the orders that are not stored, by one statement. If some are stored already, compares all with what is stored.
 ///
 /// # Errors
 /// When the read model is away, or refuses one of them.
@@ -76,33 +76,16 @@ pub async fn insert_and_compare(
     if inserted.len() == orders.len() {
         return Ok(vec![ApplyOutcome::Applied; orders.len()]);
     }
-    let doubtful = doubtful(orders, &inserted);
-    let is_doubtful = |order: &&BuyOrderCreated| doubtful.contains(&order.id);
-    let to_compare: Vec<&BuyOrderCreated> = orders.iter().copied().filter(is_doubtful).collect();
-    let stored = select(connection, &to_compare).await?;
-    let outcome = |order: &&BuyOrderCreated| {
-        if !is_doubtful(order) {
-            return ApplyOutcome::Applied;
-        }
-        match compare(order, &stored) {
+    let stored = select(connection, orders).await?;
+    let mut outcomes = Vec::with_capacity(orders.len());
+    for order in orders {
+        outcomes.push(match compare(order, &stored) {
             // Of equal messages in one batch, the first is the one that was inserted.
             ApplyOutcome::AlreadyApplied if inserted.remove(&order.id) => ApplyOutcome::Applied,
             outcome => outcome,
-        }
-    };
-    Ok(orders.iter().map(outcome).collect())
-}
-
-/// The ids of orders that were not inserted, or that are in the batch twice: then either message may have been inserted.
-fn doubtful(orders: &[&BuyOrderCreated], inserted: &HashSet<i64>) -> HashSet<i64> {
-    let mut seen = HashSet::with_capacity(orders.len());
-    let repeated_or_missing =
-        |order: &&&BuyOrderCreated| !seen.insert(order.id) || !inserted.contains(&order.id);
-    orders
-        .iter()
-        .filter(repeated_or_missing)
-        .map(|order| order.id)
-        .collect()
+        });
+    }
+    Ok(outcomes)
 }
 
 /// The columns of an order.
@@ -169,11 +152,9 @@ async fn select(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
         columns!(),
         " FROM buy_order_read_model WHERE external_id = asked_external_id LIMIT 1) AS o"
     );
-    let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
-    let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
     sqlx::query_as(SELECT)
-        .bind(ids)
-        .bind(external_ids)
+        .bind(column(orders, |order| order.id))
+        .bind(column(orders, |order| order.external_id))
         .fetch_all(connection)
         .await
 }
@@ -197,49 +178,6 @@ fn compare(order: &BuyOrderCreated, stored: &[Stored]) -> ApplyOutcome {
     }
 }
 
-/// Orders by column, as `unnest` takes them.
-#[derive(Default)]
-struct Columns<'o> {
-    id: Vec<i64>,
-    client_id: Vec<i64>,
-    external_id: Vec<Uuid>,
-    created_at: Vec<OffsetDateTime>,
-    currency_id: Vec<i64>,
-    currency_iso3: Vec<&'o str>,
-    currency_amount: Vec<Decimal>,
-    btc_rate: Vec<Decimal>,
-    btc_amount: Vec<Decimal>,
-}
-
-impl<'o> Columns<'o> {
-    fn of(orders: &[&'o BuyOrderCreated]) -> Self {
-        let mut columns = Self::default();
-        for order in orders {
-            let BuyOrderCreated {
-                id,
-                client_id,
-                external_id,
-                created_at,
-                currency_id,
-                currency_iso3,
-                currency_amount,
-                btc_rate,
-                btc_amount,
-            } = order;
-            columns.id.push(*id);
-            columns.client_id.push(*client_id);
-            columns.external_id.push(*external_id);
-            columns.created_at.push(*created_at);
-            columns.currency_id.push(*currency_id);
-            columns.currency_iso3.push(currency_iso3);
-            columns.currency_amount.push(currency_amount.decimal());
-            columns.btc_rate.push(btc_rate.decimal());
-            columns.btc_amount.push(btc_amount.decimal());
-        }
-        columns
-    }
-}
-
 /// Inserts the orders that are not stored, and returns their ids.
 async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
     const INSERT: &str = concat!(
@@ -252,20 +190,24 @@ async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
          ON CONFLICT DO NOTHING
          RETURNING id"
     );
-    let columns = Columns::of(orders);
     let ids: Vec<i64> = sqlx::query_scalar(INSERT)
-        .bind(columns.id)
-        .bind(columns.client_id)
-        .bind(columns.external_id)
-        .bind(columns.created_at)
-        .bind(columns.currency_id)
-        .bind(columns.currency_iso3)
-        .bind(columns.currency_amount)
-        .bind(columns.btc_rate)
-        .bind(columns.btc_amount)
+        .bind(column(orders, |order| order.id))
+        .bind(column(orders, |order| order.client_id))
+        .bind(column(orders, |order| order.external_id))
+        .bind(column(orders, |order| order.created_at))
+        .bind(column(orders, |order| order.currency_id))
+        .bind(column(orders, |order| order.currency_iso3.as_str()))
+        .bind(column(orders, |order| order.currency_amount.decimal()))
+        .bind(column(orders, |order| order.btc_rate.decimal()))
+        .bind(column(orders, |order| order.btc_amount.decimal()))
         .fetch_all(connection)
         .await?;
     Ok(ids.into_iter().collect())
+}
+
+/// One value of each order, as `unnest` takes them.
+fn column<'o, T>(orders: &[&'o BuyOrderCreated], value: impl Fn(&'o BuyOrderCreated) -> T) -> Vec<T> {
+    orders.iter().copied().map(value).collect()
 }
 
 /// The checksum of the rows of a range of ids, both ends included.

@@ -7,24 +7,14 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
 use time::OffsetDateTime;
 
-/// Why the message is a dead letter.
-pub const REASON: &str = "x-reason";
-
-/// When it first failed, RFC 3339. It stays when an operator redrives the letter and it fails again.
-pub const FIRST_FAILED_AT: &str = "x-first-failed-at";
-
-/// When it last failed, RFC 3339.
-pub const LAST_FAILED_AT: &str = "x-last-failed-at";
-
-/// How often it failed.
-pub const ATTEMPTS: &str = "x-attempts";
-
-/// The exchange that it was published to.
-pub const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
-
-/// The routing key that it was published with.
-pub const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
-
+// The headers that are added. Times are RFC 3339.
+pub(crate) const REASON: &str = "x-reason";
+/// It stays when an operator redrives the letter and it fails again.
+pub(crate) const FIRST_FAILED_AT: &str = "x-first-failed-at";
+pub(crate) const LAST_FAILED_AT: &str = "x-last-failed-at";
+pub(crate) const ATTEMPTS: &str = "x-attempts";
+pub(crate) const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
+pub(crate) const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
 const FAILED_BY: &str = "x-failed-by";
 
 // All headers of a message have to fit into one frame, unlike its body: the broker would refuse a letter with more, and its delivery would
@@ -38,8 +28,7 @@ const DROPPED_HEADERS: [&str; 4] = ["CC", "BCC", "x-delivery-count", "x-acquired
 
 /// The dead letter of a delivery of `queue`: same body, id, type and headers, with the reason added. Its headers fit into a frame of
 /// `frame_max` bytes.
-#[must_use]
-pub fn dead_letter(
+pub(crate) fn dead_letter(
     delivery: Delivery,
     exchange: &str,
     queue: &str,
@@ -47,8 +36,8 @@ pub fn dead_letter(
     frame_max: usize,
 ) -> Outgoing {
     Outgoing {
-        exchange: topology::dead_letter_exchange(exchange),
-        routing_key: topology::dead_letter_queue(queue),
+        exchange: topology::dead_letter_name(exchange),
+        routing_key: topology::dead_letter_name(queue),
         properties: kept_properties(&delivery.properties).with_headers(headers(&delivery, reason, frame_max)),
         body: delivery.data,
     }
@@ -84,7 +73,7 @@ pub(crate) fn kept_properties(original: &BasicProperties) -> BasicProperties {
 fn headers(delivery: &Delivery, reason: &str, frame_max: usize) -> FieldTable {
     let mut headers = kept_headers(&delivery.properties, MAX_ORIGINAL_HEADER_BYTES.min(frame_max / 2));
     let now = rfc3339_micros(OffsetDateTime::now_utc());
-    let attempts = attempts(&headers);
+    let attempts = attempts(&headers).saturating_add(1);
     let mut add = |name: &'static str, value: &str| {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     };
@@ -94,13 +83,10 @@ fn headers(delivery: &Delivery, reason: &str, frame_max: usize) -> FieldTable {
     add(ORIGINAL_EXCHANGE, delivery.exchange.as_str());
     add(ORIGINAL_ROUTING_KEY, delivery.routing_key.as_str());
     add(LAST_FAILED_AT, &now);
-    if attempts == 0 {
+    if attempts == 1 {
         add(FIRST_FAILED_AT, &now);
     }
-    headers.insert(
-        ATTEMPTS.into(),
-        AMQPValue::LongLongInt(attempts.saturating_add(1)),
-    );
+    headers.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(attempts));
     headers
 }
 
@@ -120,25 +106,22 @@ pub(crate) fn kept_headers(original: &BasicProperties, max_bytes: usize) -> Fiel
 
 /// How often a message with these headers has failed.
 pub(crate) fn attempts(headers: &FieldTable) -> i64 {
-    match (
-        headers.inner().get(FIRST_FAILED_AT),
-        headers.inner().get(ATTEMPTS),
-    ) {
-        (None, _) => 0,
-        (Some(_), Some(AMQPValue::LongLongInt(attempts))) if *attempts > 0 => *attempts,
+    match headers.inner().get(ATTEMPTS) {
+        _ if !headers.contains_key(FIRST_FAILED_AT) => 0,
+        Some(AMQPValue::LongLongInt(attempts)) if *attempts > 0 => *attempts,
         // Written before attempts were counted.
-        (Some(_), _) => 1,
+        _ => 1,
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use common::trace_context::TRACEPARENT;
 
     use super::*;
     use crate::delivery::tests::delivery;
 
-    fn dead(properties: BasicProperties, body: &str, reason: &str) -> Outgoing {
+    pub(crate) fn dead(properties: BasicProperties, body: &str, reason: &str) -> Outgoing {
         dead_letter(
             delivery(properties, body),
             "pydist",
@@ -164,6 +147,7 @@ mod tests {
         let letter = dead(properties, "nonsense", "the body is no order");
         assert_eq!(letter.body, b"nonsense");
         assert_eq!(letter.exchange, "pydist.dead_letter");
+        assert_eq!(letter.routing_key, "buy_order.dead_letter");
         assert_eq!(letter.properties.message_id(), &Some("m1".into()));
         assert_eq!(letter.properties.expiration(), &None);
         assert_eq!(header(&letter, REASON), Some(&text("the body is no order")));
@@ -175,23 +159,18 @@ mod tests {
 
     #[test]
     fn a_letter_that_fails_again_keeps_its_first_failure_and_tells_of_its_last() {
+        let (first, last) = (text("2020-01-01T00:00:00Z"), text("2020-01-02T00:00:00Z"));
         let mut table = FieldTable::default();
-        table.insert(FIRST_FAILED_AT.into(), text("2020-01-01T00:00:00Z"));
+        table.insert(FIRST_FAILED_AT.into(), first.clone());
         table.insert(REASON.into(), text("old"));
-        table.insert(LAST_FAILED_AT.into(), text("2020-01-02T00:00:00Z"));
+        table.insert(LAST_FAILED_AT.into(), last.clone());
         table.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(4));
         table.insert("CC".into(), text("elsewhere"));
         table.insert("x-delivery-count".into(), AMQPValue::LongLongInt(7));
         table.insert(TRACEPARENT.into(), text("00-a-b-01"));
         let letter = dead(BasicProperties::default().with_headers(table), "", "new");
-        assert_eq!(
-            header(&letter, FIRST_FAILED_AT),
-            Some(&text("2020-01-01T00:00:00Z"))
-        );
-        assert_ne!(
-            header(&letter, LAST_FAILED_AT),
-            Some(&text("2020-01-02T00:00:00Z"))
-        );
+        assert_eq!(header(&letter, FIRST_FAILED_AT), Some(&first));
+        assert_ne!(header(&letter, LAST_FAILED_AT), Some(&last));
         assert_eq!(header(&letter, ATTEMPTS), Some(&AMQPValue::LongLongInt(5)));
         assert_eq!(header(&letter, "x-delivery-count"), None);
         assert_eq!(header(&letter, REASON), Some(&text("new")));

@@ -22,34 +22,23 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Refused letters are logged at most once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Identifies a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ticket {
+/// The delivery that a letter in flight replaces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
     /// Delivery tags are unique within one consumer only.
     consumer: u64,
     tag: u64,
-}
-
-/// A dead letter, and the delivery that it replaces.
-#[derive(Debug)]
-struct Letter {
-    ticket: Ticket,
-    message: Outgoing,
-}
-
-/// Whether the broker took a letter.
-#[derive(Debug)]
-pub(crate) struct SendResult {
-    ticket: Ticket,
+    /// Length of the body.
     bytes: usize,
-    /// Why it did not.
-    published: Result<(), String>,
 }
 
-/// The dead letters of a projector: those in flight, and the held deliveries of those that the broker did not take.
+/// Whether the broker took a letter, or why it did not.
+pub(crate) type SendResult = (Ticket, Result<(), String>);
+
+/// The dead letters of a projector: those in flight, and the deliveries of those that the broker did not take. `tag` is that of a delivery.
 #[derive(Debug)]
 pub(crate) struct DeadLetterSender {
-    to_publisher: UnboundedSender<Letter>,
+    to_publisher: UnboundedSender<(Ticket, Outgoing)>,
     results: UnboundedReceiver<SendResult>,
     _publisher: AbortOnDropHandle<()>,
     consumer: u64,
@@ -87,23 +76,21 @@ impl DeadLetterSender {
     pub(crate) fn begin_consumer(&mut self) {
         self.consumer += 1;
         self.in_flight = 0;
-        self.held.clear();
+        self.held.tags.clear();
         self.show_held();
     }
 
     /// Whether earlier deliveries are not acknowledged yet.
     pub(crate) fn any_unacknowledged(&self) -> bool {
-        self.in_flight > 0 || self.held.len() > 0
+        self.in_flight > 0 || !self.held.tags.is_empty()
     }
 
-    /// Whether letters are in flight.
     pub(crate) fn any_in_flight(&self) -> bool {
         self.in_flight > 0
     }
 
-    /// How many deliveries are held.
     pub(crate) fn held(&self) -> usize {
-        self.held.len()
+        self.held.tags.len()
     }
 
     /// The time until held deliveries are to be requeued; nothing if none is held.
@@ -116,56 +103,52 @@ impl DeadLetterSender {
         self.bytes_in_flight == 0 || self.bytes_in_flight.saturating_add(bytes) <= MAX_BYTES
     }
 
-    /// Sends the dead letter of the delivery with this tag.
     pub(crate) fn send(&mut self, tag: u64, message: Outgoing) {
         let ticket = Ticket {
             consumer: self.consumer,
             tag,
+            bytes: message.body.len(),
         };
         self.in_flight += 1;
-        self.bytes_in_flight += message.body.len();
+        self.bytes_in_flight += ticket.bytes;
         // Cannot fail: the task lives as long as this.
-        let _ = self.to_publisher.send(Letter { ticket, message });
+        let _ = self.to_publisher.send((ticket, message));
     }
 
-    /// Holds the delivery with this tag.
     pub(crate) fn hold(&mut self, tag: u64, reason: &str) {
         METRICS.letters_refused.inc();
         self.held.add(tag, Instant::now());
         self.show_held();
         if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.logged_at = Some(Instant::now());
-            let held = self.held.len();
+            let held = self.held.tags.len();
             tracing::error!(event = "dead_letter_refused", held, info = reason);
         }
     }
 
-    /// Waits for the result of a letter.
     pub(crate) async fn next_result(&mut self) -> Option<SendResult> {
         self.results.recv().await
     }
 
-    /// As [`DeadLetterSender::next_result`], without waiting.
     pub(crate) fn try_next_result(&mut self) -> Option<SendResult> {
         self.results.try_recv().ok()
     }
 
     /// Records a result. Returns the tag of the delivery that is to be acknowledged now.
-    pub(crate) fn record(&mut self, result: SendResult) -> Option<u64> {
-        self.bytes_in_flight = self.bytes_in_flight.saturating_sub(result.bytes);
-        if result.published.is_ok() {
+    pub(crate) fn record(&mut self, (ticket, published): SendResult) -> Option<u64> {
+        self.bytes_in_flight = self.bytes_in_flight.saturating_sub(ticket.bytes);
+        if published.is_ok() {
             METRICS.dead_lettered.inc();
             self.held.one_was_taken();
         }
-        let Ticket { consumer, tag } = result.ticket;
-        if consumer != self.consumer {
+        if ticket.consumer != self.consumer {
             return None;
         }
         self.in_flight = self.in_flight.saturating_sub(1);
-        match result.published {
-            Ok(()) => Some(tag),
+        match published {
+            Ok(()) => Some(ticket.tag),
             Err(reason) => {
-                self.hold(tag, &reason);
+                self.hold(ticket.tag, &reason);
                 None
             }
         }
@@ -179,7 +162,7 @@ impl DeadLetterSender {
     }
 
     fn show_held(&self) {
-        let held = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
+        let held = i64::try_from(self.held.tags.len()).unwrap_or(i64::MAX);
         METRICS.letters_held.set(held);
     }
 }

@@ -75,7 +75,7 @@ pub async fn run(queue: Queue, task: Task, stopping: CancellationToken) -> anyho
     let work = async {
         match task {
             Task::List { json } => list(&connector, json).await,
-            Task::Show { id } => show(&connector, Wanted::these(id)).await,
+            Task::Show { id } => show(&connector, Selection { id, all: false }.into()).await,
             Task::Redrive(selection) => redrive(&connector, selection.into()).await,
             Task::Drop { selection, yes } => drop_letters(&connector, selection.into(), yes).await,
         }
@@ -87,55 +87,44 @@ pub async fn run(queue: Queue, task: Task, stopping: CancellationToken) -> anyho
         .unwrap_or(Ok(Outcome::NotDone))
 }
 
-/// The letters that were asked for: all, or those with these ids and how many were found of each.
-enum Wanted {
-    All,
-    These(BTreeMap<String, u64>),
+/// The letters that were asked for.
+struct Wanted {
+    all: bool,
+    /// How many letters were found of each id.
+    found: BTreeMap<String, u64>,
 }
 
 impl From<Selection> for Wanted {
-    fn from(selection: Selection) -> Self {
-        if selection.all {
-            Self::All
-        } else {
-            Self::these(selection.id)
-        }
+    fn from(Selection { id, all }: Selection) -> Self {
+        let found = id.into_iter().map(|id| (id, 0)).collect();
+        Self { all, found }
     }
 }
 
 impl Wanted {
-    fn these(ids: Vec<String>) -> Self {
-        Self::These(ids.into_iter().map(|id| (id, 0)).collect())
-    }
-
     /// Whether this is one of them. Counts it.
     fn has(&mut self, id: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::These(ids) => ids.get_mut(id).map(|found| *found += 1).is_some(),
+        if let Some(found) = self.found.get_mut(id) {
+            *found += 1;
+            return true;
         }
+        self.all
     }
 
     /// Sentences about ids that no letter has or several share; and whether every id was found.
     fn report(&self) -> (String, Outcome) {
-        let Self::These(ids) = self else {
-            return (String::new(), Outcome::Done);
-        };
-        let mut sentences = String::new();
-        for (id, found) in ids {
+        let (mut sentences, mut outcome) = (String::new(), Outcome::Done);
+        for (id, found) in &self.found {
             let id = letter::printable(id);
             match found {
-                0 => sentences += &format!("no dead letter has the id {id}\n"),
+                0 => {
+                    sentences += &format!("no dead letter has the id {id}\n");
+                    outcome = Outcome::NotDone;
+                }
                 1 => {}
                 several => sentences += &format!("{several} dead letters share the id {id}\n"),
             }
         }
-        let all_found = ids.values().all(|found| *found > 0);
-        let outcome = if all_found {
-            Outcome::Done
-        } else {
-            Outcome::NotDone
-        };
         (sentences, outcome)
     }
 }
@@ -150,15 +139,15 @@ async fn list(connector: &Connector, json: bool) -> anyhow::Result<Outcome> {
     reader.close().await?;
     // Not in the order of the queue: a letter that arrives while a reader is connected may end up after the next one.
     summaries.sort_by(|one, other| one.first_failed_at.cmp(&other.first_failed_at));
-    if !json {
-        print(&table(&summaries)).await?;
-        return Ok(Outcome::Done);
+    let mut text = String::new();
+    if json {
+        for summary in &summaries {
+            text += &(serde_json::to_string(summary)? + "\n");
+        }
+    } else {
+        text = table(&summaries);
     }
-    let mut lines = String::new();
-    for summary in &summaries {
-        lines += &(serde_json::to_string(summary)? + "\n");
-    }
-    print(&lines).await?;
+    print(&text).await?;
     Ok(Outcome::Done)
 }
 
@@ -255,7 +244,7 @@ async fn send_back(
 ) -> anyhow::Result<Result<(), String>> {
     let message = letter::redriven(letter, connector);
     if message.exchange != connector.endpoint.exchange
-        && !reader.session().has_exchange(&message.exchange).await?
+        && !reader.session.has_exchange(&message.exchange).await?
     {
         let exchange = letter::printable(&message.exchange);
         return Ok(Err(format!(

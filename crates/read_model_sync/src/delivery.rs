@@ -24,45 +24,18 @@ pub enum ApplyOutcome {
 }
 
 /// A delivery whose body could be read.
-#[derive(Debug)]
-pub struct Message {
-    /// The delivery itself.
-    pub delivery: Delivery,
-    /// The order in its body.
-    pub order: BuyOrderCreated,
+pub(crate) struct Message {
+    pub(crate) delivery: Delivery,
+    pub(crate) order: BuyOrderCreated,
     /// The span of processing it, in the trace of its order. It ends when the message is dropped.
-    pub trace: Context,
-}
-
-impl Message {
-    /// Reads a delivery, which is processed in the span of `trace`.
-    ///
-    /// # Errors
-    /// The delivery, and why this service cannot read it.
-    #[expect(
-        clippy::result_large_err,
-        reason = "it holds the delivery, and so does the Ok variant"
-    )]
-    pub fn read(delivery: Delivery, trace: Context) -> Result<Self, (Delivery, String)> {
-        match without_panic(|| read(&delivery)) {
-            Ok(order) => Ok(Self {
-                delivery,
-                order,
-                trace,
-            }),
-            Err(reason) => Err((delivery, reason)),
-        }
-    }
-
-    /// Logs that its order is now in the read model.
-    pub fn report_applied(&self) {
-        let _in_trace = self.trace.clone().attach();
-        tracing::info!(event = "buy_order_read_model_synced", id = self.order.id);
-    }
+    pub(crate) trace: Context,
 }
 
 /// Reads the body by the type of the message. The original sends its orders without a type.
-fn read(delivery: &Delivery) -> Result<BuyOrderCreated, String> {
+///
+/// # Errors
+/// Why this service cannot read it.
+pub(crate) fn read(delivery: &Delivery) -> Result<BuyOrderCreated, String> {
     let body = &delivery.data;
     if body.len() > MAX_BODY_BYTES {
         return Err(format!(
@@ -79,7 +52,7 @@ fn read(delivery: &Delivery) -> Result<BuyOrderCreated, String> {
 }
 
 /// Without this, a message that makes our code panic would be delivered again and again, and nothing after it would ever be applied.
-fn without_panic<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn without_panic<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     // Unwind safe: what was read before the panic is dropped.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| Err(reason_of(&*panic)))
 }
@@ -119,19 +92,13 @@ pub(crate) mod tests {
         const ORDER: &str = r#"{"id":1,"client_id":1,"external_id":"3b14efb6-041f-4d31-b35a-37c82333af36",
             "created_at":"2026-11-23T15:37:32.531853Z","currency_id":1,"currency_iso3":"USD","currency_amount":"123.45",
             "btc_rate":"48478.88","btc_amount":"0.00254647"}"#;
-        let read_as = |kind: Option<&str>| {
-            let properties = BasicProperties::default();
-            let properties = match kind {
-                Some(kind) => properties.with_type(kind.into()),
-                None => properties,
-            };
-            read(&delivery(properties, ORDER)).map(|order| order.id)
-        };
-        assert_eq!(read_as(None), Ok(1), "as the original sends it");
-        assert_eq!(read_as(Some("")), Ok(1));
-        assert_eq!(read_as(Some("buy_order_created")), Ok(1));
+        let id = |properties| read(&delivery(properties, ORDER)).map(|order| order.id);
+        let read_as = |kind: &str| id(BasicProperties::default().with_type(kind.into()));
+        assert_eq!(id(BasicProperties::default()), Ok(1), "as the original sends it");
+        assert_eq!(read_as(""), Ok(1));
+        assert_eq!(read_as("buy_order_created"), Ok(1));
         assert_eq!(
-            read_as(Some("buy_order_voided")),
+            read_as("buy_order_voided"),
             Err("messages of the type \"buy_order_voided\" are not known here".to_owned())
         );
     }

@@ -1,8 +1,8 @@
 //! Projects the write model into the read model: consumes the events of new orders and inserts each order once. Events may be repeated and
 //! in any order.
 //!
-//! In reading order: [`config`], [`app`], [`projector`] (consumes and acknowledges), `batch` (applies deliveries), [`delivery`] (what a message
-//! says), [`db`] (every SQL statement), [`dead_letter_format`] and `dead_letter_sender` (what can never be applied), [`metrics`]. For an
+//! In reading order: [`config`], [`app`], `projector` (consumes and acknowledges), `batch` (applies deliveries), [`delivery`] (what a message
+//! says), [`db`] (every SQL statement), `dead_letter_format` and `dead_letter_sender` (what can never be applied), `metrics`. For an
 //! operator: [`dead_letters`], [`verify`].
 
 pub mod arguments;
@@ -10,18 +10,18 @@ pub mod config;
 
 pub mod app;
 
-pub mod projector;
+mod projector;
 
 mod batch;
 pub mod delivery;
 
 pub mod db;
 
-pub mod dead_letter_format;
+mod dead_letter_format;
 mod dead_letter_sender;
 
 pub mod dead_letters;
-pub mod metrics;
+mod metrics;
 pub mod verify;
 
 pub use config::Config;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use common::endpoints::Queue;
 use common::service;
 use read_model_sync::arguments::{Arguments, Command};
-use read_model_sync::{Config, app, dead_letters, verify};
+use read_model_sync::{Config, app, config, dead_letters, verify};
 
 const NAME: &str = "read_model_sync";
 
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             dead_letters::run(queue, task, stopping)
         }),
         Some(Command::Verify(options)) => {
-            service::run_admin(NAME, verify::read_model, |read_model, stopping| {
+            service::run_admin(NAME, config::read_model, |read_model, stopping| {
                 verify::run(read_model, options, stopping)
             })
         }

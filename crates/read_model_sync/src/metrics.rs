@@ -10,8 +10,7 @@ const LAGS: [f64; 16] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0,
 ];
 
-/// The metrics of this service.
-pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let deliveries = counters(
         "projection_deliveries_total",
         "Deliveries by outcome: applied, repeated (the order was already stored), dead_lettered, postponed (the read model was away; \
@@ -46,27 +45,20 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 
 /// See the help of each in `/metrics`.
 #[derive(Debug)]
-pub struct Metrics {
-    /// Orders that were inserted.
-    pub applied: IntCounter,
-    /// Deliveries of orders that were already stored.
-    pub repeated: IntCounter,
-    /// Deliveries that were dead-lettered.
-    pub dead_lettered: IntCounter,
-    /// Deliveries to be tried again, counted at each attempt.
-    pub postponed: IntCounter,
-    /// Dead letters that the broker did not take, counted at each attempt.
-    pub letters_refused: IntCounter,
-    /// Deliveries that are held because the broker did not take their dead letters.
-    pub letters_held: IntGauge,
-    /// Sizes of the batches.
-    pub batches: Histogram,
+pub(crate) struct Metrics {
+    applied: IntCounter,
+    pub(crate) repeated: IntCounter,
+    pub(crate) dead_lettered: IntCounter,
+    pub(crate) postponed: IntCounter,
+    pub(crate) letters_refused: IntCounter,
+    pub(crate) letters_held: IntGauge,
+    batches: Histogram,
     lag: Histogram,
 }
 
 impl Metrics {
     /// Counts an order that was inserted, and observes its lag.
-    pub fn applied(&self, created_at: OffsetDateTime) {
+    pub(crate) fn applied(&self, created_at: OffsetDateTime) {
         self.applied.inc();
         // Cannot overflow: the reader of events refuses years after 9999.
         let lag = OffsetDateTime::now_utc() - created_at;
@@ -75,7 +67,7 @@ impl Metrics {
     }
 
     /// Observes the size of a batch.
-    pub fn took(&self, deliveries: usize) {
+    pub(crate) fn took(&self, deliveries: usize) {
         self.batches
             .observe(u32::try_from(deliveries).unwrap_or(u32::MAX).into());
     }

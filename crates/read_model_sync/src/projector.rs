@@ -2,21 +2,16 @@
 
 use std::time::Duration;
 
-use common::broker::topology::BUY_ORDER_QUEUE;
-use common::broker::{self, Connector, Listener, Session, Supervisor, Worker};
+use common::broker::{self, Connector, Listener, Session, Worker};
 use common::database::Pool;
-use common::endpoints;
 use common::retry::Backoff;
 use lapin::message::Delivery;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Batch, Rejected};
+use crate::batch::Batch;
 use crate::dead_letter_format::dead_letter;
 use crate::dead_letter_sender::{DeadLetterSender, SendResult};
-
-/// The name of the connection that consumes.
-pub const CONNECTION: &str = "read_model_sync";
 
 /// Deliveries in one insert.
 const BATCH: usize = 500;
@@ -30,9 +25,6 @@ const MAX_HELD: usize = 50_000;
 /// How soon a delivery is acknowledged after its dead letter was confirmed, while no other deliveries come.
 const PATIENCE_IN_FLIGHT: Duration = Duration::from_millis(20);
 
-/// Waits for deliveries while there is nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// How long to wait for room for one more dead letter.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -42,18 +34,9 @@ const REQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for dead letters in flight after a stop. A broker that works confirms within milliseconds; shorter than the drain deadline.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How the projector connects.
-#[must_use]
-pub fn connector(queue: endpoints::Queue) -> Connector {
-    Connector {
-        endpoint: queue,
-        queue: BUY_ORDER_QUEUE,
-        name: CONNECTION,
-    }
-}
-
-/// Projects until it is told to stop. Outages of broker or database only delay it.
-pub struct Projector {
+/// Projects until the process is asked to stop, and finishes the batch that it has begun. What is not acknowledged goes back to the queue.
+/// Outages of broker or database only delay it.
+pub(crate) struct Projector {
     pool: Pool,
     connector: Connector,
     dead_letters: DeadLetterSender,
@@ -74,24 +57,13 @@ impl Worker for Projector {
 }
 
 impl Projector {
-    /// A projector into the database of `pool`.
-    #[must_use]
-    pub fn new(pool: Pool, connector: Connector, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(pool: Pool, connector: Connector, stopping: CancellationToken) -> Self {
         Self {
             pool,
             dead_letters: DeadLetterSender::start(&connector),
             connector,
             stopping,
         }
-    }
-
-    /// Projects until the process is asked to stop, and finishes the batch that it has begun. What is not acknowledged goes back to the queue.
-    ///
-    /// # Errors
-    /// None so far; the signature is that of a service's task.
-    pub async fn run(mut self, supervisor: Supervisor, first: Session) -> anyhow::Result<()> {
-        supervisor.run(Some(first), &mut self).await;
-        Ok(())
     }
 
     async fn consume(&mut self, listener: &mut Listener, backoff: &mut Backoff) -> Result<(), broker::Error> {
@@ -115,11 +87,12 @@ impl Projector {
         Ok(())
     }
 
+    /// How long to wait for deliveries before anything else is to be done.
     fn patience(&self) -> Duration {
         if self.dead_letters.any_in_flight() {
             PATIENCE_IN_FLIGHT
         } else {
-            self.dead_letters.until_retry().unwrap_or(PATIENCE)
+            self.dead_letters.until_retry().unwrap_or(Duration::MAX)
         }
     }
 
@@ -153,8 +126,8 @@ impl Projector {
                 }
             }
         }
-        for rejected in batch.rejected {
-            self.dead_letter(rejected, listener).await?;
+        for (delivery, reason) in batch.rejected {
+            self.dead_letter(delivery, &reason, listener).await?;
         }
         backoff.reset();
         Ok(())
@@ -162,8 +135,12 @@ impl Projector {
 
     /// Sends a delivery to the dead letters. It is acknowledged when the broker has confirmed its dead letter: a crash in between leaves two
     /// copies, never none.
-    async fn dead_letter(&mut self, rejected: Rejected, listener: &Listener) -> Result<(), broker::Error> {
-        let Rejected { delivery, reason } = rejected;
+    async fn dead_letter(
+        &mut self,
+        delivery: Delivery,
+        reason: &str,
+        listener: &Listener,
+    ) -> Result<(), broker::Error> {
         let tag = delivery.delivery_tag;
         while !self.dead_letters.has_room(delivery.data.len()) {
             match timeout(ROOM_TIMEOUT, self.dead_letters.next_result()).await {
@@ -177,7 +154,7 @@ impl Projector {
         }
         let Connector { endpoint, queue, .. } = &self.connector;
         let frame_max = listener.session.frame_max();
-        let letter = dead_letter(delivery, &endpoint.exchange, queue, &reason, frame_max);
+        let letter = dead_letter(delivery, &endpoint.exchange, queue, reason, frame_max);
         self.dead_letters.send(tag, letter);
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use common::database;
 use common::endpoints::Database;
-use common::env::Env;
 use common::range_checksum::{End, Line, RangeChecksum};
 use common::service::{Outcome, print};
 use sqlx::PgConnection;
@@ -24,11 +23,6 @@ pub struct Options {
     wait: u64,
 }
 
-/// Reads `READ_MODEL_DB_…`, the only variables that this process needs.
-pub fn read_model(env: &mut Env) -> Database {
-    Database::from_env(env, "READ_MODEL_DB")
-}
-
 /// Compares, and prints each range that differs, and a summary. [`Outcome::Done`] means equal.
 ///
 /// # Errors
@@ -42,10 +36,10 @@ pub async fn run(
         let pool = database::connect_once(&read_model, "read_model").await?;
         compare(&pool, Duration::from_secs(options.wait)).await
     };
-    match stopping.run_until_cancelled(work).await {
-        Some(outcome) => outcome,
-        None => Ok(Outcome::NotDone),
-    }
+    stopping
+        .run_until_cancelled(work)
+        .await
+        .unwrap_or(Ok(Outcome::NotDone))
 }
 
 /// A range that differs between the models.
@@ -57,25 +51,26 @@ struct Difference {
 impl Difference {
     /// Whether the read model has orders that the write model does not have. Missing orders may still be in flight.
     fn has_extra_orders(&self) -> bool {
-        let Self {
-            write_model,
-            read_model,
-        } = self;
+        let (write_model, read_model) = (&self.write_model, &self.read_model);
         read_model.orders > write_model.orders
             || read_model.orders == write_model.orders && read_model.identities != write_model.identities
     }
 }
 
 async fn compare(pool: &database::Pool, wait: Duration) -> anyhow::Result<Outcome> {
-    let Comparison {
-        first_id,
-        end,
-        mut differences,
-    } = read_checksums(pool).await?;
+    let (first_id, end, mut differences) = read_checksums(pool).await?;
     let deadline = Instant::now() + wait;
     while !differences.is_empty() && Instant::now() < deadline {
         tokio::time::sleep(POLL).await;
-        differences = compare_again(pool, differences, deadline).await?;
+        let mut remaining = Vec::with_capacity(differences.len());
+        for known in differences {
+            if Instant::now() < deadline {
+                remaining.extend(difference(pool, known.write_model).await?);
+            } else {
+                remaining.push(known);
+            }
+        }
+        differences = remaining;
     }
     let extra_rows = database::read(pool, || {
         async |connection: &mut PgConnection| {
@@ -93,14 +88,9 @@ async fn compare(pool: &database::Pool, wait: Duration) -> anyhow::Result<Outcom
     }
 }
 
-struct Comparison {
-    first_id: i64,
-    end: End,
-    differences: Vec<Difference>,
-}
-
-/// Reads the checksums of the write model from standard input, and compares each as it arrives.
-async fn read_checksums(pool: &database::Pool) -> anyhow::Result<Comparison> {
+/// Reads the checksums of the write model from standard input, and compares each as it arrives. Returns the first id, the last line, and the
+/// ranges that differ.
+async fn read_checksums(pool: &database::Pool) -> anyhow::Result<(i64, End, Vec<Difference>)> {
     let mut lines = BufReader::new(stdin()).lines();
     let (mut first_id, mut next_id) = (None, None);
     let (mut ranges, mut orders) = (0, 0);
@@ -131,11 +121,7 @@ async fn read_checksums(pool: &database::Pool) -> anyhow::Result<Comparison> {
                     lines.next_line().await?.is_none(),
                     "standard input goes on after the end of the checksums"
                 );
-                return Ok(Comparison {
-                    first_id: first_id.unwrap_or(1),
-                    end,
-                    differences,
-                });
+                return Ok((first_id.unwrap_or(1), end, differences));
             }
         }
     }
@@ -153,23 +139,6 @@ async fn difference(pool: &database::Pool, write_model: RangeChecksum) -> anyhow
         write_model,
         read_model,
     }))
-}
-
-/// The ranges that still differ. Past the deadline, ranges are not compared again.
-async fn compare_again(
-    pool: &database::Pool,
-    differences: Vec<Difference>,
-    deadline: Instant,
-) -> anyhow::Result<Vec<Difference>> {
-    let mut remaining = Vec::with_capacity(differences.len());
-    for known in differences {
-        if Instant::now() < deadline {
-            remaining.extend(difference(pool, known.write_model).await?);
-        } else {
-            remaining.push(known);
-        }
-    }
-    Ok(remaining)
 }
 
 fn report(differences: &[Difference], extra_rows: &ExtraRows, end: &End) -> String {
@@ -232,13 +201,8 @@ fn repair_steps(differences: &[Difference], extra_rows: &ExtraRows, end: &End) -
 }
 
 fn describe(difference: &Difference) -> String {
-    let RangeChecksum {
-        from_id,
-        to_id,
-        orders,
-        ..
-    } = difference.write_model;
-    let found = difference.read_model.orders;
+    let (from_id, to_id) = (difference.write_model.from_id, difference.write_model.to_id);
+    let (orders, found) = (difference.write_model.orders, difference.read_model.orders);
     if found == orders {
         format!("ids {from_id} to {to_id}: {orders} orders in both models, but not the same in every field")
     } else {

@@ -1,5 +1,6 @@
 //! Consuming in batches: what is ready is taken together, and acknowledged together.
 
+use std::future::ready;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +18,8 @@ use lapin::types::{FieldTable, ShortString};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
-use super::intake::{Delegate, Intake, is_large, weight};
-use super::session::{self, ANSWER_TIMEOUT};
-use super::{Error, Session, topology, within};
+use super::intake::{Intake, is_large, weight};
+use super::{Error, Session, in_time, session, topology};
 
 /// How long a delivery waits for others: a transaction for one alone costs as much as for many.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
@@ -36,6 +36,10 @@ const REQUEUED_TOGETHER: usize = 100;
 /// Deliveries of a queue, acknowledged by hand: either pushed by the broker, or pulled.
 ///
 /// The broker pushes by number, whatever that makes in bytes; so large messages are pulled.
+///
+/// # Errors
+/// Every method fails when the connection fails, the queue is missing, or the broker hangs: then what is not acknowledged comes again, and
+/// what was just acknowledged may.
 #[derive(Debug)]
 pub struct Consumer {
     channel: Channel,
@@ -73,21 +77,7 @@ impl Pushed {
 }
 
 impl Consumer {
-    /// Lets the broker push, with at most `prefetch` deliveries not acknowledged. Those that are not processed are bounded in bytes as well:
-    /// see [`Consumer::overflowed`].
-    ///
-    /// # Errors
-    /// When the connection fails, the queue is missing, or the broker hangs.
-    pub async fn on(session: &Session, queue_name: &str, prefetch: u16) -> Result<Self, Error> {
-        let mut consumer = Self::pulling(session, queue_name).await?;
-        consumer.subscribe(prefetch).await?;
-        Ok(consumer)
-    }
-
-    /// Only pulls.
-    ///
-    /// # Errors
-    /// As [`Consumer::on`].
+    /// Only pulls, until [`Consumer::subscribe`] is called.
     pub async fn pulling(session: &Session, queue_name: &str) -> Result<Self, Error> {
         Ok(Self {
             channel: session.channel().await?,
@@ -103,20 +93,18 @@ impl Consumer {
         self.pushed.is_none()
     }
 
-    /// From now on the broker pushes, up to `prefetch` unacknowledged deliveries more than before.
-    ///
-    /// # Errors
-    /// As [`Consumer::on`].
+    /// From now on the broker pushes, up to `prefetch` unacknowledged deliveries more than before. Those that are not processed are bounded in
+    /// bytes as well: see [`Consumer::overflowed`].
     pub async fn subscribe(&mut self, prefetch: u16) -> Result<(), Error> {
         let qos = self.channel.basic_qos(prefetch, BasicQosOptions::default());
-        within(ANSWER_TIMEOUT, "set the prefetch", qos).await?;
+        in_time("set the prefetch", qos).await?;
         let consume = self.channel.basic_consume(
             self.queue_name.clone(),
             topology::short(""), // the broker chooses a tag
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let consumer = within(ANSWER_TIMEOUT, "consume", consume).await?;
+        let consumer = in_time("consume", consume).await?;
         let pushed = self.pushed.get_or_insert_with(|| {
             let (intake, deliveries) = Intake::new();
             Pushed {
@@ -127,16 +115,17 @@ impl Consumer {
                 batch_bytes: 0,
             }
         });
-        consumer.set_delegate(Delegate(Arc::clone(&pushed.intake)));
+        let intake = Arc::clone(&pushed.intake);
+        consumer.set_delegate(move |delivery| {
+            intake.take(delivery);
+            ready(())
+        });
         pushed.consumers.push(consumer);
         pushed.slots += usize::from(prefetch);
         Ok(())
     }
 
     /// Lets the broker push about `prefetch` deliveries besides the `held` ones that stay unacknowledged for long.
-    ///
-    /// # Errors
-    /// As [`Consumer::on`].
     pub async fn make_room(&mut self, held: usize, prefetch: u16) -> Result<(), Error> {
         // Half a prefetch is enough, and each consumer costs the broker something.
         let wanted = held + usize::from(prefetch) / 2;
@@ -156,9 +145,6 @@ impl Consumer {
 
     /// Waits for a delivery, and takes with it what arrives in the next 5 ms, up to `max`. The batch before it counts as processed. Dropping
     /// the future loses nothing.
-    ///
-    /// # Errors
-    /// When the stream fails or ends: unacknowledged deliveries will come again, on another session.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
         let Some(pushed) = &mut self.pushed else {
             return self.pull(max).await;
@@ -190,18 +176,19 @@ impl Consumer {
 
     /// Pulls what is ready, up to `max` messages or about a megabyte; none at the end of the queue. If the future is dropped, some messages
     /// stay unacknowledged until the connection ends.
-    ///
-    /// # Errors
-    /// As [`Consumer::on`].
     pub async fn pull(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut together = 1;
         while batch.len() < max && bytes < MAX_PULLED_BYTES {
-            let gets = (0..together.min(max - batch.len())).map(|_| self.get());
-            let answers = within(ANSWER_TIMEOUT, "get a message", try_join_all(gets)).await?;
-            let requested = answers.len();
-            let got: Vec<Delivery> = answers.into_iter().flatten().collect();
+            let requested = together.min(max - batch.len());
+            let gets = (0..requested).map(|_| {
+                let options = BasicGetOptions::default();
+                self.channel.basic_get(self.queue_name.clone(), options)
+            });
+            let answers = in_time("get a message", try_join_all(gets)).await?;
+            let messages = answers.into_iter().flatten();
+            let got: Vec<Delivery> = messages.map(|message| message.delivery).collect();
             bytes += got.iter().map(weight).sum::<usize>();
             together = if got.iter().any(is_large) {
                 1
@@ -217,14 +204,6 @@ impl Consumer {
         Ok(batch)
     }
 
-    async fn get(&self) -> Result<Option<Delivery>, lapin::Error> {
-        let got = self
-            .channel
-            .basic_get(self.queue_name.clone(), BasicGetOptions::default())
-            .await?;
-        Ok(got.map(|message| message.delivery))
-    }
-
     /// Whether deliveries can still be acknowledged, as far as is known.
     #[must_use]
     pub fn connected(&self) -> bool {
@@ -232,25 +211,16 @@ impl Consumer {
     }
 
     /// Acknowledges the delivery with this tag alone.
-    ///
-    /// # Errors
-    /// When the connection fails: the delivery will come again.
     pub async fn acknowledge(&self, delivery_tag: u64) -> Result<(), Error> {
-        self.ack(delivery_tag, BasicAckOptions { multiple: false }).await
+        self.ack(delivery_tag, false).await
     }
 
     /// Acknowledges this delivery and every one before it.
-    ///
-    /// # Errors
-    /// When the connection fails: the deliveries will come again.
     pub async fn acknowledge_through(&self, last: u64) -> Result<(), Error> {
-        self.ack(last, BasicAckOptions { multiple: true }).await
+        self.ack(last, true).await
     }
 
     /// Requeues deliveries. The queue delivers them again at once.
-    ///
-    /// # Errors
-    /// When the connection fails: then they come again anyway.
     pub async fn requeue(&self, delivery_tags: &[u64]) -> Result<(), Error> {
         let options = BasicNackOptions {
             multiple: false,
@@ -258,15 +228,12 @@ impl Consumer {
         };
         for together in delivery_tags.chunks(REQUEUED_TOGETHER) {
             let requeued = together.iter().map(|tag| self.channel.basic_nack(*tag, options));
-            within(ANSWER_TIMEOUT, "requeue messages", try_join_all(requeued)).await?;
+            in_time("requeue messages", try_join_all(requeued)).await?;
         }
         Ok(())
     }
 
     /// Ends the channel. On return the broker has processed every acknowledgement, and requeues what was not acknowledged.
-    ///
-    /// # Errors
-    /// When the connection fails or the broker hangs: then acknowledged deliveries may come again.
     pub async fn close(self) -> Result<(), Error> {
         // RabbitMQ holds acknowledgements of a channel back while a quorum queue has more than 32 to apply, and loses them when the channel
         // ends (`rabbit_fifo_client`: `unsent_commands`). The queue answers both requests below in order: when it answers the first it has
@@ -275,14 +242,14 @@ impl Consumer {
             let cancel = self
                 .channel
                 .basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            within(ANSWER_TIMEOUT, "end a consumer", cancel).await?;
+            in_time("end a consumer", cancel).await?;
         }
         session::depth(&self.channel, self.queue_name.clone()).await?;
         session::close(&self.channel).await
     }
 
-    async fn ack(&self, delivery_tag: u64, options: BasicAckOptions) -> Result<(), Error> {
-        let acknowledge = self.channel.basic_ack(delivery_tag, options);
-        within(ANSWER_TIMEOUT, "acknowledge", acknowledge).await
+    async fn ack(&self, delivery_tag: u64, multiple: bool) -> Result<(), Error> {
+        let acknowledge = self.channel.basic_ack(delivery_tag, BasicAckOptions { multiple });
+        in_time("acknowledge", acknowledge).await
     }
 }

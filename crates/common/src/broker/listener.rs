@@ -58,7 +58,7 @@ impl Listener {
     /// asks for the depth of the queue.
     ///
     /// # Errors
-    /// As [`Consumer::next_batch`]; and [`Error::ConsumerCancelled`] if the queue has messages, or no consumer, and nothing is delivered.
+    /// As [`Consumer`]'s; and [`Error::ConsumerCancelled`] if the queue has messages, or no consumer, and nothing is delivered.
     pub async fn next_batch(&mut self, max: usize, patience: Duration) -> Result<Vec<Delivery>, Error> {
         if self.consumer.is_pulling() {
             return self.pull(max).await;

@@ -8,9 +8,6 @@ use uuid::Uuid;
 use super::topology::short;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, traceparent, tracestate};
 
-/// The `content_type` of every event.
-const CONTENT_TYPE: &str = "application/json";
-
 /// A message to publish.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
@@ -52,7 +49,7 @@ impl Outgoing {
             exchange: exchange.to_owned(),
             routing_key: event.routing_key.clone(),
             properties: BasicProperties::default()
-                .with_content_type(CONTENT_TYPE.into())
+                .with_content_type("application/json".into())
                 .with_type(short(&event.kind))
                 .with_message_id(event.message_id.to_string().into())
                 .with_headers(headers),

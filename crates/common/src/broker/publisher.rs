@@ -2,16 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 
 use super::metrics::PUBLISHES;
-use super::{Connector, Error, Outgoing, Session, topology, within};
+use super::{Connector, Error, Outgoing, Session, in_time, topology};
 
 /// How many messages may be in flight; more gains nothing and makes a failure cost more.
 pub const WINDOW: usize = 1000;
@@ -19,9 +17,6 @@ pub const WINDOW: usize = 1000;
 /// How many messages are written to the socket together. lapin answers when they are written: writing them one by one would cost a system
 /// call, a packet, and three thread switches for each.
 const WRITTEN_TOGETHER: usize = 100;
-
-/// A window is confirmed within tens of milliseconds.
-const WINDOW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the broker did not confirm a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +45,7 @@ impl Publisher {
     pub async fn on(session: Session) -> Result<Self, Error> {
         let channel = session.channel().await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
-        within(WINDOW_TIMEOUT, "turn on publisher confirms", select).await?;
+        in_time("turn on publisher confirms", select).await?;
         Ok(Self { session, channel })
     }
 
@@ -94,7 +89,7 @@ impl Publisher {
     async fn publish_in_time(&self, window: &[Outgoing]) -> Result<Vec<Result<(), Unconfirmed>>, Error> {
         let mut published = pin!(self.publish_window(window));
         loop {
-            match within(WINDOW_TIMEOUT, "publish", &mut published).await {
+            match in_time("publish", &mut published).await {
                 Err(Error::TimedOut { .. }) if self.session.status().blocked() => {}
                 result => return result,
             }
@@ -123,44 +118,38 @@ impl Publisher {
         let exchange = topology::short(&message.exchange);
         let routing_key = topology::short(&message.routing_key);
         let properties = message.properties.clone().with_delivery_mode(PERSISTENT);
-        let publish = self
-            .channel
-            .basic_publish(exchange, routing_key, options, &message.body, properties);
-        publish.await
+        self.channel
+            .basic_publish(exchange, routing_key, options, &message.body, properties)
+            .await
     }
 }
 
 /// lapin attaches a returned message to whichever publish is confirmed next, not to its own: returns are matched by message id.
 fn results(window: &[Outgoing], confirmations: Vec<Confirmation>) -> Vec<Result<(), Unconfirmed>> {
     let acknowledged: Vec<bool> = confirmations.iter().map(Confirmation::is_ack).collect();
-    let returns: Vec<_> = confirmations
-        .into_iter()
-        .filter_map(Confirmation::take_message)
-        .collect();
-    let returned: HashMap<Option<&str>, &BasicReturnMessage> = returns
-        .iter()
-        .map(|message| (message_id(&message.properties), message))
-        .collect();
     let own_ids: HashSet<&str> = window
         .iter()
         .filter_map(|message| message_id(&message.properties))
         .collect();
-    let unmatched = returned
-        .iter()
-        .find(|(id, _)| id.is_none_or(|id| !own_ids.contains(id)))
-        .map(|(_, message)| *message);
-    let result = |(message, acknowledged): (&Outgoing, bool)| {
-        let own = || returned.get(&message_id(&message.properties)).copied();
-        match unmatched.or_else(own) {
-            Some(returned) => Err(Unconfirmed::Returned(format!(
-                "{} {}",
-                returned.reply_code, returned.reply_text
-            ))),
+    let mut returned = HashMap::new();
+    for message in confirmations.into_iter().filter_map(Confirmation::take_message) {
+        let reason = Unconfirmed::Returned(format!("{} {}", message.reply_code, message.reply_text));
+        match message_id(&message.properties).and_then(|id| own_ids.get(id)) {
+            Some(id) => returned.insert(*id, reason),
+            // It can be any message of the window.
+            None => return vec![Err(reason); window.len()],
+        };
+    }
+    let mut results = Vec::with_capacity(window.len());
+    for (message, acknowledged) in window.iter().zip(acknowledged) {
+        let reason = message_id(&message.properties).and_then(|id| returned.get(id));
+        results.push(match reason {
+            Some(reason) => Err(reason.clone()),
             None if acknowledged => Ok(()),
             None => Err(Unconfirmed::Refused),
-        }
-    };
-    window.iter().zip(acknowledged).map(result).collect()
+        });
+    }
+    results
 }
 
 fn message_id(properties: &BasicProperties) -> Option<&str> {
@@ -171,29 +160,23 @@ fn message_id(properties: &BasicProperties) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn outgoing(id: Option<&str>) -> Outgoing {
-        let properties = BasicProperties::default();
-        Outgoing {
+    #[test]
+    fn only_an_acknowledged_message_is_confirmed() {
+        let window = ["a", "b", "c"].map(|id| Outgoing {
             exchange: "e".to_owned(),
             routing_key: "k".to_owned(),
-            properties: match id {
-                Some(id) => properties.with_message_id(id.into()),
-                None => properties,
-            },
+            properties: BasicProperties::default().with_message_id(id.into()),
             body: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn an_acknowledged_message_is_confirmed_and_a_refused_one_is_not() {
-        let window = [outgoing(Some("a")), outgoing(Some("b"))];
-        let results = results(&window, vec![Confirmation::Ack(None), Confirmation::Nack(None)]);
-        assert_eq!(results, [Ok(()), Err(Unconfirmed::Refused)]);
-    }
-
-    #[test]
-    fn without_confirm_mode_nothing_is_confirmed() {
-        let results = results(&[outgoing(Some("a"))], vec![Confirmation::NotRequested]);
-        assert_eq!(results, [Err(Unconfirmed::Refused)]);
+        });
+        let confirmations = vec![
+            Confirmation::Ack(None),
+            Confirmation::Nack(None),
+            Confirmation::NotRequested,
+        ];
+        let refused = Err(Unconfirmed::Refused);
+        assert_eq!(
+            results(&window, confirmations),
+            [Ok(()), refused.clone(), refused]
+        );
     }
 }

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use async_compat::CompatExt as _;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus, ExchangeKind};
 use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::{Error, topology, within};
+use super::{Error, in_time, topology};
 use crate::{endpoints, net};
 
 /// For each address of the broker's name: TCP sends a lost packet again within the first second.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
-/// A broker that works answers within milliseconds; one that needs longer hangs.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that is silent for two heartbeats is gone; without heartbeats a cut cable would never be noticed. With pauses and a new connection
 /// this stays below the 30 s within which everything works again.
@@ -27,11 +27,6 @@ const HEARTBEAT_S: u16 = 6;
 /// RabbitMQ's own default. We ask for it from the start, because lapin sizes its buffers (8 MiB a connection) by it. When lapin learns the
 /// size from the broker it grows the buffers instead, which touches every page and makes unused memory resident (measured).
 const FRAME_MAX_BYTES: u32 = 128 * 1024;
-
-/// AMQP's reply code when something does not exist.
-const NOT_FOUND: u16 = 404;
-/// AMQP's reply code when a declaration differs from what exists.
-const PRECONDITION_FAILED: u16 = 406;
 
 /// How a process connects, and what it declares.
 #[derive(Debug, Clone)]
@@ -54,6 +49,9 @@ pub struct Depth {
 }
 
 /// One connection to the broker. It is never repaired, only replaced.
+///
+/// # Errors
+/// Every method fails when the connection fails or the broker hangs.
 #[derive(Debug)]
 pub struct Session {
     connector: Connector,
@@ -80,11 +78,11 @@ impl Session {
     /// When the broker is away, refuses the login, hangs, or holds something of the same name with other options.
     pub async fn open(connector: &Connector) -> Result<Self, Error> {
         let Connector { endpoint, name, .. } = connector;
-        let stream = net::connect(&endpoint.host, endpoint.port, ADDRESS_TIMEOUT).await?;
+        let stream = net::connect((endpoint.host.as_str(), endpoint.port), ADDRESS_TIMEOUT).await?;
         let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
         let session = Self {
             connector: connector.clone(),
-            connection: within(ANSWER_TIMEOUT, "log in", log_in(stream, uri(endpoint), name)).await?,
+            connection: in_time("log in", log_in(stream, uri(endpoint), name)).await?,
             _hang_up: hang_up,
         };
         let channel = session.channel().await?;
@@ -96,7 +94,7 @@ impl Session {
     /// Checks that exchanges and queues are still those that were declared. Creates missing ones again, without their bindings.
     ///
     /// # Errors
-    /// [`Error::DeclaredOtherwise`]; or when the connection fails or the broker hangs.
+    /// [`Error::DeclaredOtherwise`].
     pub async fn check_declarations(&self) -> Result<(), Error> {
         let Connector { endpoint, queue, .. } = &self.connector;
         let channel = self.channel().await?;
@@ -119,7 +117,7 @@ impl Session {
     /// How many messages of a queue are ready for delivery, and how many consumers it has.
     ///
     /// # Errors
-    /// When the connection fails, the queue is away, or the broker hangs.
+    /// When the queue is away.
     pub async fn depth(&self, queue_name: &str) -> Result<Depth, Error> {
         let channel = self.channel().await?;
         let depth = depth(&channel, topology::short(queue_name)).await?;
@@ -128,9 +126,6 @@ impl Session {
     }
 
     /// Whether an exchange of this name exists: publishing to a missing one would end the channel.
-    ///
-    /// # Errors
-    /// When the connection fails or the broker hangs.
     pub async fn has_exchange(&self, name: &str) -> Result<bool, Error> {
         // The default exchange always exists, and a passive declaration of it is refused.
         if name.is_empty() {
@@ -141,15 +136,11 @@ impl Session {
             passive: true,
             ..ExchangeDeclareOptions::default()
         };
-        let declare = channel.exchange_declare(
-            topology::short(name),
-            ExchangeKind::Direct,
-            options,
-            FieldTable::default(),
-        );
-        match within(ANSWER_TIMEOUT, "ask for an exchange", declare).await {
+        let name = topology::short(name);
+        let declare = channel.exchange_declare(name, ExchangeKind::Direct, options, FieldTable::default());
+        match in_time("ask for an exchange", declare).await {
             Ok(()) => close(&channel).await.map(|()| true),
-            Err(Error::Amqp(error)) if refusal(&error, NOT_FOUND).is_some() => Ok(false),
+            Err(Error::Amqp(error)) if refusal(&error, AMQPSoftError::NOTFOUND).is_some() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -162,16 +153,11 @@ impl Session {
     /// Closes the connection, so that the broker requeues unacknowledged deliveries at once. Waits for up to a second.
     pub async fn close(self) {
         // A failure has no consequence: dropping the connection ends it too.
-        let _ = within(
-            CLOSE_TIMEOUT,
-            "close",
-            self.connection.close(200, "stopping".into()),
-        )
-        .await;
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "stopping".into())).await;
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
-        within(ANSWER_TIMEOUT, "open a channel", self.connection.create_channel()).await
+        in_time("open a channel", self.connection.create_channel()).await
     }
 }
 
@@ -188,12 +174,9 @@ async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Co
 }
 
 pub(super) async fn depth(channel: &Channel, queue_name: ShortString) -> Result<Depth, Error> {
-    let options = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::durable()
-    };
+    let options = QueueDeclareOptions::durable().passive();
     let declare = channel.queue_declare(queue_name, options, FieldTable::default());
-    let queue = within(ANSWER_TIMEOUT, "ask for the depth of a queue", declare).await?;
+    let queue = in_time("ask for the depth of a queue", declare).await?;
     Ok(Depth {
         ready: queue.message_count(),
         consumers: queue.consumer_count(),
@@ -202,17 +185,12 @@ pub(super) async fn depth(channel: &Channel, queue_name: ShortString) -> Result<
 
 /// Dropping a channel closes it too, but later, and lapin reports an error if the connection is closed before that.
 pub(super) async fn close(channel: &Channel) -> Result<(), Error> {
-    within(
-        ANSWER_TIMEOUT,
-        "close a channel",
-        channel.close(200, "done".into()),
-    )
-    .await
+    in_time("close a channel", channel.close(200, "done".into())).await
 }
 
 async fn declared(declare: impl Future<Output = lapin::Result<()>>) -> Result<(), Error> {
-    match within(ANSWER_TIMEOUT, "declare the topology", declare).await {
-        Err(Error::Amqp(error)) => Err(match refusal(&error, PRECONDITION_FAILED) {
+    match in_time("declare the topology", declare).await {
+        Err(Error::Amqp(error)) => Err(match refusal(&error, AMQPSoftError::PRECONDITIONFAILED) {
             Some(reply) => Error::DeclaredOtherwise { reply },
             None => Error::Amqp(error),
         }),
@@ -220,10 +198,10 @@ async fn declared(declare: impl Future<Output = lapin::Result<()>>) -> Result<()
     }
 }
 
-/// The broker's words, if it refused with this code.
-fn refusal(error: &lapin::Error, code: u16) -> Option<String> {
+/// The broker's words, if it refused for this reason.
+fn refusal(error: &lapin::Error, reason: AMQPSoftError) -> Option<String> {
     match error.kind() {
-        lapin::ErrorKind::ProtocolError(refusal) if refusal.get_id() == code => {
+        lapin::ErrorKind::ProtocolError(refusal) if refusal.get_id() == reason.get_id() => {
             Some(refusal.get_message().to_string())
         }
         _ => None,

@@ -71,13 +71,11 @@ impl Supervisor {
     /// Lets the worker work on a session, `first` or else a new one. After an error it logs it, pauses, and continues with a new session. Ends
     /// when the worker returns without an error, or the process was asked to stop.
     pub async fn run(mut self, first: Option<Session>, worker: &mut impl Worker) {
-        let mut next = first;
-        loop {
-            let session = match next.take() {
-                None => self.connect().await,
-                first => first,
-            };
-            let Some(session) = session else { return };
+        let mut next = match first {
+            None => self.connect().await,
+            first => first,
+        };
+        while let Some(session) = next {
             match worker.work(session, &mut self.backoff).await {
                 Ok(()) => return,
                 Err(error) => self.report_failure(&error),
@@ -85,6 +83,7 @@ impl Supervisor {
             if !self.backoff.pause(&self.stopping).await {
                 return;
             }
+            next = self.connect().await;
         }
     }
 
@@ -100,21 +99,11 @@ impl Supervisor {
         metrics::failed(self.connector.name, error);
         let queue_name = self.connector.queue;
         let (queue_host, queue_port) = (&self.connector.endpoint.host, self.connector.endpoint.port);
-        match self.role {
-            Role::Publisher => tracing::warn!(
-                event = "queue_publisher_failed_to_connect",
-                queue_host,
-                queue_port,
-                queue_name,
-                info = chain(error)
-            ),
-            Role::Listener => tracing::warn!(
-                event = "queue_listener_failed_to_connect",
-                queue_host,
-                queue_port,
-                queue_name,
-                error = chain(error)
-            ),
-        }
+        let cause = chain(error);
+        let (event, info, error) = match self.role {
+            Role::Publisher => ("queue_publisher_failed_to_connect", Some(cause), None),
+            Role::Listener => ("queue_listener_failed_to_connect", None, Some(cause)),
+        };
+        tracing::warn!(event, queue_host, queue_port, queue_name, info, error);
     }
 }

@@ -10,16 +10,11 @@ use lapin::{Channel, ExchangeKind};
 /// The queue that carries orders to the read model; also the routing key that reaches it.
 pub const BUY_ORDER_QUEUE: &str = "buy_order";
 
-/// The queue for messages of `queue` that can never be applied. They wait there for an operator.
+/// The name of the queue where messages of the queue `of` wait for an operator, because they can never be applied. Also the name of the
+/// exchange that leads to such queues, beside the exchange `of` the events.
 #[must_use]
-pub fn dead_letter_queue(queue: &str) -> String {
-    format!("{queue}.dead_letter")
-}
-
-/// The exchange that leads to dead-letter queues, beside the exchange of the events.
-#[must_use]
-pub fn dead_letter_exchange(exchange: &str) -> String {
-    format!("{exchange}.dead_letter")
+pub fn dead_letter_name(of: &str) -> String {
+    format!("{of}.dead_letter")
 }
 
 /// More deliveries than a message can ever have: at ten a second this lasts almost seven years.
@@ -29,33 +24,23 @@ pub fn dead_letter_exchange(exchange: &str) -> String {
 /// decides which message is poison, with a reason and not by counting.
 const DELIVERY_LIMIT: i32 = i32::MAX;
 
-/// Declares a queue, its dead-letter queue, their exchanges and bindings. Declaring what exists already changes nothing.
-///
-/// # Errors
-/// When the connection fails, or something of the same name exists with other options.
+/// Declares a queue, its dead-letter queue, their exchanges and bindings. Declaring what exists already changes nothing, and fails if its
+/// options differ.
 pub(super) async fn declare(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
     declare_unbound(channel, exchange, queue).await?;
-    bind(
-        channel,
-        &dead_letter_queue(queue),
-        &dead_letter_exchange(exchange),
-    )
-    .await?;
+    bind(channel, &dead_letter_name(queue), &dead_letter_name(exchange)).await?;
     bind(channel, queue, exchange).await
 }
 
 /// As [`declare`], but without the bindings: enough to find out that something was replaced.
-///
-/// # Errors
-/// As [`declare`].
 pub(super) async fn declare_unbound(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
     declare_exchange(channel, exchange).await?;
-    declare_exchange(channel, &dead_letter_exchange(exchange)).await?;
+    declare_exchange(channel, &dead_letter_name(exchange)).await?;
 
     // The dead-letter queue last, because it is the quiet one: RabbitMQ 3.10.8 forgets the quorum queue that was declared last when its node
     // is killed within seconds of that, and the queue then answers nobody until it is deleted (measured).
     declare_queue(channel, queue, dead_lettered(quorum(), exchange, queue)).await?;
-    declare_queue(channel, &dead_letter_queue(queue), quorum()).await
+    declare_queue(channel, &dead_letter_name(queue), quorum()).await
 }
 
 /// Options of a queue that survives the loss of a node and of power: replicated, and on disk before it confirms.
@@ -74,9 +59,8 @@ fn quorum() -> FieldTable {
 /// fails when its queue or virtual host is deleted, and takes the workers of all queues of the node with it: then no such queue can be
 /// declared or used until the node is restarted (measured).
 fn dead_lettered(mut arguments: FieldTable, exchange: &str, queue: &str) -> FieldTable {
-    let (exchange, routing_key) = (dead_letter_exchange(exchange), dead_letter_queue(queue));
-    arguments.insert("x-dead-letter-exchange".into(), text(&exchange));
-    arguments.insert("x-dead-letter-routing-key".into(), text(&routing_key));
+    arguments.insert("x-dead-letter-exchange".into(), text(&dead_letter_name(exchange)));
+    arguments.insert("x-dead-letter-routing-key".into(), text(&dead_letter_name(queue)));
     arguments
 }
 
@@ -100,15 +84,10 @@ async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> 
 
 /// Binds a queue by its own name as routing key.
 async fn bind(channel: &Channel, queue: &str, exchange: &str) -> lapin::Result<()> {
+    let (queue, exchange) = (short(queue), short(exchange));
     let options = QueueBindOptions::default();
     channel
-        .queue_bind(
-            short(queue),
-            short(exchange),
-            short(queue),
-            options,
-            FieldTable::default(),
-        )
+        .queue_bind(queue.clone(), exchange, queue, options, FieldTable::default())
         .await
 }
 
@@ -131,11 +110,5 @@ mod tests {
         let name = format!("{}é", "a".repeat(254));
         assert_eq!(short(&name).as_str(), "a".repeat(254));
         assert_eq!(short("buy_order").as_str(), "buy_order");
-    }
-
-    #[test]
-    fn dead_letters_have_an_exchange_and_a_queue_beside_those_of_the_events() {
-        assert_eq!(dead_letter_exchange("pydist"), "pydist.dead_letter");
-        assert_eq!(dead_letter_queue("buy_order"), "buy_order.dead_letter");
     }
 }

@@ -1,6 +1,6 @@
 //! How one connection is made: to which address, encrypted or not, with which session settings.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -23,28 +23,22 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_millis(1200);
 /// Connects to one database. Reads the password file anew for each connection.
 #[derive(Debug)]
 pub(super) struct Connector {
-    endpoint: Database,
+    pub(super) endpoint: Database,
     /// PostgreSQL settings besides those of every session.
-    settings: Settings,
+    settings: &'static [(&'static str, &'static str)],
     /// The address that answered last is tried first, so that an address that does not answer costs its timeout once.
     last_address: Mutex<Option<SocketAddr>>,
     plain_text_reported: AtomicBool,
 }
 
-type Settings = &'static [(&'static str, &'static str)];
-
 impl Connector {
-    pub(super) fn new(endpoint: &Database, settings: Settings) -> Self {
+    pub(super) fn new(endpoint: &Database, settings: &'static [(&'static str, &'static str)]) -> Self {
         Self {
             endpoint: endpoint.clone(),
             settings,
             last_address: Mutex::default(),
             plain_text_reported: AtomicBool::default(),
         }
-    }
-
-    pub(super) fn endpoint(&self) -> &Database {
-        &self.endpoint
     }
 
     /// Connects to the first address that answers in time, and verifies the session's settings.
@@ -54,8 +48,8 @@ impl Connector {
         if self.endpoint.ssl_mode == SslMode::VerifyFull || host.starts_with('/') {
             return self.connect_within(CONNECT_TIMEOUT, host).await;
         }
-        let found = timeout(CONNECT_TIMEOUT, lookup_host((host.as_str(), *port))).await;
-        let addresses: Vec<SocketAddr> = found.map_err(|_| timed_out())??.collect();
+        let look_up = async { Ok(lookup_host((host.as_str(), *port)).await?.collect()) };
+        let addresses: Vec<SocketAddr> = in_time(CONNECT_TIMEOUT, look_up).await?;
         if addresses.len() == 1 {
             // By its name, which TLS sends to the server.
             return self.connect_within(CONNECT_TIMEOUT, host).await;
@@ -66,8 +60,7 @@ impl Connector {
     /// Connects, and verifies that prepared statements survive a pooler.
     pub(super) async fn check(&self) -> sqlx::Result<()> {
         let (mut session, mut other) = (self.connect().await?, self.connect().await?);
-        let checked = timeout(CONNECT_TIMEOUT, session::check_prepared(&mut session, &mut other));
-        checked.await.map_err(|_| timed_out())?
+        in_time(CONNECT_TIMEOUT, session::check_prepared(&mut session, &mut other)).await
     }
 
     async fn connect_to_any(&self, mut addresses: Vec<SocketAddr>) -> sqlx::Result<PgConnection> {
@@ -93,12 +86,12 @@ impl Connector {
     }
 
     async fn connect_within(&self, limit: Duration, host: &str) -> sqlx::Result<PgConnection> {
-        let connected = timeout(limit, async {
+        in_time(limit, async {
             let mut connection = self.negotiate(host).await.map_err(session::explain)?;
             session::check_settings(&mut connection).await?;
             Ok(connection)
-        });
-        connected.await.map_err(|_| timed_out())?
+        })
+        .await
     }
 
     /// As in libpq, `prefer` falls back to plain text when encryption fails. sqlx does so only when the server offers none.
@@ -123,34 +116,26 @@ impl Connector {
     }
 
     fn options(&self, host: &str) -> PgConnectOptions {
-        let Database {
-            port,
-            name,
-            user,
-            password,
-            ssl_mode,
-            ca_file,
-            ..
-        } = &self.endpoint;
+        let database = &self.endpoint;
         let options = PgConnectOptions::new_without_pgpass()
             .host(host)
-            .port(*port)
-            .database(name)
-            .username(user)
-            .password(&password.expose())
+            .port(database.port)
+            .database(&database.name)
+            .username(&database.user)
+            .password(&database.password.expose())
             .application_name(&program_name())
             // sqlx sets it by default. We use no floats, and PgBouncer refuses settings that it does not know.
             .extra_float_digits(None)
             .options(SESSION_SETTINGS)
             .options(KEEPALIVE_SETTINGS)
             .options(self.settings.iter().copied())
-            .ssl_mode(match ssl_mode {
+            .ssl_mode(match database.ssl_mode {
                 SslMode::Disable => PgSslMode::Disable,
                 SslMode::Prefer => PgSslMode::Prefer,
                 SslMode::Require => PgSslMode::Require,
                 SslMode::VerifyFull => PgSslMode::VerifyFull,
             });
-        match ca_file {
+        match &database.ca_file {
             Some(path) => options.ssl_root_cert(path),
             // Else sqlx would read PGSSLROOTCERT.
             None => options.ssl_root_cert_from_pem(Vec::new()),
@@ -165,9 +150,15 @@ fn program_name() -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The error of our own timeouts.
-pub(super) fn timed_out() -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "no answer in time"))
+/// Waits for an answer of the server, up to `limit`.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    timeout(limit, answer).await.unwrap_or_else(|_| {
+        let timed_out = io::Error::new(ErrorKind::TimedOut, "no answer in time");
+        Err(timed_out.into())
+    })
 }
 
 /// Whether the same server may accept plain text. rustls' errors are I/O errors, and so is that of a server that hangs up.

@@ -1,48 +1,44 @@
 //! Metrics of the pools. The label is the name of the database in PostgreSQL.
 
-use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Instant;
 
 use super::Pool;
 use crate::metrics::{GaugeVec, HistogramVec, IntCounterVec, LATENCIES, counters, histograms, read_gauges};
 
-static ACQUIRE: LazyLock<Acquire> = LazyLock::new(|| Acquire {
-    durations: histograms(
+static ACQUIRE_DURATIONS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    histograms(
         "database_pool_acquire_duration_seconds",
         "Time that a caller waited for a connection of the pool, whether it got one or not.",
         &["database"],
         &LATENCIES,
-    ),
-    timeouts: counters(
+    )
+});
+
+static ACQUIRE_TIMEOUTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
         "database_pool_acquire_timeouts_total",
         "Callers that got no connection in time: all were in use, or the database was away.",
         &["database"],
-    ),
+    )
 });
-
-struct Acquire {
-    durations: HistogramVec,
-    timeouts: IntCounterVec,
-}
 
 static POOLS: Mutex<Vec<Pool>> = Mutex::new(Vec::new());
-
-static CONNECTIONS: LazyLock<()> = LazyLock::new(|| {
-    read_gauges(
-        "database_pool_connections",
-        "Connections of the pool by state; max is the limit.",
-        &["database", "state"],
-        set_connections,
-    );
-});
+static CONNECTIONS: Once = Once::new();
 
 /// Adds a pool to the metrics of this process.
 pub(super) fn register(pool: &Pool) {
     // Shows the counter as 0 before the first timeout.
-    ACQUIRE.timeouts.with_label_values(&[name(pool)]);
+    ACQUIRE_TIMEOUTS.with_label_values(&[name(pool)]);
     pools().push(pool.clone());
-    LazyLock::force(&CONNECTIONS);
+    CONNECTIONS.call_once(|| {
+        read_gauges(
+            "database_pool_connections",
+            "Connections of the pool by state; max is the limit.",
+            &["database", "state"],
+            set_connections,
+        );
+    });
 }
 
 fn pools() -> MutexGuard<'static, Vec<Pool>> {
@@ -51,39 +47,28 @@ fn pools() -> MutexGuard<'static, Vec<Pool>> {
 
 /// Several pools of one database are one sum.
 fn set_connections(gauges: &GaugeVec) {
-    let mut counts: BTreeMap<(String, &str), usize> = BTreeMap::new();
+    gauges.reset();
     for pool in pools().iter() {
-        let status = pool.status();
+        let status = pool.connections.status();
         let in_use = status.size.saturating_sub(status.available);
         for (state, count) in [
             ("idle", status.available),
             ("in_use", in_use),
             ("max", status.max_size),
         ] {
-            let sum = counts.entry((name(pool).to_owned(), state)).or_default();
-            *sum = sum.saturating_add(count);
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            gauges.with_label_values(&[name(pool), state]).add(count.into());
         }
-    }
-    for ((database, state), count) in counts {
-        gauges
-            .with_label_values(&[database.as_str(), state])
-            .set(u32::try_from(count).unwrap_or(u32::MAX).into());
     }
 }
 
-pub(super) async fn time_acquire<T>(
-    pool: &Pool,
-    acquire: impl Future<Output = sqlx::Result<T>>,
-) -> sqlx::Result<T> {
-    let begun = Instant::now();
-    let acquired = acquire.await;
+pub(super) fn count_acquire(pool: &Pool, begun: Instant, succeeded: bool) {
     let database = [name(pool)];
-    let duration = ACQUIRE.durations.with_label_values(&database);
-    duration.observe(begun.elapsed().as_secs_f64());
-    if acquired.is_err() {
-        ACQUIRE.timeouts.with_label_values(&database).inc();
+    let durations = ACQUIRE_DURATIONS.with_label_values(&database);
+    durations.observe(begun.elapsed().as_secs_f64());
+    if !succeeded {
+        ACQUIRE_TIMEOUTS.with_label_values(&database).inc();
     }
-    acquired
 }
 
 fn name(pool: &Pool) -> &str {

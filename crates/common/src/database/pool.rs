@@ -13,16 +13,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use deadpool::Runtime;
 use deadpool::managed::{
     self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts, WeakPool,
 };
-use deadpool::{Runtime, Status};
 use futures_util::future::BoxFuture;
 use scopeguard::ScopeGuard;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
-use super::connector::{Connector, timed_out};
+use super::connector::{Connector, in_time};
 use super::metrics;
 use crate::endpoints::Database;
 use crate::logging::chain;
@@ -59,12 +59,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// wait for a lock: a lock timeout is an answer, too.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A pool of connections; cheap to clone. Lends the connection that was used last, so that few stay open and those are known to work.
-///
-/// No wait is unlimited, and closing a connection waits for nobody.
+/// A pool of connections; cheap to clone. No wait is unlimited, and closing a connection waits for nobody.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    connections: managed::Pool<Manager>,
+    pub(super) connections: managed::Pool<Manager>,
 }
 
 #[derive(Debug)]
@@ -82,20 +80,10 @@ struct Server {
     answered_at: Instant,
 }
 
-/// A connection of the pool.
 #[derive(Debug)]
 pub(super) struct Connection {
     inner: PgConnection,
     answered_at: Instant,
-}
-
-/// Why a database cannot serve requests; `Display` is what a client may read.
-#[derive(Debug, thiserror::Error)]
-enum NotReady {
-    #[error("is away")]
-    Away(#[source] sqlx::Error),
-    #[error("is read-only")]
-    ReadOnly,
 }
 
 impl Manager {
@@ -188,20 +176,15 @@ impl Pool {
     }
 
     pub(super) fn endpoint(&self) -> &Database {
-        self.connections.manager().connector.endpoint()
+        &self.connections.manager().connector.endpoint
     }
 
-    pub(super) fn status(&self) -> Status {
-        self.connections.status()
-    }
-
-    /// The connection that was used last, or a new one.
+    /// The connection that was used last, so that few stay open and those are known to work; or a new one.
     pub(super) async fn acquire(&self) -> sqlx::Result<Object<Manager>> {
-        metrics::time_acquire(self, async {
-            let acquired = timeout(ACQUIRE_TIMEOUT, self.connections.get()).await;
-            acquired.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(in_sqlx)
-        })
-        .await
+        let begun = Instant::now();
+        let acquired = timeout(ACQUIRE_TIMEOUT, self.connections.get()).await;
+        metrics::count_acquire(self, begun, matches!(acquired, Ok(Ok(_))));
+        acquired.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(in_sqlx)
     }
 
     /// Runs `work` on a connection of this pool, which goes back only when the work succeeds.
@@ -213,10 +196,8 @@ impl Pool {
     ) -> sqlx::Result<T> {
         let close = |connection| drop(Object::take(connection));
         let mut connection = scopeguard::guard(connection, close);
-        let outcome = timeout(limit, work(&mut connection.inner)).await;
-        let answer = outcome
-            .unwrap_or_else(|_| Err(timed_out()))
-            .inspect_err(|error| self.note_failure(error))?;
+        let outcome = in_time(limit, work(&mut connection.inner)).await;
+        let answer = outcome.inspect_err(|error| self.note_failure(error))?;
         connection.answered_at = Instant::now();
         self.connections.manager().note_answer();
         drop(ScopeGuard::into_inner(connection));
@@ -253,29 +234,24 @@ impl Pool {
         move || Box::pin(pool.clone().ready(true))
     }
 
-    async fn ready(self, writes: bool) -> Result<(), Unready> {
-        self.check(writes).await.map_err(|why| Unready {
-            reason: why.to_string(),
-            info: chain(&why),
-        })
-    }
-
     /// What a request would meet now, checked on one of the requests' connections. Ready, too, while all are in use and the server answers:
     /// the database is busy then, and not away.
-    async fn check(&self, needs_writes: bool) -> Result<(), NotReady> {
+    async fn ready(self, needs_writes: bool) -> Result<(), Unready> {
         let timeouts = Timeouts {
             wait: Some(PROBE_TIMEOUT),
-            create: None,
-            recycle: None,
+            ..Timeouts::new()
         };
         let connection = match self.connections.timeout_get(&timeouts).await {
             Ok(connection) => connection,
             Err(PoolError::Timeout(TimeoutType::Wait)) if self.is_answering() => return Ok(()),
-            Err(error) => return Err(NotReady::Away(in_sqlx(error))),
+            Err(error) => return Err(away(in_sqlx(error))),
         };
         let is_read_only = self.run(connection, PING_TIMEOUT, is_read_only).await;
-        if is_read_only.map_err(NotReady::Away)? && needs_writes {
-            return Err(NotReady::ReadOnly);
+        if is_read_only.map_err(away)? && needs_writes {
+            return Err(Unready {
+                reason: "is read-only",
+                info: "is read-only".to_owned(),
+            });
         }
         Ok(())
     }
@@ -283,6 +259,10 @@ impl Pool {
     fn is_answering(&self) -> bool {
         self.connections.manager().server().answered_at.elapsed() < BUSY_TIMEOUT
     }
+}
+
+fn away(error: sqlx::Error) -> Unready {
+    format!("is away: {}", chain(&error)).into()
 }
 
 /// True on a standby, too.
@@ -323,9 +303,7 @@ fn may_be_starting(error: &sqlx::Error) -> bool {
 fn in_sqlx(error: PoolError<sqlx::Error>) -> sqlx::Error {
     match error {
         PoolError::Backend(error) => error,
-        PoolError::Closed => sqlx::Error::PoolClosed,
-        PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-            sqlx::Error::PoolTimedOut
-        }
+        // The pool is never closed, and it has a runtime and no hooks.
+        _ => sqlx::Error::PoolTimedOut,
     }
 }

@@ -1,7 +1,5 @@
 //! What our statements rely on in their session: requested when a connection is made, and verified before its first use.
 
-use std::fmt::Write as _;
-
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 /// The settings of every session, whatever the database, the role or the server configure. A session without them is not used.
@@ -41,15 +39,9 @@ pub(super) const KEEPALIVE_SETTINGS: [(&str, &str); 5] = [
     ("client_connection_check_interval", "5s"),
 ];
 
-/// Verifies [`SESSION_SETTINGS`].
-///
-/// # Errors
-/// [`sqlx::Error::Protocol`] with a sentence for the operator when one differs.
+/// Verifies [`SESSION_SETTINGS`]. If one differs, [`sqlx::Error::Protocol`] tells the operator.
 pub(super) async fn check_settings(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let wanted: Vec<String> = SESSION_SETTINGS
-        .iter()
-        .map(|(name, value)| format!("('{name}', '{value}')"))
-        .collect();
+    let wanted = SESSION_SETTINGS.map(|(name, value)| format!("('{name}', '{value}')"));
     let differing = format!(
         "SELECT name, current_setting(name) AS found, wanted FROM (VALUES {}) AS setting (name, wanted) WHERE current_setting(name) <> wanted",
         wanted.join(", ")
@@ -61,27 +53,25 @@ pub(super) async fn check_settings(connection: &mut PgConnection) -> sqlx::Resul
     if rows.is_empty() {
         return Ok(());
     }
-    let (mut faults, mut remedy) = (Vec::new(), String::new());
+    let (mut faults, mut remedies) = (Vec::new(), Vec::new());
     for row in rows {
         let [name, found, wanted] =
             ["name", "found", "wanted"].map(|column| row.try_get::<String, _>(column));
         let (name, found, wanted) = (name?, found?, wanted?);
         faults.push(format!("{name} is '{found}' instead of '{wanted}'"));
-        // Writing to a string does not fail.
-        let _ = write!(remedy, " SET {name} = '{wanted}';");
+        remedies.push(format!("SET {name} = '{wanted}';"));
     }
     Err(sqlx::Error::Protocol(format!(
         "the session is not as it was asked for, so a pooler on the way ignores what it is asked: {}. Have the pooler set it on its \
-         connections, as PgBouncer's connect_query does:{remedy} (docs/operations.md, \"Behind PgBouncer\")",
-        faults.join(", ")
+         connections, as PgBouncer's connect_query does: {} (docs/operations.md, \"Behind PgBouncer\")",
+        faults.join(", "),
+        remedies.join(" ")
     )))
 }
 
-/// Verifies that a prepared statement is still there at its next use. A pooler that lends connections by the transaction may lose it. `other`
-/// occupies the server's connection that has the statement, so that `session` gets another.
-///
-/// # Errors
-/// [`sqlx::Error::Protocol`] with a sentence for the operator when the statement is lost.
+/// Verifies that a prepared statement is still there at its next use. A pooler that lends connections by the transaction may lose it: then
+/// [`sqlx::Error::Protocol`] tells the operator. `other` occupies the server's connection that has the statement, so that `session` gets
+/// another.
 pub(super) async fn check_prepared(session: &mut PgConnection, other: &mut PgConnection) -> sqlx::Result<()> {
     const PROBE: &str = "SELECT 'prepared for ' || $1";
     let mut run_probe = async || sqlx::query(PROBE).bind("a probe").execute(&mut *session).await;

@@ -2,11 +2,8 @@
 
 use axum::http::HeaderValue;
 
-/// The largest weight, which is 1, in thousandths.
-const MAX_WEIGHT: u16 = 1000;
-
 /// The weights that a client gave to encodings, in thousandths. `None` if it did not name the encoding.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Accepted {
     gzip: Option<u16>,
     identity: Option<u16>,
@@ -16,11 +13,7 @@ pub(super) struct Accepted {
 impl Accepted {
     /// Reads all lines of the header. A malformed weight counts as 0, because its meaning is unknown.
     pub(super) fn of<'a>(lines: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
-        let mut accepted = Self {
-            gzip: None,
-            identity: None,
-            others: None,
-        };
+        let mut accepted = Self::default();
         let lines = lines.into_iter().filter_map(|line| line.to_str().ok());
         for element in lines.flat_map(|line| line.split(',')) {
             let (coding, parameters) = element.split_once(';').unwrap_or((element, "q=1"));
@@ -47,7 +40,7 @@ impl Accepted {
     }
 }
 
-/// `q=0.123` in thousandths.
+/// `q=0.123` in thousandths, at most 1000.
 fn weight(parameter: &str) -> Option<u16> {
     let (name, value) = parameter.split_once('=')?;
     let (whole, thousandths) = value.trim().split_once('.').unwrap_or((value.trim(), ""));
@@ -56,7 +49,7 @@ fn weight(parameter: &str) -> Option<u16> {
         && thousandths.len() <= 3
         && thousandths.bytes().all(|byte| byte.is_ascii_digit());
     let weight = format!("{whole}{thousandths:0<3}").parse().ok()?;
-    (is_weight && weight <= MAX_WEIGHT).then_some(weight)
+    (is_weight && weight <= 1000).then_some(weight)
 }
 
 #[cfg(test)]

@@ -37,25 +37,22 @@ pub(super) async fn always_answer(
     let request_line = format!("{} {}", request.method(), request.uri().path());
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer);
-    let mut response = match shutdown.overdue.run_until_cancelled(answer).await {
-        Some(Ok(Ok(response))) => response,
-        Some(Ok(Err(panic))) => {
-            Problem::internal(anyhow!("a handler panicked: {}", panic_text(&*panic))).into_response()
-        }
-        Some(Err(_)) => Problem::unavailable(
+    let answer = match shutdown.overdue.run_until_cancelled(answer).await {
+        Some(Ok(Ok(response))) => Ok(in_our_form(response)),
+        Some(Ok(Err(panic))) => Err(Problem::internal(anyhow!(
+            "a handler panicked: {}",
+            panic_text(&*panic)
+        ))),
+        Some(Err(_)) => Err(Problem::unavailable(
             "the request took too long, try again",
             anyhow!("it was not answered within {} s", ANSWER_TIMEOUT.as_secs()),
-        )
-        .into_response(),
-        None => Problem::unavailable(
+        )),
+        None => Err(Problem::unavailable(
             "the service is stopping, try again",
             anyhow!("it was not answered before the process had to end"),
-        )
-        .into_response(),
+        )),
     };
-    if is_error_in_another_form(&response) {
-        response = in_our_form(&response);
-    }
+    let mut response = answer.into_response();
     if let Some(Failure { error, reference }) = response.extensions_mut().remove::<Failure>() {
         tracing::error!(event = "request_failed", request = request_line, error = format!("{error:#}"), %reference);
     }
@@ -66,20 +63,18 @@ pub(super) async fn always_answer(
     response
 }
 
-/// axum and the documentation page answer some errors in plain text, or without a body.
-fn is_error_in_another_form(response: &Response) -> bool {
-    let status = response.status();
-    let is_json = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/json");
-    (status.is_client_error() || status.is_server_error())
-        && !response.headers().get(CONTENT_TYPE).is_some_and(is_json)
-}
-
-fn in_our_form(original: &Response) -> Response {
+/// axum and the documentation page answer some errors in plain text, or without a body. Those get our form.
+fn in_our_form(mut original: Response) -> Response {
     let status = original.status();
+    let is_json = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/json");
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || original.headers().get(CONTENT_TYPE).is_some_and(is_json) {
+        return original;
+    }
     let detail = status.canonical_reason().unwrap_or("the request failed");
     let mut response = Problem::client(status, detail).into_response();
-    if let Some(allow) = original.headers().get(ALLOW) {
-        response.headers_mut().insert(ALLOW, allow.clone());
+    if let Some(allow) = original.headers_mut().remove(ALLOW) {
+        response.headers_mut().insert(ALLOW, allow);
     }
     response
 }

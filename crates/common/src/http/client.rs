@@ -10,7 +10,7 @@ use opentelemetry::{Context, KeyValue};
 use reqwest::{Request, RequestBuilder, Response};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::context::known_method;
+use super::context::{known_method, record_status};
 use crate::logging::chain;
 use crate::request_id::RequestId;
 use crate::{tls, trace, trace_context};
@@ -78,7 +78,15 @@ pub async fn send(request: RequestBuilder, recipient: Recipient) -> reqwest::Res
         }
     }
     let sent = client.execute(request).await;
-    end(&context, &sent);
+    match &sent {
+        Ok(response) => {
+            let status = response.status();
+            let is_failure = status.is_client_error() || status.is_server_error();
+            record_status(&context, status, is_failure);
+        }
+        Err(error) => trace::fail(&context, chain(error)),
+    }
+    context.span().end();
     sent
 }
 
@@ -102,25 +110,6 @@ fn span(request: &Request) -> Context {
     })
 }
 
-fn end(context: &Context, sent: &reqwest::Result<Response>) {
-    let span = context.span();
-    match sent {
-        Ok(response) => {
-            let status = response.status();
-            span.set_attribute(KeyValue::new(
-                "http.response.status_code",
-                i64::from(status.as_u16()),
-            ));
-            if status.is_client_error() || status.is_server_error() {
-                span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
-                trace::fail(context, "");
-            }
-        }
-        Err(error) => trace::fail(context, chain(error)),
-    }
-    span.end();
-}
-
 fn tls_config(extra_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = extra_ca {
@@ -140,10 +129,7 @@ fn tls_config(extra_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::time::Duration;
-
-    use super::client;
+    use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -154,15 +140,15 @@ mod tests {
 
     #[test]
     fn a_ca_file_that_is_missing_or_empty_is_refused_by_its_name() -> anyhow::Result<()> {
-        let path = std::env::temp_dir().join(format!("pydist-empty-ca-{}.pem", std::process::id()));
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("empty-ca.pem");
         for _ in 0..2 {
             let refusal = client(TIMEOUT, Some(&path))
                 .err()
                 .map(|error| format!("{error:#}"));
-            assert!(refusal.is_some_and(|text| text.contains("pydist-empty-ca")));
-            std::fs::File::create(&path)?.write_all(b"no certificate here\n")?;
+            assert!(refusal.is_some_and(|text| text.contains("empty-ca.pem")));
+            std::fs::write(&path, "no certificate here\n")?;
         }
-        std::fs::remove_file(&path)?;
         Ok(())
     }
 }

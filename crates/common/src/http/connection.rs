@@ -2,19 +2,17 @@
 //! no body and is not logged: those are answered here in our form instead.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::{Service as _, service_fn};
@@ -28,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection_limit::Permit;
 use super::refusal::Refusal;
-use super::request_body::{RequestBody, waits_for_continue};
+use super::request_body::{DRAIN_BYTES, DRAIN_SILENCE, DRAIN_TIME, RequestBody, waits_for_continue};
 
 /// Longer than the clients of the cluster keep an idle connection, so that the client closes it, and not the server.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
@@ -36,13 +34,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
 /// Limit for what a connection has sent and is not yet read, and so for its headers. With hyper's own limit of about 400 KB the connections
 /// could take more memory than a container has.
 const MAX_BUFFERED_BYTES: usize = 16 * 1024;
-
-/// A client that was refused may still be sending. If the connection were closed at once, the kernel would reset it, and the answer would be
-/// lost. hyper closes a connection that way when a client that asked for `connection: close` has its answer before it has sent all of its
-/// body.
-const LINGER_BYTES: usize = 24 * 1024 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(10);
-const LINGER_SILENCE: Duration = Duration::from_secs(2);
 
 /// What the connections of a listener share.
 #[derive(Debug, Clone)]
@@ -62,7 +53,7 @@ impl Service {
     pub(super) async fn serve(self, socket: TcpStream, permit: Permit) {
         let mut first = [0];
         let begun = timeout(HEADER_TIMEOUT, socket.peek(&mut first));
-        let begun = permit.shed().run_until_cancelled(begun);
+        let begun = permit.shed.run_until_cancelled(begun);
         if let Some(Some(Ok(Ok(_)))) = self.closing.run_until_cancelled(begun).await {
             Box::pin(self.serve_requests(Arc::new(socket), Arc::new(permit))).await;
         }
@@ -86,46 +77,37 @@ impl Service {
                 // Boxed, because hyper reserves the size of this future from the start.
                 service_fn(|request| Box::pin(self.answer(request, Arc::clone(&permit)))),
             );
-        let ended = {
-            let mut closing = pin!(self.closing.cancelled());
-            let mut is_closing = false;
-            let mut reset = pin!(reset(&socket));
-            let mut shed = pin!(permit.shed().cancelled());
-            poll_fn(|context| {
-                if !is_closing && closing.as_mut().poll(context).is_ready() {
+        let mut is_closing = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled(), if !is_closing => {
                     is_closing = true;
                     Pin::new(&mut connection).graceful_shutdown();
                 }
-                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
-                    Poll::Ready(Ended::ByItself(ended))
-                } else if shed.as_mut().poll(context).is_ready() {
-                    Poll::Ready(Ended::Shed)
-                } else {
-                    // While a request is handled, hyper does not notice that its client has reset the connection.
-                    reset.as_mut().poll(context).map(|()| Ended::Reset)
-                }
-            })
-            .await
+                ended = &mut connection => break Ended::ByItself(ended),
+                () = permit.shed.cancelled() => break Ended::Shed,
+                // While a request is handled, hyper does not notice that its client has reset the connection.
+                () = reset(&socket) => break Ended::Reset,
+            }
         };
         let Parts { io, read_buf, .. } = connection.into_parts();
         let stream = io.into_inner();
         let is_cut = matches!(ended, Ended::Shed | Ended::Reset);
         let refusal = match ended {
-            Ended::ByItself(ended) => {
-                if let Err(error) = &ended {
-                    tracing::debug!("a connection ended early: {error}");
-                }
-                Refusal::of(stream.refused, ended.as_ref().err(), &read_buf)
+            Ended::ByItself(Err(error)) => {
+                tracing::debug!("a connection ended early: {error}");
+                Refusal::of(stream.refused, &error, &read_buf)
             }
             Ended::Shed if permit.owes_an_answer() => Some(Refusal::SHED),
-            Ended::Shed | Ended::Reset => None,
+            _ => None,
         };
         if let Some(refusal) = refusal.filter(|_| stream.flushed) {
             self.refuse(&socket, refusal).await;
         }
         if !is_cut {
             let _ = SockRef::from(&*socket).shutdown(Shutdown::Write);
-            let lingered = permit.shed().run_until_cancelled(linger(&socket));
+            let lingered = permit.shed.run_until_cancelled(linger(&socket));
             let _ = self.closing.run_until_cancelled(lingered).await;
         }
     }
@@ -138,14 +120,15 @@ impl Service {
         permit.headers_received();
         let (head, body) = request.into_parts();
         let waits = waits_for_continue(&head.headers);
-        let body = RequestBody::new(&head, body, Arc::clone(&permit), &self.overdue);
+        let is_drained = !waits && !body.is_end_stream();
+        let overdue = is_drained.then(|| self.overdue.clone());
+        let body = RequestBody::new(body, Arc::clone(&permit), overdue);
         let router = TowerToHyperService::new(self.router.clone());
         let mut response = router.call(Request::from_parts(head, body)).await?;
         if waits && !permit.is_request_received() {
             // The client may or may not send the body now, so the next bytes could be a body or a request.
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
         }
         let bytes = response.body().size_hint().lower();
         permit.answered(usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -157,17 +140,13 @@ impl Service {
         let router = TowerToHyperService::new(self.refusals.clone());
         let Ok(answer) = router.call(refusal.into_request()).await;
         let (head, body) = answer.into_parts();
-        let Ok(body) = body.collect().await else {
+        let Ok(body) = to_bytes(body, usize::MAX).await else {
             return;
         };
-        let body = body.to_bytes();
-        let reason = head.status.canonical_reason().unwrap_or_default();
-        let mut text = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
+        let mut text = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
         for (name, value) in &head.headers {
-            text.extend_from_slice(name.as_str().as_bytes());
-            text.extend_from_slice(b": ");
-            text.extend_from_slice(value.as_bytes());
-            text.extend_from_slice(b"\r\n");
+            let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+            text.extend_from_slice(&line.concat());
         }
         text.extend_from_slice(b"connection: close\r\n\r\n");
         text.extend_from_slice(&body);
@@ -192,14 +171,15 @@ async fn reset(socket: &TcpStream) {
     {}
 }
 
-/// Reads and discards what a client still sends, within limits.
+/// Reads and discards what a client still sends after hyper has ended the connection. hyper does that after a refusal, and when a client that
+/// asked for `connection: close` has its answer before it has sent all of its body.
 async fn linger(socket: &TcpStream) {
     let began = Instant::now();
     let mut scratch = Vec::with_capacity(16 * 1024);
     let mut read = 0;
-    while read < LINGER_BYTES
-        && began.elapsed() < LINGER_TIME
-        && timeout(LINGER_SILENCE, socket.readable()).await.is_ok()
+    while read < DRAIN_BYTES
+        && began.elapsed() < DRAIN_TIME
+        && timeout(DRAIN_SILENCE, socket.readable()).await.is_ok()
     {
         scratch.clear();
         match socket.try_read_buf(&mut scratch) {
@@ -296,9 +276,8 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let first = slices.first().map_or(&[] as &[u8], |slice| slice);
         // hyper's own answers are heads without a body.
-        let alone = if slices.len() == 1 { first } else { &[] };
+        let alone: &[u8] = if let [slice] = slices { slice } else { &[] };
         self.poll_write_by(context, alone, |socket| socket.try_write_vectored(slices))
     }
 

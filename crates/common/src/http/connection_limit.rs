@@ -26,44 +26,38 @@ pub(super) struct ConnectionLimit {
     waiting: Mutex<WaitingConnections>,
 }
 
-/// The connections that wait for their clients, by a number that grows: the first one has waited longest.
+/// The connections that wait for their clients, by phase and a number that grows: the first one of a phase has waited longest.
 #[derive(Debug, Default)]
 struct WaitingConnections {
     next_number: u64,
     held_bytes: usize,
-    idle: BTreeMap<u64, CancellationToken>,
-    unfinished: BTreeMap<u64, CancellationToken>,
+    connections: BTreeMap<(Phase, u64), CancellationToken>,
 }
 
 impl WaitingConnections {
-    fn of(&mut self, phase: Phase) -> Option<&mut BTreeMap<u64, CancellationToken>> {
-        match phase {
-            Phase::InProgress => None,
-            Phase::Idle => Some(&mut self.idle),
-            Phase::Unfinished => Some(&mut self.unfinished),
-        }
-    }
-
-    fn take_number(&mut self) -> u64 {
+    /// Adds a connection, unless it is in progress. Returns its number.
+    fn add(&mut self, phase: Phase, shed: &CancellationToken) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
+        if phase != Phase::InProgress {
+            self.connections.insert((phase, number), shed.clone());
+        }
         number
     }
 
-    /// Sheds the connection that has waited longest.
-    fn shed_oldest(&mut self) {
-        let oldest = |waiting: &BTreeMap<u64, _>| waiting.keys().next().copied().unwrap_or(u64::MAX);
-        if oldest(&self.idle) < oldest(&self.unfinished) {
-            shed_first(&mut self.idle);
-        } else {
-            shed_first(&mut self.unfinished);
+    /// Sheds the connection that has waited longest in one of these phases.
+    fn shed_oldest(&mut self, phases: &[Phase]) {
+        let oldest_of = |phase: &Phase| {
+            let mut waiting = self.connections.range((*phase, 0)..=(*phase, u64::MAX));
+            waiting.next().map(|(key, _)| *key)
+        };
+        let oldest = phases
+            .iter()
+            .filter_map(oldest_of)
+            .min_by_key(|(_, number)| *number);
+        if let Some(shed) = oldest.and_then(|key| self.connections.remove(&key)) {
+            shed.cancel();
         }
-    }
-}
-
-fn shed_first(waiting: &mut BTreeMap<u64, CancellationToken>) {
-    if let Some((_, shed)) = waiting.pop_first() {
-        shed.cancel();
     }
 }
 
@@ -72,11 +66,12 @@ fn shed_first(waiting: &mut BTreeMap<u64, CancellationToken>) {
 pub(super) struct Permit {
     limit: Arc<ConnectionLimit>,
     _permit: OwnedSemaphorePermit,
-    shed: CancellationToken,
+    /// Cancelled when the connection has to make room for others.
+    pub(super) shed: CancellationToken,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// The number of the connection among those that wait.
     number: u64,
@@ -95,7 +90,7 @@ struct State {
 }
 
 /// Who has to act next on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     /// The service: it handles a request.
     InProgress,
@@ -139,7 +134,7 @@ impl ConnectionLimit {
         if let Some(permit) = self.try_acquire() {
             return Some(permit);
         }
-        locked(&self.waiting).shed_oldest();
+        locked(&self.waiting).shed_oldest(&[Phase::Idle, Phase::Unfinished]);
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         Some(self.permit(permit))
     }
@@ -152,33 +147,22 @@ impl ConnectionLimit {
 
     fn permit(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Permit {
         let shed = CancellationToken::new();
-        let mut waiting = locked(&self.waiting);
-        let number = waiting.take_number();
-        waiting.idle.insert(number, shed.clone());
-        drop(waiting);
+        let number = locked(&self.waiting).add(Phase::Idle, &shed);
         Permit {
             limit: Arc::clone(self),
             _permit: permit,
             shed,
             state: Mutex::new(State {
                 number,
-                read: 0,
-                last_read: 0,
-                unsent: 0,
-                has_next: false,
                 is_received: true,
                 is_answered: true,
+                ..State::default()
             }),
         }
     }
 }
 
 impl Permit {
-    /// Cancelled when the connection has to make room for others.
-    pub(super) const fn shed(&self) -> &CancellationToken {
-        &self.shed
-    }
-
     pub(super) fn bytes_read(&self, bytes: usize) {
         self.update(|state| {
             state.read = state.read.saturating_add(bytes);
@@ -243,17 +227,12 @@ impl Permit {
         }
         let mut waiting = locked(&self.limit.waiting);
         if phase != old_phase {
-            if let Some(left) = waiting.of(old_phase) {
-                left.remove(&state.number);
-            }
-            state.number = waiting.take_number();
-            if let Some(joined) = waiting.of(phase) {
-                joined.insert(state.number, self.shed.clone());
-            }
+            waiting.connections.remove(&(old_phase, state.number));
+            state.number = waiting.add(phase, &self.shed);
         }
         waiting.held_bytes = waiting.held_bytes.saturating_sub(old_bytes).saturating_add(bytes);
         if waiting.held_bytes > MAX_HELD_BYTES && bytes > old_bytes {
-            shed_first(&mut waiting.unfinished);
+            waiting.shed_oldest(&[Phase::Unfinished]);
         }
     }
 }
@@ -262,9 +241,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let state = locked(&self.state);
         let mut waiting = locked(&self.limit.waiting);
-        if let Some(left) = waiting.of(state.phase()) {
-            left.remove(&state.number);
-        }
+        waiting.connections.remove(&(state.phase(), state.number));
         waiting.held_bytes = waiting.held_bytes.saturating_sub(state.held_bytes());
     }
 }

@@ -1,7 +1,7 @@
 //! The context in which a request is handled: its id, and its span, which is a child of the caller's span if the caller sent one.
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use opentelemetry::trace::{FutureExt as _, SpanBuilder, SpanKind, TraceContextExt as _};
@@ -16,7 +16,10 @@ pub(super) async fn handle_in_context(request: Request, next: Next) -> Response 
     let context = span(&request).with_value(id.clone());
     let mut response = next.run(request).with_context(context.clone()).await;
     id.add_to_headers(response.headers_mut());
-    end(&context, &response);
+    // The conventions say that a `4xx` is not a failure of the server's span.
+    let status = response.status();
+    record_status(&context, status, status.is_server_error());
+    context.span().end();
     response
 }
 
@@ -43,32 +46,22 @@ fn span(request: &Request) -> Context {
     })
 }
 
-/// The conventions say that a `4xx` is not a failure of the server's span.
-fn end(context: &Context, response: &Response) {
-    let (span, status) = (context.span(), response.status());
-    span.set_attribute(KeyValue::new(
-        "http.response.status_code",
-        i64::from(status.as_u16()),
-    ));
-    if status.is_server_error() {
+/// Adds the status of an answer to the span of its request.
+pub(super) fn record_status(context: &Context, status: StatusCode, is_failure: bool) {
+    let span = context.span();
+    let code = i64::from(status.as_u16());
+    span.set_attribute(KeyValue::new("http.response.status_code", code));
+    if is_failure {
         span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
         trace::fail(context, "");
     }
-    span.end();
 }
 
 /// The name of a standard method, else `_OTHER`: clients can send any text, and the number of span names must stay limited.
 pub(super) fn known_method(method: &Method) -> &'static str {
-    match method.as_str() {
-        "CONNECT" => "CONNECT",
-        "DELETE" => "DELETE",
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "OPTIONS" => "OPTIONS",
-        "PATCH" => "PATCH",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "TRACE" => "TRACE",
-        _ => "_OTHER",
-    }
+    const STANDARD: [&str; 9] = [
+        "GET", "PUT", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE",
+    ];
+    let known = STANDARD.into_iter().find(|name| *name == method.as_str());
+    known.unwrap_or("_OTHER")
 }

@@ -8,8 +8,8 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, VARY};
-use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -65,8 +65,7 @@ async fn file(
     if !accepted.takes_identity() {
         return Err(Problem::client(StatusCode::NOT_ACCEPTABLE, "Not Acceptable"));
     }
-    let none: [(HeaderName, &str); 0] = [];
-    Ok((described, none, page.plain(path, file)?).into_response())
+    Ok((described, page.plain(path, file)?).into_response())
 }
 
 impl Page {

@@ -1,6 +1,12 @@
 //! How an answer shows a value that a client sent.
 
-use serde_json::value::RawValue;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+/// A value of our own, for example a text that was no JSON.
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
 
 /// Replaces each unpaired surrogate by U+FFFD. JSON allows these escapes, but they are not text, and many parsers refuse a whole answer that
 /// holds one.

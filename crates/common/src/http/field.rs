@@ -64,27 +64,19 @@ pub fn integer_between(text: &str, min: u32, max: u32) -> Result<u32, FieldFault
             "Input should be a valid integer, unable to parse string as an integer",
         ));
     }
-    let too_large = || {
-        FieldFault::new(
-            "less_than_equal",
-            format!("Input should be less than or equal to {max}"),
-        )
-        .with_context(json!({ "le": max }))
-    };
-    let too_small = || {
-        FieldFault::new(
-            "greater_than_equal",
-            format!("Input should be greater than or equal to {min}"),
-        )
-        .with_context(json!({ "ge": min }))
-    };
-    match digits.parse::<u32>() {
-        Ok(value) if value > 0 && text.starts_with('-') => Err(too_small()),
-        Ok(value) if value < min => Err(too_small()),
+    // What does not fit into an `i64` is out of bounds, too.
+    let overflow = if text.starts_with('-') { i64::MIN } else { i64::MAX };
+    let value = text.parse().unwrap_or(overflow);
+    if value < i64::from(min) {
+        let msg = format!("Input should be greater than or equal to {min}");
+        return Err(FieldFault::new("greater_than_equal", msg).with_context(json!({ "ge": min })));
+    }
+    match u32::try_from(value) {
         Ok(value) if value <= max => Ok(value),
-        // Too many digits for a u32.
-        Err(_) if text.starts_with('-') => Err(too_small()),
-        _ => Err(too_large()),
+        _ => {
+            let msg = format!("Input should be less than or equal to {max}");
+            Err(FieldFault::new("less_than_equal", msg).with_context(json!({ "le": max })))
+        }
     }
 }
 

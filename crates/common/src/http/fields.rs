@@ -1,11 +1,10 @@
 //! Reads the fields of a request one by one, and collects the faults of all of them for one answer.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::echo;
 use super::field::FieldFault;
@@ -20,7 +19,7 @@ pub struct Fields<R: ?Sized> {
     pub(super) part: &'static str,
     /// The input that an answer shows for a missing field.
     pub(super) whole: Box<RawValue>,
-    pub(super) values: HashMap<String, Box<R>>,
+    pub(super) values: Vec<(String, Box<R>)>,
     /// How an answer shows a faulty value.
     pub(super) echo: fn(&R) -> Box<RawValue>,
     pub(super) items: Vec<ErrorItem>,
@@ -52,7 +51,7 @@ impl<R: ?Sized> Fields<R> {
         name: &'static str,
         read: impl FnOnce(&R) -> Result<T, FieldFault>,
     ) -> Option<Option<T>> {
-        let Some(value) = self.values.get(name) else {
+        let Some((_, value)) = self.values.iter().rfind(|(given, _)| given == name) else {
             return Some(None);
         };
         match read(value) {
@@ -81,14 +80,13 @@ impl<S: Sync> FromRequestParts<S> for QueryFields {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let pairs: Vec<(String, Box<str>)> = Query::try_from_uri(&parts.uri)
-            .map(|Query(pairs)| pairs)
-            .unwrap_or_default();
         Ok(Self {
             part: "query",
             whole: RawValue::NULL.to_owned(),
-            values: pairs.into_iter().collect(),
-            echo: |text| to_raw_value(text).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            values: Query::try_from_uri(&parts.uri)
+                .map(|Query(pairs)| pairs)
+                .unwrap_or_default(),
+            echo: echo::json,
             items: Vec::new(),
         })
     }

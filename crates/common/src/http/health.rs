@@ -1,7 +1,7 @@
 //! `GET /healthcheck`, `/livez` and `/readyz`, and the client for the commands that ask them: images have no `curl`.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, ToSocketAddrs as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,25 +24,21 @@ const REPORT_PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts health checks that no event has reported yet.
 #[derive(Debug, Default)]
-pub(super) struct HealthChecks(Mutex<Unreported>);
-
-#[derive(Debug, Default)]
-struct Unreported {
+pub(super) struct HealthChecks {
     count: u64,
     reported_at: Option<Instant>,
 }
 
 impl HealthChecks {
     /// Counts one health check. Returns the number to report, if an event is due at `now`.
-    fn count(&self, now: Instant) -> Option<u64> {
-        let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        unreported.count = unreported.count.saturating_add(1);
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
         let is_recent = |at| now.saturating_duration_since(at) < REPORT_PERIOD;
-        if unreported.reported_at.is_some_and(is_recent) {
+        if self.reported_at.is_some_and(is_recent) {
             return None;
         }
-        unreported.reported_at = Some(now);
-        Some(std::mem::take(&mut unreported.count))
+        self.reported_at = Some(now);
+        Some(std::mem::take(&mut self.count))
     }
 }
 
@@ -55,7 +51,8 @@ impl HealthChecks {
     tag = "health",
     responses((status = 200, description = "It has begun its work", body = Value, example = json!(null)))
 )]
-pub(super) async fn healthcheck(State(checks): State<Arc<HealthChecks>>) -> Json<()> {
+pub(super) async fn healthcheck(State(checks): State<Arc<Mutex<HealthChecks>>>) -> Json<()> {
+    let mut checks = checks.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(count) = checks.count(Instant::now()) {
         tracing::info!(event = "health_checked", count);
     }
@@ -126,13 +123,8 @@ pub(crate) fn ask_own_service(probe: &str, mut env: Env) -> ExitCode {
 }
 
 fn ask(listen: &Listen, probe: &str) -> anyhow::Result<String> {
-    // A service that listens on all addresses is asked on the loopback address.
-    let host = match listen.host.parse() {
-        Ok(IpAddr::V4(address)) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
-        Ok(IpAddr::V6(address)) if address.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
-        _ => listen.host.clone(),
-    };
-    let address = (host.as_str(), listen.port)
+    // For `0.0.0.0` and `::`, Linux connects to the loopback address.
+    let address = (listen.host.as_str(), listen.port)
         .to_socket_addrs()?
         .next()
         .context("the host has no address")?;
@@ -159,9 +151,9 @@ mod tests {
 
     #[test]
     fn the_first_health_check_is_reported_at_once_and_later_ones_together_each_minute() {
-        let checks = HealthChecks::default();
+        let mut checks = HealthChecks::default();
         let start = Instant::now();
-        let reported = |seconds| checks.count(start + Duration::from_secs(seconds));
+        let mut reported = |seconds| checks.count(start + Duration::from_secs(seconds));
         assert_eq!(reported(0), Some(1));
         for seconds in 1..60 {
             assert_eq!(reported(seconds), None);

@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::context::known_method;
 use crate::metrics::{
-    GaugeGuard, HistogramVec, IntCounterVec, IntGauge, LATENCIES, counters, gauge, histograms,
+    HistogramVec, IntCounterVec, IntGauge, LATENCIES, count_in, counters, gauge, histograms,
 };
 
 /// Label of paths without a route and of unusual methods: clients can send any number of both.
@@ -41,7 +41,7 @@ pub(super) struct Http {
 /// Counts a request by the template of its route, never by its path. If the client hangs up before the answer, the request is not counted.
 pub(super) async fn measure(request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let _in_flight = GaugeGuard::new(&HTTP.in_flight);
+    let _in_flight = count_in(&HTTP.in_flight);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = match known_method(request.method()) {
         "CONNECT" | "TRACE" | "_OTHER" => OTHER,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::field::FieldFault;
 
 /// When a client may try again after a `503`, in seconds.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_S: &str = "1";
 
 /// One sentence on what went wrong.
 #[derive(Debug, Serialize, ToSchema)]
@@ -115,12 +115,9 @@ impl Problem {
 }
 
 fn failed(status: StatusCode, detail: String, error: anyhow::Error, reference: Uuid) -> Response {
-    let mut response = (status, Json(Detail { detail })).into_response();
-    response.extensions_mut().insert(Failure {
-        error: Arc::new(error),
-        reference,
-    });
-    response
+    let error = Arc::new(error);
+    let failure = Extension(Failure { error, reference });
+    (status, failure, Json(Detail { detail })).into_response()
 }
 
 impl IntoResponse for Problem {
@@ -131,9 +128,8 @@ impl IntoResponse for Problem {
             }
             Self::Client(status, detail) => (status, Json(Detail { detail })).into_response(),
             Self::Unavailable(detail, error) => {
-                let mut response = failed(StatusCode::SERVICE_UNAVAILABLE, detail, error, Uuid::new_v4());
-                response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S);
-                response
+                let answer = failed(StatusCode::SERVICE_UNAVAILABLE, detail, error, Uuid::new_v4());
+                ([(RETRY_AFTER, RETRY_AFTER_S)], answer).into_response()
             }
             Self::Internal(error) => {
                 let reference = Uuid::new_v4();

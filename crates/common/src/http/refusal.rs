@@ -1,13 +1,13 @@
 //! Refuses what is not a valid HTTP request, before any route sees it.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{HOST, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 
 use super::problem::Problem;
 
@@ -22,38 +22,26 @@ impl Refusal {
         "the request took too long to arrive while others were waiting",
     );
 
-    /// What to answer after hyper ended a connection. `status` is what hyper wanted to answer, `unread` what it did not accept as a request.
-    pub(super) fn of(
-        status: Option<StatusCode>,
-        error: Option<&hyper::Error>,
-        unread: &[u8],
-    ) -> Option<Self> {
+    /// What to answer after hyper ended a connection with an error. `status` is what hyper wanted to answer, `unread` what it did not accept as a request.
+    pub(super) fn of(status: Option<StatusCode>, error: &hyper::Error, unread: &[u8]) -> Option<Self> {
         const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let error = error?;
-        match status {
-            Some(StatusCode::URI_TOO_LONG) => Some(Self::uri_too_long()),
+        const URI_TOO_LONG: Refusal = Refusal(StatusCode::URI_TOO_LONG, "the URI is too long");
+        Some(match status {
+            Some(StatusCode::URI_TOO_LONG) => URI_TOO_LONG,
             // The buffer is full, and holds no complete line.
-            Some(TOO_LARGE) if !unread.is_empty() && !unread.contains(&b'\n') => Some(Self::uri_too_long()),
-            Some(TOO_LARGE) => Some(Self(TOO_LARGE, "the headers are too many or too large")),
-            Some(status) => Some(Self(status, "the request line or a header is malformed")),
-            None if unread.is_empty() => None,
-            None if error.is_timeout() => Some(Self(
-                StatusCode::REQUEST_TIMEOUT,
-                "the headers took too long to arrive",
-            )),
-            None if error.is_incomplete_message() => {
-                Some(Self(StatusCode::BAD_REQUEST, "the headers broke off"))
+            Some(TOO_LARGE) if !unread.is_empty() && !unread.contains(&b'\n') => URI_TOO_LONG,
+            Some(TOO_LARGE) => Self(TOO_LARGE, "the headers are too many or too large"),
+            Some(status) => Self(status, "the request line or a header is malformed"),
+            None if unread.is_empty() => return None,
+            None if error.is_timeout() => {
+                Self(StatusCode::REQUEST_TIMEOUT, "the headers took too long to arrive")
             }
-            None if error.is_parse_version_h2() => Some(Self(
-                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "HTTP/1.1 is spoken here",
-            )),
-            None => None,
-        }
-    }
-
-    fn uri_too_long() -> Self {
-        Self(StatusCode::URI_TOO_LONG, "the URI is too long")
+            None if error.is_incomplete_message() => Self(StatusCode::BAD_REQUEST, "the headers broke off"),
+            None if error.is_parse_version_h2() => {
+                Self(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
+            }
+            None => return None,
+        })
     }
 
     /// A request that [`refusals`] answers with this refusal.
@@ -68,41 +56,37 @@ impl Refusal {
 
 /// Answers every [`Refusal`]. As a router it can have the same layers as the other routes.
 pub(super) fn refusals() -> Router {
-    Router::new().fallback(async |request: Request| {
-        let refusal = request.extensions().get::<Refusal>().cloned();
-        let Refusal(status, detail) = refusal.unwrap_or(Refusal(StatusCode::BAD_REQUEST, "Bad Request"));
-        Problem::client(status, detail)
-    })
+    Router::new().fallback(async |Extension(refusal): Extension<Refusal>| refusal)
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        Problem::client(self.0, self.1).into_response()
+    }
 }
 
 /// Refuses requests that hyper accepts although RFC 9112 forbids them.
 pub(super) async fn reject_malformed(request: Request, next: Next) -> Response {
     match fault(request.version(), request.headers()) {
-        Some(Refusal(status, detail)) => Problem::client(status, detail).into_response(),
+        Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
     }
 }
 
 fn fault(version: Version, headers: &HeaderMap) -> Option<Refusal> {
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     let mut hosts = headers.get_all(HOST).iter();
-    let detail = match (hosts.next(), hosts.next()) {
-        (None, _) if version == Version::HTTP_11 => "the header Host is missing",
-        (Some(_), Some(_)) => "the header Host is there more than once",
-        (Some(host), None) if !is_host(host.as_bytes()) => "the header Host is malformed",
-        _ => {
-            let codings = headers.get_all(TRANSFER_ENCODING).iter();
-            let is_chunked =
-                |coding: &axum::http::HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-            let mut unknown = codings.skip_while(|coding| is_chunked(coding));
-            return unknown.next().map(|_| {
-                Refusal(
-                    StatusCode::NOT_IMPLEMENTED,
-                    "of the transfer codings chunked alone is understood",
-                )
-            });
-        }
-    };
-    Some(Refusal(StatusCode::BAD_REQUEST, detail))
+    let bad_request = |detail| Refusal(StatusCode::BAD_REQUEST, detail);
+    Some(match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_11 => bad_request("the header Host is missing"),
+        (Some(_), Some(_)) => bad_request("the header Host is there more than once"),
+        (Some(host), None) if !is_host(host.as_bytes()) => bad_request("the header Host is malformed"),
+        _ if !headers.get_all(TRANSFER_ENCODING).iter().all(is_chunked) => Refusal(
+            StatusCode::NOT_IMPLEMENTED,
+            "of the transfer codings chunked alone is understood",
+        ),
+        _ => return None,
+    })
 }
 
 /// `uri-host [ ":" port ]`, or empty (RFC 9110, 7.2). The grammar allows a comma, but it means that a proxy has joined two Host headers.
@@ -120,19 +104,14 @@ fn is_host(host: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::HeaderName;
 
     use super::*;
 
-    fn refused(version: Version, headers: &[(axum::http::HeaderName, &'static str)]) -> Option<u16> {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        let mut map = HeaderMap::new();
-        headers.for_each(|(name, value)| {
-            map.append(name, value);
-        });
-        fault(version, &map).map(|Refusal(status, _)| status.as_u16())
+    fn refused(version: Version, headers: &[(HeaderName, &'static str)]) -> Option<u16> {
+        let headers = headers.iter().cloned();
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        fault(version, &headers.collect()).map(|Refusal(status, _)| status.as_u16())
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use axum::http::header::EXPECT;
-use axum::http::{HeaderMap, request};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
@@ -15,16 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection_limit::Permit;
 
-/// If a connection is closed while its client still sends, the kernel resets it, and most clients then never see the answer. So the rest of a
-/// body is read after the answer, up to this many bytes and for this long.
-const DRAIN_BYTES: usize = 24 * 1024 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(10);
-const DRAIN_SILENCE: Duration = Duration::from_secs(2);
+/// If a connection is closed while its client still sends, the kernel resets it, and most clients then never see the answer. So what a client
+/// still sends is read after the answer, up to this many bytes and for this long.
+pub(super) const DRAIN_BYTES: usize = 24 * 1024 * 1024;
+pub(super) const DRAIN_TIME: Duration = Duration::from_secs(10);
+pub(super) const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
 /// Whether the client sends the body only after it got `100 Continue`, which it gets when the body is first read.
 pub(super) fn waits_for_continue(headers: &HeaderMap) -> bool {
-    let continues = |value: &axum::http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    headers.get(EXPECT).is_some_and(continues)
+    let expected = headers.get(EXPECT);
+    expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// The body that handlers read.
@@ -38,17 +38,11 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(
-        head: &request::Parts,
-        body: Incoming,
-        permit: Arc<Permit>,
-        overdue: &CancellationToken,
-    ) -> Self {
-        let is_drained = !body.is_end_stream() && !waits_for_continue(&head.headers);
+    pub(super) fn new(body: Incoming, permit: Arc<Permit>, overdue: Option<CancellationToken>) -> Self {
         let mut body = Self {
             rest: Some(body),
             permit,
-            overdue: is_drained.then(|| overdue.clone()),
+            overdue,
         };
         body.end_if_complete();
         body
@@ -90,8 +84,8 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let nothing = || SizeHint::with_exact(0);
-        self.rest.as_ref().map_or_else(nothing, Body::size_hint)
+        let rest = self.rest.as_ref();
+        rest.map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

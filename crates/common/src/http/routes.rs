@@ -1,10 +1,9 @@
 //! Routes that every service has.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -17,21 +16,16 @@ use crate::metrics;
 use crate::readiness::Readiness;
 
 /// Adds the common routes to those of a service, which `document` describes: `GET /healthcheck`, `/livez`, `/readyz` and `/metrics`,
-/// `GET /openapi.json` and `GET /docs`, whose page needs no network, and `404` for every other path.
+/// `GET /openapi.json` and `GET /docs`, whose page needs no network.
 pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Router {
     document.merge(Common::openapi());
-    let observed = Router::new()
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(show_metrics))
-        .with_state(Arc::new(readiness));
-    let health = Router::new()
-        .route("/healthcheck", get(healthcheck))
-        .with_state(Arc::new(HealthChecks::default()));
+    let readiness = Arc::new(readiness);
+    let checks = Arc::new(Mutex::new(HealthChecks::default()));
     api.route("/livez", get(livez))
-        .merge(health)
-        .merge(observed)
+        .route("/healthcheck", get(healthcheck).with_state(checks))
+        .route("/readyz", get(readyz).with_state(Arc::clone(&readiness)))
+        .route("/metrics", get(show_metrics).with_state(readiness))
         .merge(docs::routes(document))
-        .fallback(async || Problem::client(StatusCode::NOT_FOUND, "Not Found"))
 }
 
 /// Metrics of this process

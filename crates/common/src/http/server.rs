@@ -21,7 +21,7 @@ use super::context::handle_in_context;
 use super::measure::{HTTP, measure};
 use super::refusal::{refusals, reject_malformed};
 use crate::endpoints::Listen;
-use crate::metrics::GaugeGuard;
+use crate::metrics::count_in;
 
 /// Pause after a failed accept. The usual reason is a lack of file descriptors, and a closing connection frees one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -51,18 +51,13 @@ pub struct CannotListen {
 /// # Errors
 /// [`CannotListen`].
 pub async fn bind(listen: &Listen) -> Result<TcpListener, CannotListen> {
-    let Listen { host, port } = listen;
-    TcpListener::bind((host.as_str(), *port))
+    let Listen { host, port } = listen.clone();
+    TcpListener::bind((host.as_str(), port))
         .await
-        .map_err(|source| CannotListen {
-            host: host.clone(),
-            port: *port,
-            source,
-        })
+        .map_err(|source| CannotListen { host, port, source })
 }
 
-/// Serves requests until asked to stop. Then it accepts no more, and ends when the requests in flight are answered. Every request gets an
-/// answer in our form, whatever its handler does.
+/// Serves requests until asked to stop. Then it accepts no more, and ends when the requests in flight are answered.
 pub fn serve(
     listener: TcpListener,
     router: Router,
@@ -106,7 +101,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _peer)) => tokio::select! {
-                    permit = self.limit.acquire() => self.serve(stream, permit),
+                    Some(permit) = self.limit.acquire() => self.serve(stream, permit),
                     () = stopping.cancelled() => break,
                 },
                 Err(error) => {
@@ -119,7 +114,7 @@ impl Server {
         while let Some(Ok((stream, _peer))) = listener.accept().now_or_never()
             && let Some(permit) = self.limit.try_acquire()
         {
-            self.serve(stream, Some(permit));
+            self.serve(stream, permit);
         }
         drop(listener);
         self.open.close();
@@ -134,15 +129,14 @@ impl Server {
         Ok(())
     }
 
-    fn serve(&self, stream: TcpStream, permit: Option<Permit>) {
-        let Some(permit) = permit else { return };
+    fn serve(&self, stream: TcpStream, permit: Permit) {
         // An answer is one small write, which must not wait for the acknowledgement of the one before. A connection without these options
         // still works.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
         let service = self.service.clone();
         self.open.spawn(async move {
-            let _open = GaugeGuard::new(&HTTP.connections);
+            let _open = count_in(&HTTP.connections);
             service.serve(stream, permit).await;
         });
     }

@@ -16,7 +16,9 @@ pub(super) trait Encoder {
     fn add(&mut self, name: &'static str, value: impl Serialize);
 
     /// Writes the name of the event, the value of the field `event`.
-    fn add_event_name(&mut self, name: &str);
+    fn add_event_name(&mut self, name: &str) {
+        self.add("event", name);
+    }
 }
 
 /// Encodes the fields of an event.

@@ -9,24 +9,17 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::fields::{Encoder, Fields};
-use crate::endpoints::Logging;
 
 pub(super) struct FluentLayer {
     service: &'static str,
-    sender: Sender,
+    pub(super) sender: Sender,
 }
 
 impl FluentLayer {
-    pub(super) fn start(service: &'static str, host: &str, endpoint: &Logging) -> (Self, Worker) {
-        let mut config = Config::new(host, endpoint.port);
-        config.retry = endpoint.retry;
-        let (host, port) = (host.to_owned(), endpoint.port);
+    pub(super) fn start(service: &'static str, config: Config) -> (Self, Worker) {
+        let (host, port) = (config.host.clone(), config.port);
         let (sender, worker) = fluent_logger::start(config, move |status| report(&status, &host, port));
         (Self { service, sender }, worker)
-    }
-
-    pub(super) fn sender(&self) -> Sender {
-        self.sender.clone()
     }
 }
 

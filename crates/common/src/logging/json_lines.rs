@@ -71,38 +71,32 @@ impl Encoder for Line {
         self.0.push(b':');
         let _ = serde_json::to_writer(&mut self.0, &value);
     }
-
-    fn add_event_name(&mut self, name: &str) {
-        self.add("event", name);
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::mpsc::{Sender, channel};
 
     use serde_json::json;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<Vec<u8>>>>);
+    struct Lines(Sender<Vec<u8>>);
 
     impl<S: Subscriber> Layer<S> for Lines {
         fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
             let mut fields = Fields::of(event, Line::default());
             fields.add("count", 7);
             fields.add("other", 8);
-            let line = fields.encoder.finish();
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            let _ = self.0.send(fields.encoder.finish());
         }
     }
 
     #[test]
     fn the_first_value_of_a_field_stays_and_is_escaped() -> serde_json::Result<()> {
-        let lines = Lines::default();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines.clone()), || {
+        let (sender, lines) = channel();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Lines(sender)), || {
             tracing::info!(event = "a \"quoted\"\nname", count = 1);
             tracing::info!("a text");
         });
@@ -110,7 +104,7 @@ mod tests {
             json!({"event": "a \"quoted\"\nname", "count": 1, "other": 8}),
             json!({"event": "information", "text": "a text", "count": 7, "other": 8}),
         ];
-        let lines = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: Vec<Vec<u8>> = lines.try_iter().collect();
         assert_eq!(lines.len(), expected.len());
         for (line, expected) in lines.iter().zip(expected) {
             assert_eq!(line.last(), Some(&b'\n'));

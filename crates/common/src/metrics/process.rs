@@ -2,7 +2,7 @@
 
 use tokio::runtime::Handle;
 
-use super::{Known, raise, read_counters, read_gauges};
+use super::{IntCounterVec, Opts, ReadOnScrape, raise, read_gauges, register, valid};
 
 /// Shows the version of the service, and the tasks of the async runtime in which this is called.
 ///
@@ -24,7 +24,7 @@ pub(crate) fn show_process(service: &'static str) {
         &[],
         move |tasks| {
             let alive = u32::try_from(runtime.num_alive_tasks()).unwrap_or(u32::MAX);
-            tasks.with_label_values(&Known::NO_LABELS).set(alive.into());
+            tasks.with_label_values::<&str>(&[]).set(alive.into());
         },
     );
 }
@@ -34,15 +34,17 @@ pub(crate) fn show_dropped_events(
     lines: impl Fn() -> u64 + Send + Sync + 'static,
     fluentd: Option<fluent_logger::Sender>,
 ) {
-    read_counters(
+    let dropped = Opts::new(
         "log_events_dropped_total",
         "Events that were dropped because an outlet of the log was away or slow.",
-        &["outlet"],
-        move |dropped| {
+    );
+    register(ReadOnScrape {
+        metric: valid(IntCounterVec::new(dropped, &["outlet"])),
+        read: move |dropped: &IntCounterVec| {
             raise(&dropped.with_label_values(&["stdout"]), lines());
             if let Some(fluentd) = &fluentd {
                 raise(&dropped.with_label_values(&["fluentd"]), fluentd.dropped());
             }
         },
-    );
+    });
 }

@@ -2,26 +2,24 @@
 
 use std::process::ExitCode;
 
-use clap::Command;
 use clap::error::ErrorKind;
+use clap::{Command, Subcommand as _};
 
 use super::libpq;
 use super::process::report_on_stderr;
 use crate::env::Env;
 use crate::http::health;
 
-/// Commands that ask the running service of the same environment, with their help texts.
-const PROBES: [(&str, &str); 3] = [
-    (
-        "healthcheck",
-        "Ask the service that runs in this environment for its health; exits with 0 or 1",
-    ),
-    (
-        "readyz",
-        "Ask it whether it has what it needs, and for what is away; exits with 0 or 1",
-    ),
-    ("metrics", "Print its metrics, in the text format of Prometheus"),
-];
+// Commands that ask the running service of the same environment. Not a doc comment, which would be the help text of the whole service.
+#[derive(clap::Subcommand)]
+enum Probe {
+    /// Ask the service that runs in this environment for its health; exits with 0 or 1
+    Healthcheck,
+    /// Ask it whether it has what it needs, and for what is away; exits with 0 or 1
+    Readyz,
+    /// Print its metrics, in the text format of Prometheus
+    Metrics,
+}
 
 /// The arguments of a service, besides `healthcheck`, `readyz`, `metrics`, `--help` and `--version`.
 pub trait Arguments: clap::Args {
@@ -56,9 +54,8 @@ pub fn run_cli<A: Arguments>(name: &'static str, work: impl FnOnce(A) -> ExitCod
         Ok(matches) => matches,
         Err(error) => return report_usage(name, &error),
     };
-    if let Some((probe, _)) = PROBES
-        .iter()
-        .find(|(probe, _)| matches.subcommand_name() == Some(probe))
+    if let Some(probe) = matches.subcommand_name()
+        && Probe::has_subcommand(probe)
     {
         return health::ask_own_service(probe, Env::from_process());
     }
@@ -73,12 +70,11 @@ pub fn run_cli<A: Arguments>(name: &'static str, work: impl FnOnce(A) -> ExitCod
 }
 
 fn command<A: Arguments>(name: &'static str) -> Command {
-    let probes = PROBES.map(|(probe, help)| Command::new(probe).about(help));
     // Without the name of the binary: help shows the name of the service, whatever its file is called in an image.
-    A::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION")))
+    let command = A::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION")))
         .no_binary_name(true)
-        .args_conflicts_with_subcommands(true)
-        .subcommands(probes)
+        .args_conflicts_with_subcommands(true);
+    Probe::augment_subcommands(command)
 }
 
 /// Prints what clap has to say. That may also be the help or the version, which go to standard output and are no fault.

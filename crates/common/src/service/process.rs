@@ -1,5 +1,6 @@
 //! What every process of a service does, whether it serves or is an admin process: configuration, log, signals, exit code.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
-use crate::endpoints::Logging;
+use crate::endpoints;
 use crate::env::Env;
 use crate::http::CannotListen;
 use crate::logging::{self, Outlet};
@@ -40,12 +41,15 @@ where
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut env = Env::from_process();
         let config = configure(&mut env);
-        let log_endpoint = Logging::from_env(&mut env);
+        let log_server = endpoints::log_server(&mut env);
         let filter = env.optional("RUST_LOG");
-        let log = logging::start(name, &log_endpoint, filter.as_deref(), outlet);
+        let log = logging::start(name, log_server, filter.as_deref(), outlet);
 
         let exit_code = match env.finish(config) {
-            Ok(config) => exit_code(work_until_signalled(config, work).await),
+            Ok(config) => {
+                let ended = async { work(config, cancelled_by_signals()?).await };
+                exit_code(ended.await)
+            }
             Err(faults) => {
                 report_on_stderr(&format!("{name}: {faults}"));
                 tracing::error!(event = "service_configuration_exception_occurred", info = %faults);
@@ -60,13 +64,8 @@ where
     ExitCode::from(exit_code)
 }
 
-async fn work_until_signalled<C, F>(
-    config: C,
-    work: impl FnOnce(C, CancellationToken) -> F,
-) -> anyhow::Result<Outcome>
-where
-    F: Future<Output = anyhow::Result<Outcome>>,
-{
+/// A token that SIGTERM and SIGINT cancel.
+fn cancelled_by_signals() -> io::Result<CancellationToken> {
     let stopping = CancellationToken::new();
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signals = signal(kind)?;
@@ -76,7 +75,7 @@ where
             stopping.cancel();
         });
     }
-    work(config, stopping).await
+    Ok(stopping)
 }
 
 fn exit_code(ended: anyhow::Result<Outcome>) -> u8 {

@@ -29,101 +29,54 @@ const SAMPLERS: [&str; 6] = [
 /// Lost spans are reported at most this often: a collector that is down usually stays down for a while.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the `OTEL_…` variables say about traces. The SDK reads most of them itself. This decides whether spans are exported at all, and
-/// refuses values that the SDK would silently replace by others.
+/// What the `OTEL_…` variables say about the export of spans. The SDK reads most of them itself. This decides whether spans are exported at
+/// all, and refuses values that the SDK would silently replace by others.
 #[derive(Debug)]
 pub(super) struct Config {
-    export: Option<Export>,
-}
-
-/// How spans are exported.
-#[derive(Debug)]
-struct Export {
+    service_name: String,
     timeout: Duration,
-    has_service_name: bool,
-}
-
-/// The traces of this process; flush them before it ends.
-#[derive(Debug)]
-pub(super) struct Traces(Option<SdkTracerProvider>);
-
-impl Traces {
-    /// Starts to record and export the spans of this process, if the configuration asks for that. Must be called inside the async runtime.
-    ///
-    /// # Errors
-    /// The exporter cannot be built from this configuration.
-    pub(super) fn start(service: &'static str, config: &Config) -> anyhow::Result<Self> {
-        let Some(export) = &config.export else {
-            return Ok(Self(None));
-        };
-        let provider = export.provider(service)?;
-        trace::record_with(provider.tracer(service));
-        Ok(Self(Some(provider)))
-    }
-
-    /// Exports what is still buffered, for at most `deadline`.
-    pub(super) async fn flush(self, deadline: Duration) {
-        if let Some(provider) = self.0 {
-            let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(deadline));
-            let _ = tokio::time::timeout(deadline, flush).await;
-        }
-    }
 }
 
 impl Config {
-    /// Reads `OTEL_…`.
-    pub(super) fn from_env(env: &mut Env) -> Self {
-        if let Some(sampler) = env.optional("OTEL_TRACES_SAMPLER")
-            && !SAMPLERS.contains(&sampler.as_str())
-        {
-            env.fault(format!(
-                "OTEL_TRACES_SAMPLER is malformed: {sampler:?} is none of {}",
-                SAMPLERS.join(", ")
-            ));
-        }
-        let switched_off = env.optional("OTEL_SDK_DISABLED").as_deref() == Some("true")
-            || env.optional("OTEL_TRACES_EXPORTER").as_deref() == Some("none");
-        let endpoint = [
+    /// Reads `OTEL_…`. `None`: no spans are exported.
+    pub(super) fn from_env(env: &mut Env, service: &str) -> Option<Self> {
+        const DEFAULT_TIMEOUT_MS: u64 = 10_000;
+        env.one_of("OTEL_TRACES_SAMPLER", &SAMPLERS);
+        let (name, url) = [
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
             "OTEL_EXPORTER_OTLP_ENDPOINT",
         ]
         .into_iter()
-        .find_map(|name| Some((name, env.optional(name)?)));
-        let export = match endpoint {
-            Some((name, url)) if !switched_off => Some(Export::from_env(env, name, &url)),
-            _ => None,
-        };
-        Self { export }
-    }
-}
-
-impl Export {
-    fn from_env(env: &mut Env, name: &str, url: &str) -> Self {
-        const DEFAULT_TIMEOUT_MS: u64 = 10_000;
+        .find_map(|name| Some((name, env.optional(name)?)))?;
+        if env.optional("OTEL_SDK_DISABLED").as_deref() == Some("true")
+            || env.optional("OTEL_TRACES_EXPORTER").as_deref() == Some("none")
+        {
+            return None;
+        }
         let is_http = |url: reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-        if !reqwest::Url::parse(url).is_ok_and(is_http) {
-            env.fault(format!("{name} is malformed: {url:?} is no http or https URL"));
+        if !reqwest::Url::parse(&url).is_ok_and(is_http) {
+            env.malformed(name, &url, "is no http or https URL");
         }
         for name in [
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
             "OTEL_EXPORTER_OTLP_PROTOCOL",
         ] {
-            if let Some(protocol) = env.optional(name)
-                && protocol != "http/protobuf"
-            {
-                env.fault(format!("{name} is malformed: {protocol:?} is not http/protobuf"));
-            }
+            env.one_of(name, &["http/protobuf"]);
         }
         let all_signals = env.parse_or("OTEL_EXPORTER_OTLP_TIMEOUT", DEFAULT_TIMEOUT_MS);
         let timeout_ms = env.parse_or("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", all_signals);
-        Self {
+        Some(Self {
+            service_name: env.string_or("OTEL_SERVICE_NAME", service),
             timeout: Duration::from_millis(timeout_ms),
-            has_service_name: env.optional("OTEL_SERVICE_NAME").is_some(),
-        }
+        })
     }
 
-    /// Exports in batches, from a thread of the SDK and through a bounded queue. Spans that do not fit are dropped.
-    fn provider(&self, service: &'static str) -> anyhow::Result<SdkTracerProvider> {
+    /// Starts to record the spans of this process, and to export them in batches, from a thread of the SDK and through a bounded queue. Spans
+    /// that do not fit are dropped. Must be called inside the async runtime.
+    ///
+    /// # Errors
+    /// The exporter cannot be built from this configuration.
+    pub(super) fn start(self, service: &'static str) -> anyhow::Result<SdkTracerProvider> {
         let client = RuntimeClient {
             client: client::client(self.timeout, None)?,
             runtime: Handle::current(),
@@ -134,19 +87,23 @@ impl Export {
             .with_timeout(self.timeout)
             .build()
             .context("traces cannot be exported as the OTEL_… variables say")?;
-        let resource = if self.has_service_name {
-            Resource::builder()
-        } else {
-            Resource::builder().with_service_name(service)
-        };
-        Ok(SdkTracerProvider::builder()
+        let resource = Resource::builder().with_service_name(self.service_name);
+        let provider = SdkTracerProvider::builder()
             .with_resource(resource.build())
             .with_batch_exporter(LossReporter {
                 exporter,
                 lost: Mutex::default(),
             })
-            .build())
+            .build();
+        trace::record_with(provider.tracer(service));
+        Ok(provider)
     }
+}
+
+/// Exports what is still buffered, for at most `deadline`.
+pub(super) async fn flush(provider: SdkTracerProvider, deadline: Duration) {
+    let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(deadline));
+    let _ = tokio::time::timeout(deadline, flush).await;
 }
 
 /// Sends inside the async runtime, which the client needs. The SDK calls it from a thread of its own.
@@ -168,8 +125,8 @@ impl HttpClient for RuntimeClient {
 
 /// Reports lost spans, but rarely: the SDK would report each batch.
 #[derive(Debug)]
-struct LossReporter<E> {
-    exporter: E,
+struct LossReporter {
+    exporter: opentelemetry_otlp::SpanExporter,
     lost: Mutex<Lost>,
 }
 
@@ -179,38 +136,29 @@ struct Lost {
     reported_at: Option<Instant>,
 }
 
-impl<E> LossReporter<E> {
-    fn report(&self, spans: usize, info: &str) {
+impl SpanExporter for LossReporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let Err(error) = self.exporter.export(batch).await else {
+            return Ok(());
+        };
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.spans += spans;
         if lost
             .reported_at
             .is_none_or(|at| at.elapsed() >= LOSS_REPORT_INTERVAL)
         {
-            tracing::warn!(event = "trace_export_failed", spans = lost.spans, info);
+            tracing::warn!(event = "trace_export_failed", spans = lost.spans, info = %error);
             *lost = Lost {
                 spans: 0,
                 reported_at: Some(Instant::now()),
             };
-        }
-    }
-}
-
-impl<E: SpanExporter> SpanExporter for LossReporter<E> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len();
-        if let Err(error) = self.exporter.export(batch).await {
-            self.report(spans, &error.to_string());
         }
         Ok(())
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         self.exporter.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.exporter.force_flush()
     }
 
     fn set_resource(&mut self, resource: &Resource) {
@@ -225,7 +173,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<bool, String> {
         let mut env = Env::from_pairs(variables.iter().copied());
-        let exports = Config::from_env(&mut env).export.is_some();
+        let exports = Config::from_env(&mut env, "test").is_some();
         env.finish(exports).map_err(|faults| faults.to_string())
     }
 

@@ -22,9 +22,6 @@ pub struct Extent {
 }
 
 /// The current extent. Every later order has a higher id and is younger.
-///
-/// # Errors
-/// When the database is away.
 pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
     // Takes the writers' lock: without it, an order that has its time but is not committed would be older and missing. One message whose
     // statements are one transaction, so that the lock is not held during a network round trip.
@@ -37,15 +34,10 @@ pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
     )
     .fetch_all(connection)
     .await?;
-    rows.last()
-        .ok_or(sqlx::Error::RowNotFound)
-        .and_then(Extent::from_row)
+    Extent::from_row(rows.last().ok_or(sqlx::Error::RowNotFound)?)
 }
 
 /// The checksum of up to `max` orders, from id `after` + 1 to `last_id` at most.
-///
-/// # Errors
-/// When the database is away.
 pub async fn next_range(
     connection: &mut PgConnection,
     after: i64,
@@ -64,9 +56,6 @@ pub async fn next_range(
 }
 
 /// The first and the last id of the orders between these ids, both included, and not older than `since`; nothing when there is none.
-///
-/// # Errors
-/// When the database is away.
 pub async fn ids(
     connection: &mut PgConnection,
     from_id: i64,
@@ -97,9 +86,6 @@ pub struct PastEvent {
 }
 
 /// The events of up to `max` orders with ids above `after`, up to `last_id`.
-///
-/// # Errors
-/// When the database is away.
 pub async fn events(
     connection: &mut PgConnection,
     after: i64,

@@ -9,9 +9,6 @@ use uuid::Uuid;
 /// Takes or renews the lease for `term` from now on. Returns whether it is `holder`'s.
 ///
 /// A lease that would last longer than two terms counts as free: the clock of the database was set back.
-///
-/// # Errors
-/// When the database is away.
 pub async fn hold(connection: &mut PgConnection, holder: Uuid, term: Duration) -> sqlx::Result<bool> {
     let held = sqlx::query(
         "UPDATE relay_lease
@@ -27,10 +24,7 @@ pub async fn hold(connection: &mut PgConnection, holder: Uuid, term: Duration) -
     Ok(held.rows_affected() == 1)
 }
 
-/// Frees the lease, if it is `holder`'s.
-///
-/// # Errors
-/// When the database is away: the lease ends by itself.
+/// Frees the lease, if it is `holder`'s. If this fails, the lease ends by itself.
 pub async fn release(connection: &mut PgConnection, holder: Uuid) -> sqlx::Result<()> {
     sqlx::query("UPDATE relay_lease SET holder = NULL, held_until = 'epoch' WHERE holder = $1")
         .bind(holder)

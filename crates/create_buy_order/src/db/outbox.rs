@@ -19,9 +19,6 @@ pub struct Message {
 }
 
 /// The oldest messages, `max` at most.
-///
-/// # Errors
-/// When the database is away.
 pub async fn oldest(connection: &mut PgConnection, max: i64) -> sqlx::Result<Vec<Message>> {
     sqlx::query_as(
         "SELECT id, type, routing_key, message_id, payload, traceparent, tracestate FROM outbox ORDER BY id LIMIT $1",
@@ -31,10 +28,7 @@ pub async fn oldest(connection: &mut PgConnection, max: i64) -> sqlx::Result<Vec
     .await
 }
 
-/// Deletes messages that the broker has confirmed.
-///
-/// # Errors
-/// When the database is away: the messages will be sent once more. Consumers are idempotent.
+/// Deletes messages that the broker has confirmed. If this fails, they are sent once more: consumers are idempotent.
 pub async fn delete(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
         .bind(ids)
@@ -57,9 +51,6 @@ pub struct Gauges {
 }
 
 /// Reads the state of outbox and book.
-///
-/// # Errors
-/// When the database is away.
 pub async fn gauges(connection: &mut PgConnection) -> sqlx::Result<Gauges> {
     // The oldest by id is the first entry of an index. The smallest time would need another pass over the table.
     sqlx::query_as(

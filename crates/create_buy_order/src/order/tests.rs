@@ -12,31 +12,19 @@ fn rate(parts: i128) -> BtcRate {
         .unwrap_or_else(|error| panic!("{parts}: {error}"))
 }
 
-fn btc(cents: i128, rate_parts: i128) -> Option<String> {
-    btc_amount(fiat(cents), rate(rate_parts)).map(|btc| btc.to_string())
-}
-
 #[test]
-fn the_example_of_the_contract_is_rounded_up() {
-    assert_eq!(btc(12_345, 4_847_888_000_000).as_deref(), Some("0.00254647"));
-}
-
-#[test]
-fn an_exact_quotient_is_not_rounded() {
-    assert_eq!(btc(100, 300_000_000).as_deref(), Some("0.33333334"));
-    assert_eq!(btc(100, 400_000_000).as_deref(), Some("0.25000000"));
-    assert_eq!(btc(1, 99_999_999_999_999_999_999).as_deref(), Some("0.00000001"));
-}
-
-#[test]
-fn an_amount_of_btc_that_its_column_cannot_hold_is_none() {
-    assert_eq!(btc(99_999_999_999, 1), None);
-}
-
-/// Rounding up, defined without a division: (satoshis - 1) * rate < amount <= satoshis * rate, in units of 10^-16.
-fn is_rounded_up(cents: i128, rate_parts: i128, satoshis: i128) -> bool {
-    let amount = cents * 10_i128.pow(14);
-    (satoshis - 1) * rate_parts < amount && amount <= satoshis * rate_parts
+fn a_quotient_is_rounded_up_unless_it_is_exact_and_is_none_if_its_column_cannot_hold_it() {
+    for (cents, rate_parts, expected) in [
+        // The example of the contract.
+        (12_345, 4_847_888_000_000, Some("0.00254647")),
+        (100, 300_000_000, Some("0.33333334")),
+        (100, 400_000_000, Some("0.25000000")),
+        (1, 99_999_999_999_999_999_999, Some("0.00000001")),
+        (99_999_999_999, 1, None),
+    ] {
+        let btc = btc_amount(fiat(cents), rate(rate_parts)).map(|btc| btc.to_string());
+        assert_eq!(btc.as_deref(), expected, "{cents} / {rate_parts}");
+    }
 }
 
 /// Numbers of up to this many digits; each order of magnitude is equally likely.
@@ -50,10 +38,13 @@ proptest! {
     #[test]
     fn the_btc_amount_is_the_exact_quotient_rounded_up(cents in up_to_digits(11), parts in up_to_digits(20)) {
         let limit = 1_000 * 100_000_000_i128;
-        match btc_amount(fiat(cents), rate(parts)) {
-            Some(btc) => prop_assert!(is_rounded_up(cents, parts, btc.decimal().mantissa())),
+        // In units of 10^-16, as satoshis * parts.
+        let amount = cents * 10_i128.pow(14);
+        match btc_amount(fiat(cents), rate(parts)).map(|btc| btc.decimal().mantissa()) {
+            // Rounding up, defined without a division.
+            Some(satoshis) => prop_assert!((satoshis - 1) * parts < amount && amount <= satoshis * parts),
             // Only when even the largest amount of the column is too small.
-            None => prop_assert!((limit - 1) * parts < cents * 10_i128.pow(14)),
+            None => prop_assert!((limit - 1) * parts < amount),
         }
     }
 

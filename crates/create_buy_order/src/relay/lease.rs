@@ -31,9 +31,6 @@ impl Lease {
     }
 
     /// Takes the lease, or renews it when it is time to. Returns whether it is ours.
-    ///
-    /// # Errors
-    /// When the write model is away.
     pub(super) async fn hold(&mut self) -> sqlx::Result<bool> {
         if self.renewed_at.is_some_and(|at| at.elapsed() < RENEWAL) {
             return Ok(true);

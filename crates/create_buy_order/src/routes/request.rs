@@ -7,25 +7,20 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use uuid::Uuid;
 
-use crate::order::RequestIdentity;
-
 /// An order to buy BTC.
 #[derive(Debug, ToSchema)]
-pub struct BuyOrderRequest {
+pub(crate) struct BuyOrderRequest {
     #[schema(inline)]
-    currency: Currency,
+    pub(super) currency: Currency,
     #[schema(schema_with = text_or_number)]
-    amount: FiatAmount,
+    pub(super) amount: FiatAmount,
     /// The client's name for this one order.
     #[schema(example = "5fa733ae-82b4-4ac0-8478-35ff30dae879")]
-    idempotence_key: Uuid,
+    pub(super) idempotence_key: Uuid,
 }
 
 impl BuyOrderRequest {
     /// Reads each field from its literal JSON, so that no number passes through a float.
-    ///
-    /// # Errors
-    /// An answer that names every faulty field.
     pub(super) fn read(mut body: BodyFields) -> Result<Self, Problem> {
         let currency = body.required("currency", currency);
         let decimal_places = currency.map_or(FiatAmount::SCALE, Currency::decimal_places);
@@ -38,16 +33,6 @@ impl BuyOrderRequest {
                 idempotence_key,
             }),
             _ => Err(body.rejection()),
-        }
-    }
-
-    /// What makes another request of this client a repeat of this one.
-    pub(super) fn identity(&self, client_id: i64) -> RequestIdentity {
-        RequestIdentity {
-            client_id,
-            currency: self.currency,
-            amount: self.amount,
-            idempotence_key: self.idempotence_key,
         }
     }
 }
@@ -72,17 +57,14 @@ fn text_or_number() -> Schema {
         .into()
 }
 
-/// The text of a JSON string; `None` for any other JSON value.
-fn string(raw: &RawValue) -> Option<String> {
-    serde_json::from_str(raw.get()).ok()
-}
-
-fn not_a_string() -> FieldFault {
-    FieldFault::new("string_type", "Input should be a valid string")
+/// The text of a JSON string.
+fn string(raw: &RawValue) -> Result<String, FieldFault> {
+    serde_json::from_str(raw.get())
+        .map_err(|_| FieldFault::new("string_type", "Input should be a valid string"))
 }
 
 fn currency(raw: &RawValue) -> Result<Currency, FieldFault> {
-    let iso3 = string(raw).ok_or_else(not_a_string)?;
+    let iso3 = string(raw)?;
     Currency::parse(&iso3).ok_or_else(|| {
         let supported = Currency::supported();
         FieldFault::value_error(&format!("unsupported currency.  supported: {supported}"))
@@ -96,7 +78,7 @@ fn amount(raw: &RawValue, decimal_places: u32) -> Result<FiatAmount, FieldFault>
     let text = if is_number {
         raw.get().to_owned()
     } else {
-        string(raw).ok_or_else(not_a_string)?
+        string(raw)?
     };
     let amount: FiatAmount = text
         .parse()
@@ -122,6 +104,6 @@ fn amount_fault(error: MoneyError, decimal_places: u32) -> FieldFault {
 
 fn idempotence_key(raw: &RawValue) -> Result<Uuid, FieldFault> {
     let text = string(raw)
-        .ok_or_else(|| FieldFault::new("uuid_type", "UUID input should be a string, bytes or UUID object"))?;
+        .map_err(|_| FieldFault::new("uuid_type", "UUID input should be a string, bytes or UUID object"))?;
     field::uuid(&text)
 }

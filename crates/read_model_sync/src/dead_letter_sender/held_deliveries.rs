@@ -16,7 +16,7 @@ const BURST: usize = 1000;
 /// The tags of held deliveries, oldest first, and the time of the next retry.
 #[derive(Debug)]
 pub(super) struct HeldDeliveries {
-    tags: VecDeque<u64>,
+    pub(super) tags: VecDeque<u64>,
     pause: Duration,
     next_at: Instant,
     /// The broker took a letter since the last retry, so it may take more.
@@ -31,14 +31,6 @@ impl HeldDeliveries {
             next_at: now,
             broker_takes_letters: false,
         }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.tags.len()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.tags.clear();
     }
 
     pub(super) fn add(&mut self, tag: u64, now: Instant) {

@@ -8,7 +8,7 @@ use common::logging::chain;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 
-use super::{Letter, SendResult};
+use super::{SendResult, Ticket};
 
 /// Letters that are published together: lapin copies each into frames before it sends them.
 const WINDOW: usize = 100;
@@ -23,7 +23,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Publishes letters until the sender is dropped.
 pub(super) async fn run(
     connector: Connector,
-    mut letters: UnboundedReceiver<Letter>,
+    mut letters: UnboundedReceiver<(Ticket, Outgoing)>,
     results: UnboundedSender<SendResult>,
 ) {
     let mut publishing = Publishing {
@@ -34,28 +34,27 @@ pub(super) async fn run(
         let next = match timeout(IDLE_TIMEOUT, letters.recv()).await {
             Ok(next) => next,
             Err(_) => {
-                publishing.close().await;
+                if let Some(publisher) = publishing.publisher.take() {
+                    publisher.session.close().await;
+                }
                 letters.recv().await
             }
         };
-        let Some(first) = next else { return };
-        let mut bytes = first.message.body.len();
-        let (mut tickets, mut window) = (vec![first.ticket], vec![first.message]);
+        let Some((ticket, message)) = next else { return };
+        let mut bytes = ticket.bytes;
+        let (mut tickets, mut window) = (vec![ticket], vec![message]);
         while window.len() < WINDOW && bytes < WINDOW_BYTES {
-            let Ok(letter) = letters.try_recv() else { break };
-            bytes += letter.message.body.len();
-            tickets.push(letter.ticket);
-            window.push(letter.message);
+            let Ok((ticket, message)) = letters.try_recv() else {
+                break;
+            };
+            bytes += ticket.bytes;
+            tickets.push(ticket);
+            window.push(message);
         }
         let published = publishing.publish(&window).await;
-        for ((ticket, message), published) in tickets.into_iter().zip(&window).zip(published) {
-            let bytes = message.body.len();
+        for result in tickets.into_iter().zip(published) {
             // Fails if the projector is gone, because the process ends.
-            let _ = results.send(SendResult {
-                ticket,
-                bytes,
-                published,
-            });
+            let _ = results.send(result);
         }
     }
 }
@@ -74,12 +73,6 @@ enum Failure {
 }
 
 impl Publishing {
-    async fn close(&mut self) {
-        if let Some(publisher) = self.publisher.take() {
-            publisher.session.close().await;
-        }
-    }
-
     /// Returns for each letter why it was not published.
     async fn publish(&mut self, window: &[Outgoing]) -> Vec<Result<(), String>> {
         match self.attempt(window).await {

@@ -1,10 +1,8 @@
 //! One dead letter: its id, its summary and description, and how it is redriven.
 
-use std::fmt::Write as _;
-
 use common::broker::{Connector, Outgoing};
 use lapin::message::Delivery;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -46,23 +44,11 @@ impl Summary {
 
 /// The message id, or a digest of the body if there is none.
 pub(super) fn id(letter: &Delivery) -> String {
-    const DIGEST_BYTES: usize = 8;
-    if let Some(id) = letter
-        .properties
-        .message_id()
-        .as_ref()
-        .filter(|id| !id.as_str().is_empty())
-    {
-        return id.to_string();
+    match letter.properties.message_id() {
+        Some(id) if !id.as_str().is_empty() => id.to_string(),
+        // The precision is the number of hexadecimal digits.
+        _ => format!("sha256:{:.16x}", Sha256::digest(&letter.data)),
     }
-    let digest = Sha256::digest(&letter.data);
-    digest
-        .iter()
-        .take(DIGEST_BYTES)
-        .fold("sha256:".to_owned(), |mut id, byte| {
-            let _ = write!(id, "{byte:02x}"); // writing to a String cannot fail
-            id
-        })
 }
 
 /// The message that goes back to where the letter came from: same id, properties, headers and body.
@@ -84,31 +70,27 @@ pub(super) fn redriven(letter: &Delivery, connector: &Connector) -> Outgoing {
 pub(super) fn describe(letter: &Delivery) -> String {
     let properties = &letter.properties;
     let mut lines = vec![format!("id: {}", printable(&id(letter)))];
-    let mut add = |name: &str, value: Option<String>| {
-        lines.extend(value.map(|value| format!("{name}: {}", printable(&value))));
-    };
-    let shown = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
-    add("message_id", shown(properties.message_id()));
-    add("type", shown(properties.kind()));
-    add("content_type", shown(properties.content_type()));
-    add("content_encoding", shown(properties.content_encoding()));
-    add("correlation_id", shown(properties.correlation_id()));
-    add("app_id", shown(properties.app_id()));
-    add("timestamp", properties.timestamp().map(|time| time.to_string()));
-    add(
-        "delivery_mode",
-        properties.delivery_mode().map(|mode| mode.to_string()),
-    );
+    lines.extend(line("message_id", properties.message_id()));
+    lines.extend(line("type", properties.kind()));
+    lines.extend(line("content_type", properties.content_type()));
+    lines.extend(line("content_encoding", properties.content_encoding()));
+    lines.extend(line("correlation_id", properties.correlation_id()));
+    lines.extend(line("app_id", properties.app_id()));
+    lines.extend(line("timestamp", properties.timestamp()));
+    lines.extend(line("delivery_mode", properties.delivery_mode()));
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
-        add(
-            &format!("header {}", printable(name.as_str())),
-            Some(shown_value(value)),
-        );
+        let (name, value) = (printable(name.as_str()), printable(&shown_value(value)));
+        lines.push(format!("header {name}: {value}"));
     }
     lines.push(format!("payload: {} bytes", letter.data.len()));
     lines.push(String::new());
     lines.push(payload(&letter.data));
     lines.join("\n") + "\n"
+}
+
+fn line(name: &str, value: &Option<impl ToString>) -> Option<String> {
+    let value = printable(&value.as_ref()?.to_string());
+    Some(format!("{name}: {value}"))
 }
 
 /// Plain text as it is, else with all bytes escaped that are not printable: a terminal must not execute control sequences.
@@ -122,15 +104,15 @@ fn payload(body: &[u8]) -> String {
 
 /// The text in one line, without control characters.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            if character.is_control() {
-                character.escape_default().to_string()
-            } else {
-                character.to_string()
-            }
-        })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 fn text(headers: &FieldTable, name: &str) -> Option<String> {
@@ -148,20 +130,18 @@ fn shown_value(value: &AMQPValue) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use common::endpoints::Queue;
     use common::env::Env;
     use lapin::BasicProperties;
 
     use super::*;
+    use crate::dead_letter_format::tests::dead;
     use crate::delivery::tests::delivery;
 
     /// A delivery from the dead-letter queue.
     fn dead_letter(properties: BasicProperties, body: &str) -> Delivery {
-        let original = delivery(properties, body);
-        let letter = dead_letter_format::dead_letter(original, "pydist", "buy_order", "why", 128 * 1024);
-        delivery(letter.properties, body)
+        delivery(dead(properties, body, "why").properties, body)
     }
 
     #[test]
@@ -183,10 +163,8 @@ mod tests {
         assert_eq!(summary.reason.as_deref(), Some("why"));
         assert_eq!(summary.attempts, 1);
         assert!(summary.first_failed_at.is_some() && summary.first_failed_at == summary.last_failed_at);
-        assert_eq!(
-            (summary.kind.as_deref(), summary.bytes),
-            (Some("buy_order_created"), 3)
-        );
+        assert_eq!(summary.kind.as_deref(), Some("buy_order_created"));
+        assert_eq!(summary.bytes, 3);
     }
 
     #[test]
@@ -198,28 +176,16 @@ mod tests {
         };
         let letter = dead_letter(BasicProperties::default().with_message_id("m1".into()), "abc");
         let back = redriven(&letter, &connector);
-        assert_eq!(
-            (
-                back.exchange.as_str(),
-                back.routing_key.as_str(),
-                back.body.as_slice()
-            ),
-            ("pydist", "buy_order", b"abc".as_slice())
-        );
+        assert_eq!(back.exchange, "pydist");
+        assert_eq!(back.routing_key, "buy_order");
+        assert_eq!(back.body, b"abc");
         assert_eq!(back.properties.message_id(), &Some("m1".into()));
-        assert_eq!(
-            dead_letter_format::attempts(back.properties.headers().as_ref().unwrap()),
-            1
-        );
+        let headers = back.properties.headers().clone().unwrap_or_default();
+        assert_eq!(dead_letter_format::attempts(&headers), 1);
 
         let rejected_by_hand = redriven(&delivery(BasicProperties::default(), "abc"), &connector);
-        assert_eq!(
-            (
-                rejected_by_hand.exchange.as_str(),
-                rejected_by_hand.routing_key.as_str()
-            ),
-            ("configured", "buy_order")
-        );
+        assert_eq!(rejected_by_hand.exchange, "configured");
+        assert_eq!(rejected_by_hand.routing_key, "buy_order");
     }
 
     #[test]

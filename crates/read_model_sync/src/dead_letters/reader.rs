@@ -20,7 +20,7 @@ const REQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// It pulls, because a prefetch counts letters of any size, and this may run in the container of the service.
 pub(super) struct Reader {
-    session: Session,
+    pub(super) session: Session,
     queue_name: String,
     consumer: Consumer,
     /// Letters that are not pulled yet.
@@ -34,16 +34,12 @@ impl Reader {
     /// Connects.
     pub(super) async fn open(connector: &Connector) -> anyhow::Result<Self> {
         let Queue { host, port, .. } = &connector.endpoint;
-        let queue_name = topology::dead_letter_queue(connector.queue);
-        let open = async {
-            let session = Session::open(connector).await?;
-            let depth = session.depth(&queue_name).await?;
-            let consumer = Consumer::pulling(&session, &queue_name).await?;
-            Ok::<_, common::broker::Error>((session, depth, consumer))
-        };
-        let (session, depth, consumer) = open
-            .await
-            .with_context(|| format!("the queue at {host}:{port} is away"))?;
+        let queue_name = topology::dead_letter_name(connector.queue);
+        let away = || format!("the queue at {host}:{port} is away");
+        let session = Session::open(connector).await.with_context(away)?;
+        let depth = session.depth(&queue_name).await.with_context(away)?;
+        let consumer = Consumer::pulling(&session, &queue_name).await;
+        let consumer = consumer.with_context(away)?;
         if depth.consumers > 0 {
             tracing::warn!(
                 consumers = depth.consumers,
@@ -58,10 +54,6 @@ impl Reader {
             pulled: VecDeque::new(),
             unacknowledged: 0,
         })
-    }
-
-    pub(super) fn session(&self) -> &Session {
-        &self.session
     }
 
     /// The next letter; nothing at the end.

@@ -4,159 +4,120 @@
 //! So a text that `serde_json` refused is scanned again by CPython's rules (Modules/_json.c, 3.11). CPython accepts `NaN` and `Infinity`;
 //! here they are faults, as JSON says.
 
-/// The first fault of a text.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    /// Offset in characters from the start.
-    pub(super) at: usize,
-    /// CPython's message.
-    pub(super) message: &'static str,
-}
-
-/// The first fault of a text. `None` if it is JSON.
-pub(super) fn find(text: &str) -> Option<Fault> {
+/// The first fault of a text: its offset in characters, and CPython's message. `None` if the text is JSON.
+pub(super) fn find(text: &str) -> Option<(usize, &'static str)> {
     let text: Vec<char> = text.chars().collect();
-    Scanner { text: &text, at: 0 }.document().err()
+    let mut scanner = Scanner { text: &text, at: 0 };
+    let message = scanner.document().err()?;
+    Some((scanner.at, message))
 }
 
+/// Where a method fails, `at` is the offset of the fault.
 struct Scanner<'a> {
     text: &'a [char],
     at: usize,
 }
 
-const fn fault(at: usize, message: &'static str) -> Fault {
-    Fault { at, message }
-}
-
 impl Scanner<'_> {
-    fn document(&mut self) -> Result<(), Fault> {
+    fn document(&mut self) -> Result<(), &'static str> {
         // The closing brackets of the open objects and arrays. They are on the heap because a body can be nested deeper than the call stack.
         let mut closings = Vec::new();
         self.skip_blanks();
         loop {
-            let opened = match self.peek() {
-                Some('{') => Some('}'),
-                Some('[') => Some(']'),
-                _ => None,
-            };
-            if let Some(closing) = opened {
-                self.skip(1);
-                self.skip_blanks();
-                if self.peek() != Some(closing) {
+            if closings.last() == Some(&'}') {
+                self.name()?;
+            }
+            match self.peek() {
+                Some(opening @ ('{' | '[')) => {
+                    let closing = if opening == '{' { '}' } else { ']' };
                     closings.push(closing);
-                    if closing == '}' {
-                        self.name()?;
+                    self.skip_mark();
+                    if self.peek() != Some(closing) {
+                        continue;
                     }
-                    continue;
                 }
-                self.skip(1);
-            } else if self.peek() == Some('"') {
-                self.string()?;
-            } else {
-                self.literal()?;
+                Some('"') => self.string()?,
+                _ => self.literal()?,
             }
             self.skip_blanks();
-            while let Some(closing) = closings.last().copied()
-                && self.peek() == Some(closing)
-            {
-                closings.pop();
-                self.skip(1);
-                self.skip_blanks();
+            while closings.pop_if(|closing| self.peek() == Some(*closing)).is_some() {
+                self.skip_mark();
             }
             match (closings.last(), self.peek()) {
                 (None, None) => return Ok(()),
-                (None, Some(_)) => return Err(fault(self.at, "Extra data")),
-                (Some(closing), Some(',')) => {
-                    let in_object = *closing == '}';
-                    self.skip(1);
-                    self.skip_blanks();
-                    if in_object {
-                        self.name()?;
-                    }
-                }
-                (Some(_), _) => return Err(fault(self.at, "Expecting ',' delimiter")),
+                (None, Some(_)) => return Err("Extra data"),
+                (Some(_), Some(',')) => self.skip_mark(),
+                (Some(_), _) => return Err("Expecting ',' delimiter"),
             }
         }
     }
 
     /// The name of a member, and the colon.
-    fn name(&mut self) -> Result<(), Fault> {
+    fn name(&mut self) -> Result<(), &'static str> {
         if self.peek() != Some('"') {
-            return Err(fault(
-                self.at,
-                "Expecting property name enclosed in double quotes",
-            ));
+            return Err("Expecting property name enclosed in double quotes");
         }
         self.string()?;
         self.skip_blanks();
         if self.peek() != Some(':') {
-            return Err(fault(self.at, "Expecting ':' delimiter"));
+            return Err("Expecting ':' delimiter");
         }
-        self.skip(1);
-        self.skip_blanks();
+        self.skip_mark();
         Ok(())
     }
 
-    fn string(&mut self) -> Result<(), Fault> {
+    fn string(&mut self) -> Result<(), &'static str> {
         let begin = self.at;
-        self.skip(1);
+        self.at += 1;
         loop {
-            match self.peek() {
-                Some('"') => {
-                    self.skip(1);
+            match self.rest() {
+                ['"', ..] => {
+                    self.at += 1;
                     return Ok(());
                 }
-                Some('\\') => self.escape(begin)?,
-                Some('\0'..='\x1f') => return Err(fault(self.at, "Invalid control character at")),
-                Some(_) => self.skip(1),
-                None => return Err(fault(begin, "Unterminated string starting at")),
-            }
-        }
-    }
-
-    fn escape(&mut self, begin: usize) -> Result<(), Fault> {
-        match self.rest().get(1) {
-            Some('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => self.skip(2),
-            Some('u') => {
+                ['\\', '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't', ..] => self.at += 2,
                 // CPython also requires a character after the four digits.
-                let has_digits = self
-                    .rest()
-                    .get(2..6)
-                    .is_some_and(|digits| digits.iter().all(char::is_ascii_hexdigit));
-                if !has_digits || self.rest().len() < 7 {
-                    return Err(fault(self.at.saturating_add(1), "Invalid \\uXXXX escape"));
+                ['\\', 'u', a, b, c, d, _, ..] if [a, b, c, d].into_iter().all(char::is_ascii_hexdigit) => {
+                    self.at += 6;
                 }
-                self.skip(6);
+                ['\\', 'u', ..] => {
+                    self.at += 1;
+                    return Err("Invalid \\uXXXX escape");
+                }
+                ['\\', _, ..] => return Err("Invalid \\escape"),
+                ['\0'..='\x1f', ..] => return Err("Invalid control character at"),
+                [] | ['\\'] => {
+                    self.at = begin;
+                    return Err("Unterminated string starting at");
+                }
+                _ => self.at += 1,
             }
-            Some(_) => return Err(fault(self.at, "Invalid \\escape")),
-            None => return Err(fault(begin, "Unterminated string starting at")),
         }
-        Ok(())
     }
 
     /// A number, `true`, `false` or `null`. A number ends as early as it can: the fault in `01` is the character after the 0.
-    fn literal(&mut self) -> Result<(), Fault> {
+    fn literal(&mut self) -> Result<(), &'static str> {
         for word in ["true", "false", "null"] {
             if self.rest().iter().copied().take(word.len()).eq(word.chars()) {
-                self.skip(word.len());
+                self.at += word.len();
                 return Ok(());
             }
         }
-        let begin = self.at;
-        if self.peek() == Some('-') {
-            self.skip(1);
-        }
-        match self.peek() {
-            Some('0') => self.skip(1),
-            Some('1'..='9') => self.skip_digits(),
-            _ => return Err(fault(begin, "Expecting value")),
+        match self.rest() {
+            ['0', ..] => self.at += 1,
+            ['-', '0', ..] => self.at += 2,
+            ['1'..='9', ..] | ['-', '1'..='9', ..] => {
+                self.at += 1;
+                self.skip_digits();
+            }
+            _ => return Err("Expecting value"),
         }
         if let ['.', '0'..='9', ..] = self.rest() {
-            self.skip(1);
+            self.at += 1;
             self.skip_digits();
         }
         if let ['e' | 'E', '0'..='9', ..] | ['e' | 'E', '+' | '-', '0'..='9', ..] = self.rest() {
-            self.skip(2);
+            self.at += 2;
             self.skip_digits();
         }
         Ok(())
@@ -164,18 +125,20 @@ impl Scanner<'_> {
 
     fn skip_digits(&mut self) {
         while self.peek().is_some_and(|next| next.is_ascii_digit()) {
-            self.skip(1);
+            self.at += 1;
         }
+    }
+
+    /// A bracket, comma or colon, and the blanks behind it.
+    fn skip_mark(&mut self) {
+        self.at += 1;
+        self.skip_blanks();
     }
 
     fn skip_blanks(&mut self) {
         while let Some(' ' | '\t' | '\n' | '\r') = self.peek() {
-            self.skip(1);
+            self.at += 1;
         }
-    }
-
-    fn skip(&mut self, characters: usize) {
-        self.at = self.at.saturating_add(characters);
     }
 
     fn peek(&self) -> Option<char> {
@@ -189,6 +152,8 @@ impl Scanner<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
 
     /// The faults that CPython 3.11 reports. A test of `create_buy_order` compares many more bodies with the CPython of the machine.
@@ -230,7 +195,7 @@ mod tests {
             (r#"["\ud800"#, 3, UNICODE),
             (r#"["\ud800\u12"]"#, 9, UNICODE),
         ] {
-            assert_eq!(find(text), Some(fault(at, message)), "{text:?}");
+            assert_eq!(find(text), Some((at, message)), "{text:?}");
         }
     }
 
@@ -241,16 +206,10 @@ mod tests {
             "[[], {}, [{}]]",
             r#"{"a": [1, -0.5e-3, 1E+2, 10], "b": {"c": null}, "d": [true, false]}"#,
             "[\"\\u00e4\\ud800 \\\" \\/ \u{7f}\"]",
-            &"[".repeat(8000)
-                .chars()
-                .chain("]".repeat(8000).chars())
-                .collect::<String>(),
+            &("[".repeat(8000) + &"]".repeat(8000)),
         ] {
             assert_eq!(find(text), None, "{text:?}");
-            assert!(
-                serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok(),
-                "{text:?}"
-            );
+            assert!(serde_json::from_str::<&RawValue>(text).is_ok(), "{text:?}");
         }
     }
 }
