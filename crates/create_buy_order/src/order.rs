@@ -82,11 +82,13 @@ pub enum Verdict {
 #[must_use]
 pub fn btc_amount(amount: FiatAmount, rate: BtcRate) -> Option<BtcAmount> {
     // Both mantissas have a fixed scale: amount = a / 10^2 and rate = r / 10^8, so amount / rate = a * 10^6 / r BTC, and a BTC has 10^8
-    // satoshis. The largest numerator, about 10^11 * 10^14, is far below 2^127, and no rate is 0.
+    // satoshis. The largest numerator, about 10^11 * 10^14, is far below 2^127.
     const SCALE: i128 = 10_i128.pow(BtcRate::SCALE - FiatAmount::SCALE + BtcAmount::SCALE);
-    let numerator = amount.decimal().mantissa() * SCALE;
+    let numerator = amount.decimal().mantissa().checked_mul(SCALE)?;
     let denominator = rate.decimal().mantissa();
-    let satoshis = (numerator + denominator - 1) / denominator;
+    let satoshis = numerator
+        .checked_add(denominator.checked_sub(1)?)?
+        .checked_div(denominator)?;
     let btc = Decimal::try_from_i128_with_scale(satoshis, BtcAmount::SCALE).ok()?;
     BtcAmount::try_from(btc).ok()
 }

@@ -152,9 +152,11 @@ async fn select(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
         columns!(),
         " FROM buy_order_read_model WHERE external_id = asked_external_id LIMIT 1) AS o"
     );
+    let ids: Vec<i64> = orders.iter().map(|order| order.id).collect();
+    let external_ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
     sqlx::query_as(SELECT)
-        .bind(column(orders, |order| order.id))
-        .bind(column(orders, |order| order.external_id))
+        .bind(ids)
+        .bind(external_ids)
         .fetch_all(connection)
         .await
 }
@@ -178,6 +180,49 @@ fn compare(order: &BuyOrderCreated, stored: &[Stored]) -> ApplyOutcome {
     }
 }
 
+/// Orders by column, as `unnest` takes them.
+#[derive(Default)]
+struct Columns<'o> {
+    id: Vec<i64>,
+    client_id: Vec<i64>,
+    external_id: Vec<Uuid>,
+    created_at: Vec<OffsetDateTime>,
+    currency_id: Vec<i64>,
+    currency_iso3: Vec<&'o str>,
+    currency_amount: Vec<Decimal>,
+    btc_rate: Vec<Decimal>,
+    btc_amount: Vec<Decimal>,
+}
+
+impl<'o> Columns<'o> {
+    fn of(orders: &[&'o BuyOrderCreated]) -> Self {
+        let mut columns = Self::default();
+        for order in orders {
+            let BuyOrderCreated {
+                id,
+                client_id,
+                external_id,
+                created_at,
+                currency_id,
+                currency_iso3,
+                currency_amount,
+                btc_rate,
+                btc_amount,
+            } = order;
+            columns.id.push(*id);
+            columns.client_id.push(*client_id);
+            columns.external_id.push(*external_id);
+            columns.created_at.push(*created_at);
+            columns.currency_id.push(*currency_id);
+            columns.currency_iso3.push(currency_iso3);
+            columns.currency_amount.push(currency_amount.decimal());
+            columns.btc_rate.push(btc_rate.decimal());
+            columns.btc_amount.push(btc_amount.decimal());
+        }
+        columns
+    }
+}
+
 /// Inserts the orders that are not stored, and returns their ids.
 async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> sqlx::Result<HashSet<i64>> {
     const INSERT: &str = concat!(
@@ -190,24 +235,20 @@ async fn insert(connection: &mut PgConnection, orders: &[&BuyOrderCreated]) -> s
          ON CONFLICT DO NOTHING
          RETURNING id"
     );
+    let columns = Columns::of(orders);
     let ids: Vec<i64> = sqlx::query_scalar(INSERT)
-        .bind(column(orders, |order| order.id))
-        .bind(column(orders, |order| order.client_id))
-        .bind(column(orders, |order| order.external_id))
-        .bind(column(orders, |order| order.created_at))
-        .bind(column(orders, |order| order.currency_id))
-        .bind(column(orders, |order| order.currency_iso3.as_str()))
-        .bind(column(orders, |order| order.currency_amount.decimal()))
-        .bind(column(orders, |order| order.btc_rate.decimal()))
-        .bind(column(orders, |order| order.btc_amount.decimal()))
+        .bind(columns.id)
+        .bind(columns.client_id)
+        .bind(columns.external_id)
+        .bind(columns.created_at)
+        .bind(columns.currency_id)
+        .bind(columns.currency_iso3)
+        .bind(columns.currency_amount)
+        .bind(columns.btc_rate)
+        .bind(columns.btc_amount)
         .fetch_all(connection)
         .await?;
     Ok(ids.into_iter().collect())
-}
-
-/// One value of each order, as `unnest` takes them.
-fn column<'o, T>(orders: &[&'o BuyOrderCreated], value: impl Fn(&'o BuyOrderCreated) -> T) -> Vec<T> {
-    orders.iter().copied().map(value).collect()
 }
 
 /// The checksum of the rows of a range of ids, both ends included.
