@@ -9,7 +9,7 @@ use crate::bench::{BATCH, Bench};
 use crate::figures::median;
 use crate::pgbench::{self, Work};
 use crate::wrk::{self, Ask, Load};
-use turns::{by_pgbench, name, place, turn, turns};
+use turns::{by_pgbench, name, place, place_undisturbed, turn, turns};
 
 const CONNECTIONS: &[u32] = &[1, 16, 64, 256];
 const CONNECTIONS_QUICK: &[u32] = &[1, 64];
@@ -60,7 +60,7 @@ async fn beside_pgbench(
     connections: u32,
 ) -> anyhow::Result<u32> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let (mut with_fewer, mut in_batches) = (Vec::new(), Vec::new());
+    let (mut with_fewer, mut in_batches, mut undisturbed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..turns(bench) {
         ours.push(place(bench, cluster, connections).await?);
         theirs.push(by_pgbench(bench, bare, connections).await?);
@@ -69,6 +69,8 @@ async fn beside_pgbench(
             let work = Work::Batch { orders: BATCH };
             let batches = bench.by_pgbench(bare, work, 1, turn(bench)).await?;
             in_batches.push(batches.per_second * f64::from(BATCH));
+            let alone = place_undisturbed(bench, cluster, connections).await?;
+            undisturbed.push(alone.per_second());
         }
     }
 
@@ -96,11 +98,11 @@ async fn beside_pgbench(
         let clients = TARGET.1;
         let other = (pgbench_name(clients), median(with_fewer)?);
         figures.add_against(format!("{name} beside {clients} clients"), (rate, "/s"), other);
-        let other = (
-            format!("`pgbench`, 1 client, `accept_orders` with {BATCH}"),
-            median(in_batches)?,
-        );
+        let other = format!("`pgbench`, 1 client, `accept_orders` with {BATCH}");
+        let other = (other.as_str(), median(in_batches)?);
         figures.add_against(format!("{name} beside batches"), (rate, "/s"), other);
+        let alone = format!("{name} while broker and projection stand still");
+        figures.add_against(alone, (median(undisturbed)?, "/s"), other);
     }
     let failed: u64 = ours.iter().map(|outcome| outcome.errors.total()).sum();
     Ok(u32::try_from(failed)?)

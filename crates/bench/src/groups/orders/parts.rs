@@ -1,10 +1,9 @@
 //! The parts of a single order's latency, each measured alone: their sum is its lower bound.
 
-use cluster::{Cluster, DatabaseAddress, Server, Service};
+use cluster::{Cluster, DatabaseAddress};
 
-use super::turns::{by_pgbench, place, turn, turns};
+use super::turns::{by_pgbench, place, place_undisturbed, turn, turns};
 use crate::bench::Bench;
-use crate::commits;
 use crate::constant::Constant;
 use crate::figures::median;
 use crate::wrk::{Ask, Load};
@@ -19,7 +18,7 @@ pub(super) async fn measure(
     let (mut orders, mut undisturbed, mut parts) = (Vec::new(), Vec::new(), [const { Vec::new() }; 2]);
     for _ in 0..turns(bench) {
         orders.push(place(bench, cluster, 1).await?.p50_us);
-        undisturbed.push(place_undisturbed(bench, cluster).await?);
+        undisturbed.push(place_undisturbed(bench, cluster, 1).await?.p50_us);
         parts[0].push(by_pgbench(bench, bare, 1).await?.p50_us);
         parts[1].push(
             bench
@@ -44,22 +43,6 @@ pub(super) async fn measure(
         bench.figures.add_against(name, p50, (names, sum_us / 1000.0));
     }
     Ok(())
-}
-
-/// The p50 in µs of orders while the relay and the projection are paused, as the parts are measured.
-async fn place_undisturbed(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<f64> {
-    const NAME: &str = "orders, undisturbed";
-    let from = commits::newest(cluster).await?;
-    cluster.pause(Service::ReadModelSync)?;
-    cluster.pause_server(Server::Broker)?;
-    let url = cluster.url(Service::CreateBuyOrder);
-    let load = Load::unpaced(Ask::NewOrders, 1, turn(bench));
-    let outcome = bench.load(NAME, &url, load).await;
-    cluster.resume_server(Server::Broker)?;
-    cluster.resume(Service::ReadModelSync)?;
-    let outcome = outcome?;
-    bench.account_for(cluster, NAME, from, &outcome).await?;
-    Ok(outcome.p50_us)
 }
 
 /// An order, so that the constant answer has the size of an order.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, DatabaseAddress};
+use cluster::{Cluster, DatabaseAddress, Server, Service};
 
 use crate::bench::Bench;
+use crate::commits;
 use crate::pgbench::{self, Work};
 use crate::wrk::{self, Ask, Load};
 
@@ -29,6 +30,26 @@ pub(super) async fn place(
     bench
         .place_orders(cluster, &format!("orders, {}", name(connections)), load)
         .await
+}
+
+/// As [`place`], while the broker and the projection are paused, and so the relay waits. All orders are projected afterwards.
+pub(super) async fn place_undisturbed(
+    bench: &mut Bench,
+    cluster: &Cluster,
+    connections: u32,
+) -> anyhow::Result<wrk::Outcome> {
+    const NAME: &str = "orders, undisturbed";
+    let from = commits::newest(cluster).await?;
+    cluster.pause(Service::ReadModelSync)?;
+    cluster.pause_server(Server::Broker)?;
+    let url = cluster.url(Service::CreateBuyOrder);
+    let load = Load::unpaced(Ask::NewOrders, connections, turn(bench));
+    let outcome = bench.load(NAME, &url, load).await;
+    cluster.resume_server(Server::Broker)?;
+    cluster.resume(Service::ReadModelSync)?;
+    let outcome = outcome?;
+    bench.account_for(cluster, NAME, from, &outcome).await?;
+    Ok(outcome)
 }
 
 pub(super) async fn by_pgbench(
