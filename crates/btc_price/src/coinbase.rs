@@ -29,9 +29,8 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads `CB_PROTOCOL` (default https), `CB_HOST`, `CB_PORT` and `CB_PATH`.
-    pub(crate) fn from_env(env: &mut Env) -> Self {
-        let mut peer = Peer::from_env(env, "CB");
+    /// The prices of `peer`, read from `CB_…`: here `CB_PROTOCOL` is https by default. Reads `CB_PATH`.
+    pub(crate) fn new(mut peer: Peer, env: &mut Env) -> Self {
         if env.optional("CB_PROTOCOL").is_none() {
             // Other peers default to http, but the price provider is reached over the internet.
             peer.protocol = "https";
@@ -40,9 +39,7 @@ impl Endpoint {
         // It has no query and no fragment, and needs no escapes.
         let is_path = Url::parse(&format!("http://localhost{path}")).is_ok_and(|url| url.path() == path);
         if !path.is_empty() && !is_path {
-            env.fault(format!(
-                "CB_PATH is malformed: {path:?} is not a plain path that begins with a slash"
-            ));
+            env.malformed("CB_PATH", &path, "is not a plain path that begins with a slash");
         }
         let path = path.trim_end_matches('/').to_owned();
         Self { peer, path }
@@ -240,7 +237,7 @@ mod tests {
     fn only_coinbase_itself_is_called_coinbase() {
         let source = |host: &str| {
             let mut env = Env::from_pairs([("CB_HOST", host), ("CB_PORT", "443")]);
-            Endpoint::from_env(&mut env).source()
+            Endpoint::new(Peer::from_env(&mut env, "CB"), &mut env).source()
         };
         for (host, expected) in [
             ("coinbase.com", "coinbase"),

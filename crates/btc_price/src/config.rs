@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::endpoints::Listen;
+use common::endpoints::{Listen, Peer};
 use common::env::Env;
 
 use crate::coinbase::Endpoint;
@@ -28,7 +28,7 @@ impl Config {
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             listen: Listen::from_env(env),
-            coinbase: Endpoint::from_env(env),
+            coinbase: Endpoint::new(Peer::from_env(env, "CB"), env),
             coinbase_timeout: env.seconds_or("CB_TIMEOUT_S", Duration::from_secs(5)),
             quote_max_age: env.seconds_or("QUOTE_MAX_AGE_S", Duration::from_secs(2)),
             extra_ca: env.optional("EXTRA_CA_FILE").map(PathBuf::from),

@@ -31,7 +31,7 @@ impl Listen {
 }
 
 /// The log server: `LOGGING_HOST`, `LOGGING_PORT`, `LOGGING_RETRY_S`. `None`: events go to standard output only.
-pub fn log_server(env: &mut Env) -> Option<fluent_logger::Config> {
+pub(crate) fn log_server(env: &mut Env) -> Option<fluent_logger::Config> {
     const FORWARD_PORT: u16 = 24224;
     let host = env.optional_host("LOGGING_HOST");
     let port = env.parse_or("LOGGING_PORT", FORWARD_PORT);

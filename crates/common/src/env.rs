@@ -181,11 +181,15 @@ impl Env {
     }
 
     /// A value that may be absent and is one of these.
-    pub fn one_of(&mut self, name: &str, values: &[&'static str]) -> Option<&'static str> {
+    pub(crate) fn one_of(&mut self, name: &str, values: &[&'static str]) -> Option<&'static str> {
         let text = self.optional(name)?;
         let value = values.iter().find(|value| **value == text).copied();
         if value.is_none() {
-            self.malformed(name, &text, &format!("is none of {}", values.join(", ")));
+            let reason = match values {
+                [only] => format!("is not {only}"),
+                _ => format!("is none of {}", values.join(", ")),
+            };
+            self.malformed(name, &text, &reason);
         }
         value
     }

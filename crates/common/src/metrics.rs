@@ -28,7 +28,7 @@ pub const LATENCIES: [f64; 15] = [
 /// Bucket bounds for sizes of batches of up to 500.
 pub const BATCHES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0];
 
-/// Two concurrent scrapes would both add what was counted elsewhere since the last one: see [`raise`].
+/// Two concurrent scrapes would both add what was counted elsewhere since the last one ([`raise`]), and both add up the pools.
 static SCRAPE: Mutex<()> = Mutex::new(());
 
 /// Registers a counter.

@@ -23,7 +23,7 @@ const ACCEPT_ORDERS: &str = "
 /// a lost answer the call may be repeated: a draft that the first call wrote is `Created` again.
 ///
 /// # Errors
-/// Also when the write model refuses a draft. Nothing is written then; only after a lost connection this is unknown.
+/// When the write model is away or refuses a draft. Then nothing is written; after a lost connection this is not known.
 pub async fn accept_orders(connection: &mut PgConnection, drafts: &[Draft]) -> sqlx::Result<Vec<Verdict>> {
     let columns = Columns::of(drafts);
     let rows = sqlx::query(ACCEPT_ORDERS)

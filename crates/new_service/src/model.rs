@@ -17,7 +17,7 @@ pub(crate) struct Model {
     pub(crate) name: String,
     /// Its variant of `cluster::Service`; for a model that was generated, the variant of the model's own model.
     variant: String,
-    /// What its `Config` reads besides `SERVICE_…`, in that order.
+    /// What its `Config` reads besides `SERVICE_…`.
     groups: Vec<Group>,
     /// The groups that the handlers get.
     shared: Vec<Group>,
@@ -122,4 +122,32 @@ fn variant(root: &Path, name: &str) -> anyhow::Result<Option<String>> {
     let tests = fs::read_to_string(root.join(format!("crates/{name}/tests/api/main.rs"))).unwrap_or_default();
     Ok(between(&cluster, "Self::", &format!(" => \"{name}\","))
         .or_else(|| between(&tests, "const MODEL: Service = Service::", ";")))
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::Service;
+
+    use super::*;
+
+    #[test]
+    fn every_group_that_a_service_reads_is_found_in_its_sources() -> anyhow::Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for service in Service::ALL {
+            let model = Model::read(&root, service.name())?;
+            let found: BTreeSet<String> = model
+                .groups
+                .iter()
+                .map(|group| format!("{}_HOST", group.prefix))
+                .collect();
+            let of_every_service = ["SERVICE_HOST", "LOGGING_HOST"];
+            let read: BTreeSet<String> = service
+                .variables()
+                .filter(|name| name.ends_with("_HOST") && !of_every_service.contains(name))
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(found, read, "{}", service.name());
+        }
+        Ok(())
+    }
 }

@@ -38,8 +38,8 @@ const REQUEUED_TOGETHER: usize = 100;
 /// The broker pushes by number, whatever that makes in bytes; so large messages are pulled.
 ///
 /// # Errors
-/// Every method fails when the connection fails, the queue is missing, or the broker hangs: then what is not acknowledged comes again, and
-/// what was just acknowledged may.
+/// Every method that asks the broker fails when the connection fails, the queue is missing, or the broker hangs: then what is not acknowledged
+/// comes again, and what was just acknowledged may.
 #[derive(Debug)]
 pub struct Consumer {
     channel: Channel,

@@ -51,7 +51,7 @@ pub struct Depth {
 /// One connection to the broker. It is never repaired, only replaced.
 ///
 /// # Errors
-/// Every method fails when the connection fails or the broker hangs.
+/// Every method that asks the broker fails when the connection fails or the broker hangs.
 #[derive(Debug)]
 pub struct Session {
     connector: Connector,

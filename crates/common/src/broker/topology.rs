@@ -10,11 +10,11 @@ use lapin::{Channel, ExchangeKind};
 /// The queue that carries orders to the read model; also the routing key that reaches it.
 pub const BUY_ORDER_QUEUE: &str = "buy_order";
 
-/// The name of the queue where messages of the queue `of` wait for an operator, because they can never be applied. Also the name of the
-/// exchange that leads to such queues, beside the exchange `of` the events.
+/// The dead-letter queue of the queue `name`, where messages that can never be applied wait for an operator. Or the dead-letter exchange of
+/// the exchange `name`, which leads to such queues.
 #[must_use]
-pub fn dead_letter_name(of: &str) -> String {
-    format!("{of}.dead_letter")
+pub fn dead_letter_name(name: &str) -> String {
+    format!("{name}.dead_letter")
 }
 
 /// More deliveries than a message can ever have: at ten a second this lasts almost seven years.

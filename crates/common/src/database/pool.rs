@@ -303,7 +303,7 @@ fn may_be_starting(error: &sqlx::Error) -> bool {
 fn in_sqlx(error: PoolError<sqlx::Error>) -> sqlx::Error {
     match error {
         PoolError::Backend(error) => error,
-        // The pool is never closed, and it has a runtime and no hooks.
+        // What is left is a timeout: the pool is never closed, and it has a runtime and no hooks.
         _ => sqlx::Error::PoolTimedOut,
     }
 }
