@@ -29,8 +29,8 @@ pub(crate) async fn containers_get_the_variables_that_their_services_read(
             passed == read,
             "{}: compose alone passes {:?}, and does not pass {:?}",
             service.name(),
-            passed.difference(&read),
-            read.difference(&passed)
+            &passed - &read,
+            &read - &passed
         );
     }
     Ok(())
