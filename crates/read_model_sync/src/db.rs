@@ -64,7 +64,7 @@ async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<ApplyOutc
     }
 }
 
-/// Inserts the orders that are not stored, by one statement. If some are stored already, compares all with what is stored.
+/// Inserts the orders that are not stored, by one statement, and compares the others with what is stored.
 ///
 /// # Errors
 /// When the read model is away, or refuses one of them.
@@ -76,16 +76,33 @@ pub async fn insert_and_compare(
     if inserted.len() == orders.len() {
         return Ok(vec![ApplyOutcome::Applied; orders.len()]);
     }
-    let stored = select(connection, orders).await?;
-    let mut outcomes = Vec::with_capacity(orders.len());
-    for order in orders {
-        outcomes.push(match compare(order, &stored) {
+    let doubtful = doubtful(orders, &inserted);
+    let is_doubtful = |order: &&BuyOrderCreated| doubtful.contains(&order.id);
+    let to_compare: Vec<&BuyOrderCreated> = orders.iter().copied().filter(is_doubtful).collect();
+    let stored = select(connection, &to_compare).await?;
+    let outcome = |order: &&BuyOrderCreated| {
+        if !is_doubtful(order) {
+            return ApplyOutcome::Applied;
+        }
+        match compare(order, &stored) {
             // Of equal messages in one batch, the first is the one that was inserted.
             ApplyOutcome::AlreadyApplied if inserted.remove(&order.id) => ApplyOutcome::Applied,
             outcome => outcome,
-        });
-    }
-    Ok(outcomes)
+        }
+    };
+    Ok(orders.iter().map(outcome).collect())
+}
+
+/// The ids of orders that were not inserted, or that are in the batch twice: then either message may have been inserted.
+fn doubtful(orders: &[&BuyOrderCreated], inserted: &HashSet<i64>) -> HashSet<i64> {
+    let mut seen = HashSet::with_capacity(orders.len());
+    let repeated_or_missing =
+        |order: &&&BuyOrderCreated| !seen.insert(order.id) || !inserted.contains(&order.id);
+    orders
+        .iter()
+        .filter(repeated_or_missing)
+        .map(|order| order.id)
+        .collect()
 }
 
 /// The columns of an order.
