@@ -14,7 +14,6 @@ use url::Host;
 ///
 /// Each getter returns a placeholder if its variable is missing or malformed. [`Env::finish`] then refuses the whole configuration and names
 /// every faulty variable. An empty value counts as missing, because docker-compose passes unset variables as empty ones.
-#[derive(Debug)]
 pub struct Env {
     variables: BTreeMap<String, String>,
     faults: Vec<String>,
@@ -73,6 +72,13 @@ fn read_secret(path: &Path) -> io::Result<String> {
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Secret(…)")
+    }
+}
+
+/// Without the values: passwords are among them.
+impl fmt::Debug for Env {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -338,6 +344,12 @@ mod tests {
                 proptest::prop_assert_eq!(read.expose(), secret.clone());
             }
         }
+    }
+
+    #[test]
+    fn an_environment_shows_its_names_only() {
+        let env = Env::from_pairs([("A_PWD", "hush")]);
+        assert_eq!(format!("{env:?}"), r#"{"A_PWD"}"#);
     }
 
     fn host(text: &str) -> Result<String, String> {
