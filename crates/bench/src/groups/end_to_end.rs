@@ -39,8 +39,10 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     figures.add_against("sustained", (projected, "/s"), (other, bare.pgbench));
     let (beside, other) = ("sustained beside the queue", "publish, confirm, consume");
     figures.add_against(beside, (projected, "/s"), (other, bare.queue));
-    let projected = steady(bench, &cluster, "500/s", load(short, Some(500))).await?;
-    bench.figures.add("500/s", projected, "/s");
+    for (name, rate) in [("4,000/s", 4_000), ("500/s", 500)] {
+        let projected = steady(bench, &cluster, name, load(short, Some(rate))).await?;
+        bench.figures.add(name, projected, "/s");
+    }
     burst(bench, &cluster).await
 }
 
