@@ -75,14 +75,19 @@ async fn bare(bench: &mut Bench, cluster: &Cluster) -> anyhow::Result<Bare> {
 
 /// Orders projected per second while orders are placed.
 async fn steady(bench: &mut Bench, cluster: &Cluster, name: &str, load: Load) -> anyhow::Result<f64> {
-    let (commits, _) = place_orders(bench, cluster, name, load).await?;
+    let ((commits, _), lone_messages) = tokio::try_join!(
+        place_orders(bench, cluster, name, load),
+        bare_queue::lone_messages(cluster, load.duration),
+    )?;
     let accepted = commits.accepted_per_second(load.duration)?;
     let lags = commits.lags_us()?;
     let figures = &mut bench.figures;
     figures.add(format!("{name}, accepted"), accepted, "/s");
     for (what, thousandths) in [("p50", 500), ("p99", 990)] {
         let lag_ms = percentile(&lags, thousandths)? / 1000.0;
-        figures.add(format!("{name}, lag {what}"), lag_ms, "ms");
+        let alone_ms = percentile(&lone_messages, thousandths)? / 1000.0;
+        let other = "a single message through a queue of its own, meanwhile";
+        figures.add_against(format!("{name}, lag {what}"), (lag_ms, "ms"), (other, alone_ms));
     }
     commits.projected_per_second(load.duration)
 }
