@@ -60,7 +60,7 @@ mod cluster;
 
 pub mod native;
 
-pub use address::{Addresses, BrokerAddress, DatabaseAddress};
+pub use address::{Addresses, BrokerAddress, DatabaseAddress, Owner};
 pub use cluster::admin::Ended;
 pub use cluster::administrator::Administrator;
 pub use cluster::detour::{Detour, Diverted};

@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::setup::{Durability, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
-use crate::address::DatabaseAddress;
+use crate::address::{DatabaseAddress, Owner};
 use crate::ports::Lease;
 use crate::process::{Output, Process, Program, clock_variables, locked};
 use crate::wait::wait_until;
@@ -25,6 +25,8 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(10);
 /// The working directory of its programs. They need its path, which fails if the account cannot read the directory, or if it is on a disk of
 /// another mount namespace.
 const WORKING_DIRECTORY: &str = "/";
+
+const CREATE_OWNER: &str = include_str!("../../../../docker/postgres/owner.sql");
 
 /// An instance that can be stopped, killed and started again on the same port.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Starts an instance with its data in `folder`. Creates the data, the role and the database if they are missing.
+    /// Starts an instance with its data in `folder`. Creates the data, the administrator, the database and its owner if they are missing.
     pub(crate) async fn start(
         folder: &Path,
         address: DatabaseAddress,
@@ -251,6 +253,25 @@ impl Postgres {
                 .execute(&mut connection)
                 .await?;
         }
+        connection.close().await?;
+        self.create_owner().await
+    }
+
+    /// As docker/postgres/owner.sh does in a container.
+    async fn create_owner(&self) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect_with(&self.address.options()).await?;
+        let Owner { user, password } = &self.address.owner;
+        sqlx::query(
+            "SELECT set_config('pydist.owner', $1, false), set_config('pydist.owner_password', $2, false)",
+        )
+        .bind(user)
+        .bind(password)
+        .execute(&mut connection)
+        .await?;
+        sqlx::raw_sql(CREATE_OWNER)
+            .execute(&mut connection)
+            .await
+            .context("could not create the owner of the database")?;
         Ok(connection.close().await?)
     }
 }

@@ -133,6 +133,25 @@ fn an_empty_environment_is_refused_with_every_missing_name() -> anyhow::Result<(
 }
 
 #[test]
+fn a_role_without_a_password_or_a_name_is_refused() -> anyhow::Result<()> {
+    let halves = [
+        ("CREATE_BUY_ORDER_DB_USER", "a"),
+        ("FETCH_BUY_ORDERS_DB_PWD", "b"),
+    ];
+    let missing = named(Service::Migration, &[], &halves, " is missing")?;
+    let of_roles: BTreeSet<String> = missing
+        .difference(&required_by(Service::Migration))
+        .cloned()
+        .collect();
+    let wanted = [
+        "CREATE_BUY_ORDER_DB_PWD (or CREATE_BUY_ORDER_DB_PWD_FILE)",
+        "FETCH_BUY_ORDERS_DB_USER",
+    ];
+    assert_eq!(of_roles, wanted.map(str::to_owned).into());
+    Ok(())
+}
+
+#[test]
 fn every_malformed_value_is_named_and_none_that_the_service_does_not_read() -> anyhow::Result<()> {
     let environment: Vec<_> = ALL.iter().flat_map(|group| group.malformed).copied().collect();
     for service in Service::ALL {

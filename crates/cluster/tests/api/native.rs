@@ -264,6 +264,9 @@ async fn names_and_passwords_of_any_characters_work_and_a_shell_may_set_them() -
         }
     }
     for (name, value) in [
+        ("READ_MODEL_DB_USER", "it's \"mine\" \\x ä"),
+        ("FETCH_BUY_ORDERS_DB_USER", "it's \"another\" \\x ä"),
+        ("FETCH_BUY_ORDERS_DB_PWD", hard),
         ("Q_USER", "it's \"me\" #1 \\x $y/ä"),
         ("Q_VHOST", "/ä #%2f"),
         ("Q_EXCHANGE", "ä #1"),

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, FromRow as _, PgPool, Row as _};
 use time::OffsetDateTime;
 
 use crate::outbox::Message;
-use crate::support::{Once, Refusal, applied, failure, migrations, once, refusal};
+use crate::support::{Once, Refusal, applied, failure, give_to_owner, migrations, once, refusal};
 
 mod write_model {
     refinery::embed_migrations!("../../migrations/write_model");
@@ -46,6 +46,7 @@ async fn before_the_upgrade() -> anyhow::Result<Cluster> {
             .execute(pool)
             .await?;
     }
+    give_to_owner(pool, &cluster.addresses().write_model.owner).await?;
     Ok(cluster)
 }
 
