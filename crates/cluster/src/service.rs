@@ -77,6 +77,8 @@ const COINBASE: &[&str] = &[
     "CB_PATH",
     "CB_TIMEOUT_S",
     "QUOTE_MAX_AGE_S",
+    "QUOTE_MAX_DEVIATION",
+    "QUOTE_DEVIATION_HOLD_S",
     "EXTRA_CA_FILE",
 ];
 

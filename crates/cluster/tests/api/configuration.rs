@@ -71,6 +71,8 @@ const COINBASE: Group = Group {
         ("CB_PATH", "v2/prices"),
         ("CB_TIMEOUT_S", "soon"),
         ("QUOTE_MAX_AGE_S", "-2"),
+        ("QUOTE_MAX_DEVIATION", "1"),
+        ("QUOTE_DEVIATION_HOLD_S", "0"),
     ],
 };
 const ALL: [Group; 8] = [
