@@ -88,8 +88,11 @@ const COINBASE: &[&str] = &[
     "CB_PATH",
     "CB_TIMEOUT_S",
     "QUOTE_MAX_AGE_S",
+    "QUOTE_MAX_DEVIATION",
+    "QUOTE_DEVIATION_HOLD_S",
     "EXTRA_CA_FILE",
 ];
+const ORDER_LIMITS: &[&str] = &["ORDER_MIN_BTC", "ORDER_MAX_BTC"];
 
 impl Service {
     /// All five, in the order of their dependencies.
@@ -118,7 +121,7 @@ impl Service {
         let groups: &[&[&str]] = match self {
             Self::Migration => &[WRITE_MODEL, READ_MODEL, ROLES],
             Self::BtcPrice => &[COINBASE],
-            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE],
+            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE, ORDER_LIMITS],
             Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
             Self::FetchBuyOrders => &[READ_MODEL, MIGRATION],
         };
