@@ -16,7 +16,7 @@ use crate::ports::Lease;
 use crate::process::Output;
 
 pub(crate) use postgres::Postgres;
-pub use postgres::postgres_binaries;
+pub use postgres::{create_owner, postgres_binaries};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
 pub use setup::ServerSettings;
 pub(crate) use setup::{Durability, Setup};

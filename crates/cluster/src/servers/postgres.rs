@@ -26,8 +26,6 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(10);
 /// another mount namespace.
 const WORKING_DIRECTORY: &str = "/";
 
-const CREATE_OWNER: &str = include_str!("../../../../docker/postgres/owner.sql");
-
 /// An instance that can be stopped, killed and started again on the same port.
 #[derive(Debug)]
 pub(crate) struct Postgres {
@@ -254,25 +252,7 @@ impl Postgres {
                 .await?;
         }
         connection.close().await?;
-        self.create_owner().await
-    }
-
-    /// As docker/postgres/owner.sh does in a container.
-    async fn create_owner(&self) -> anyhow::Result<()> {
-        let mut connection = PgConnection::connect_with(&self.address.options()).await?;
-        let Owner { user, password } = &self.address.owner;
-        sqlx::query(
-            "SELECT set_config('pydist.owner', $1, false), set_config('pydist.owner_password', $2, false)",
-        )
-        .bind(user)
-        .bind(password)
-        .execute(&mut connection)
-        .await?;
-        sqlx::raw_sql(CREATE_OWNER)
-            .execute(&mut connection)
-            .await
-            .context("could not create the owner of the database")?;
-        Ok(connection.close().await?)
+        create_owner(&self.address).await
     }
 }
 
@@ -280,6 +260,28 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Makes the owner of a database, and gives it what the administrator owns there, as docker/postgres/owner.sh does in a container.
+///
+/// # Errors
+/// When the server is away.
+pub async fn create_owner(database: &DatabaseAddress) -> anyhow::Result<()> {
+    const CREATE_OWNER: &str = include_str!("../../../../docker/postgres/owner.sql");
+    let mut connection = PgConnection::connect_with(&database.options()).await?;
+    let Owner { user, password } = &database.owner;
+    sqlx::query(
+        "SELECT set_config('pydist.owner', $1, false), set_config('pydist.owner_password', $2, false)",
+    )
+    .bind(user)
+    .bind(password)
+    .execute(&mut connection)
+    .await?;
+    sqlx::raw_sql(CREATE_OWNER)
+        .execute(&mut connection)
+        .await
+        .context("could not create the owner of the database")?;
+    Ok(connection.close().await?)
 }
 
 /// The processes whose working directory this is. Compared by device and inode: in their mount namespace the path may differ.

@@ -1,11 +1,11 @@
 //! The roles of the services: what they may not do is refused by the server, whoever has their password.
 
-use cluster::{Cluster, DatabaseAddress, Options, Service};
+use cluster::{Cluster, DatabaseAddress, Options, Service, create_owner};
 use serde_json::Value;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{Refusal, applied, databases, give_to_owner, migrations, named, once, refusal};
+use crate::support::{Refusal, applied, databases, migrations, named, once, refusal};
 
 const PERMISSION_DENIED: &str = "42501";
 
@@ -235,7 +235,7 @@ async fn a_database_whose_administrator_owned_everything_gets_an_owner() -> anyh
         ),
     ] {
         for _ in 0..2 {
-            give_to_owner(pool, &address.owner).await?;
+            create_owner(address).await?;
         }
         cluster.set_env(
             Service::Migration,

@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Options, Owner, Service, wait_until};
+use cluster::{Cluster, Options, Service, wait_until};
 use serde_json::Value;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::{AssertSqlSafe, PgPool};
@@ -19,21 +19,6 @@ pub(crate) async fn databases() -> anyhow::Result<Cluster> {
         ..Options::default()
     })
     .await
-}
-
-/// Gives a database that its administrator has filled to the owner, as the start of the servers does.
-pub(crate) async fn give_to_owner(pool: &PgPool, owner: &Owner) -> anyhow::Result<()> {
-    const CREATE_OWNER: &str = include_str!("../../../../docker/postgres/owner.sql");
-    let mut session = pool.acquire().await?;
-    sqlx::query(
-        "SELECT set_config('pydist.owner', $1, false), set_config('pydist.owner_password', $2, false)",
-    )
-    .bind(&owner.user)
-    .bind(&owner.password)
-    .execute(&mut *session)
-    .await?;
-    sqlx::raw_sql(CREATE_OWNER).execute(&mut *session).await?;
-    Ok(())
 }
 
 /// A process of `migration --once`, with the environment that the cluster gives the service.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, Options, wait_until};
+use cluster::{Cluster, Options, create_owner, wait_until};
 use common::buy_order_event::BuyOrderCreated;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, FromRow as _, PgPool, Row as _};
 use time::OffsetDateTime;
 
 use crate::outbox::Message;
-use crate::support::{Once, Refusal, applied, failure, give_to_owner, migrations, once, refusal};
+use crate::support::{Once, Refusal, applied, failure, migrations, once, refusal};
 
 mod write_model {
     refinery::embed_migrations!("../../migrations/write_model");
@@ -46,7 +46,7 @@ async fn before_the_upgrade() -> anyhow::Result<Cluster> {
             .execute(pool)
             .await?;
     }
-    give_to_owner(pool, &cluster.addresses().write_model.owner).await?;
+    create_owner(&cluster.addresses().write_model).await?;
     Ok(cluster)
 }
 
