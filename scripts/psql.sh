@@ -15,10 +15,15 @@ if [ $# -eq 0 ]; then
     sed -n '2s/^# //p' "$0" >&2
     exit 2
 fi
-model=${1^^}
-name=$(setting "${model}_DB_NAME") user=$(setting "${model}_POSTGRES_USER") password=$(setting "${model}_POSTGRES_PASSWORD")
+# Every user of the machine can read arguments, so no password is among them.
 if runs_in_docker; then
-    exec scripts/compose.sh exec -T -e PGPASSWORD="$password" "$1" psql --host=127.0.0.1 --username="$user" --dbname="$name" --command="$2"
+    # shellcheck disable=SC2016 # the variables are the container's
+    exec scripts/compose.sh exec -T "$1" sh -c \
+        'PGPASSWORD=$POSTGRES_PASSWORD exec psql --host=127.0.0.1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" --command="$1"' sh "$2"
 fi
 runs_natively || { echo "psql: no cluster of this clone runs: ./run.sh starts one" >&2 && exit 1; }
-PGPASSWORD=$password exec psql --host=127.0.0.1 --port="$(setting "${model}_DB_EXT_PORT")" --username="$user" --dbname="$name" --command="$2"
+model=${1^^}
+PGPASSWORD=$(setting "${model}_POSTGRES_PASSWORD")
+export PGPASSWORD
+exec psql --host=127.0.0.1 --port="$(setting "${model}_DB_EXT_PORT")" --username="$(setting "${model}_POSTGRES_USER")" \
+    --dbname="$(setting "${model}_POSTGRES_DB")" --command="$2"
