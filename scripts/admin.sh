@@ -6,7 +6,7 @@
 
 # admin SERVICE ARGUMENTS...: runs the service's own binary in the environment of the running service.
 admin() {
-    local service=$1 process environment terminal=()
+    local service=$1 process terminal=()
     shift
     if runs_in_docker; then
         # In a pipe, Compose must not allocate a terminal.
@@ -18,11 +18,6 @@ admin() {
         echo "${0##*/}: no cluster of this clone runs: ./run.sh starts one" >&2
         return 1
     }
-    # The kernel keeps the first 15 characters of a name.
-    process=$(pgrep --parent "$(cat .cluster/lock)" --exact "${service:0:15}") || {
-        echo "${0##*/}: $service does not run" >&2
-        return 1
-    }
-    mapfile -d '' -t environment <"/proc/$process/environ"
-    env -i "${environment[@]}" "/proc/$process/exe" "$@"
+    process=$(native_process "$service") || return
+    run_again "$process" "$@"
 }

@@ -22,12 +22,8 @@ ask() {
     fi
     runs_natively || { echo "ask: no cluster of this clone runs: ./run.sh starts one" >&2 && return 1; }
     local process
-    # The kernel keeps the first 15 characters of a name.
-    process=$(pgrep --parent "$(cat .cluster/lock)" --exact "${service:0:15}") || { echo "ask: no $service runs" >&2 && return 1; }
-    # In the environment of the running process, and with the same binary.
-    # shellcheck disable=SC2016
-    xargs --null --arg-file="/proc/$process/environ" sh -c \
-        'binary=$1 question=$2 && shift 2 && exec env -i "$@" "$binary" "$question"' sh "/proc/$process/exe" "$question"
+    process=$(native_process "$service") || return
+    run_again "$process" "$question"
 }
 
 # The answer is read to its end before it is searched.

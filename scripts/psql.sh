@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs SQL in a database of the cluster that ./run.sh started:  scripts/psql.sh write_model | read_model SQL
+# Runs SQL, as the administrator, in a database of the cluster that ./run.sh started:  scripts/psql.sh write_model | read_model SQL
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/running.sh
@@ -15,10 +15,15 @@ if [ $# -eq 0 ]; then
     sed -n '2s/^# //p' "$0" >&2
     exit 2
 fi
-model=${1^^}_DB
-name=$(setting "${model}_NAME") user=$(setting "${model}_USER") password=$(setting "${model}_PWD")
+# Every user of the machine can read arguments, so no password is among them.
 if runs_in_docker; then
-    exec scripts/compose.sh exec -T -e PGPASSWORD="$password" "$1" psql --host=127.0.0.1 --username="$user" --dbname="$name" --command="$2"
+    # shellcheck disable=SC2016 # the variables are the container's
+    exec scripts/compose.sh exec -T "$1" sh -c \
+        'PGPASSWORD=$POSTGRES_PASSWORD exec psql --host=127.0.0.1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" --command="$1"' sh "$2"
 fi
 runs_natively || { echo "psql: no cluster of this clone runs: ./run.sh starts one" >&2 && exit 1; }
-PGPASSWORD=$password exec psql --host=127.0.0.1 --port="$(setting "${model}_EXT_PORT")" --username="$user" --dbname="$name" --command="$2"
+model=${1^^}
+PGPASSWORD=$(setting "${model}_POSTGRES_PASSWORD")
+export PGPASSWORD
+exec psql --host=127.0.0.1 --port="$(setting "${model}_DB_EXT_PORT")" --username="$(setting "${model}_POSTGRES_USER")" \
+    --dbname="$(setting "${model}_POSTGRES_DB")" --command="$2"

@@ -4,5 +4,24 @@
 # A native cluster holds its lock while it runs.
 runs_natively() { [ -e .cluster/lock ] && ! flock --nonblock .cluster/lock true 2>/dev/null; }
 
+# native_process SERVICE: the process id of a service of the native cluster. The kernel keeps the first 15 characters of a name.
+native_process() {
+    pgrep --parent "$(cat .cluster/lock)" --exact "${1:0:15}" || {
+        echo "${0##*/}: $1 does not run" >&2
+        return 1
+    }
+}
+
+# run_again PROCESS ARGUMENTS...: runs the program of a process once more, in its environment. The shell itself sets the variables: among the
+# arguments of a program like env, every user of the machine could read the passwords.
+run_again() (
+    process=$1
+    shift
+    while IFS= read -r name; do unset "$name" || true; done < <(compgen -e)
+    # shellcheck disable=SC2163 # the names are in the values
+    while IFS= read -r -d '' variable; do export "$variable"; done <"/proc/$process/environ"
+    exec "/proc/$process/exe" "$@"
+)
+
 # ./run.sh writes this record before the first container starts. It is removed after the last has ended.
 runs_in_docker() { [ -e .cluster/docker_mode ]; }

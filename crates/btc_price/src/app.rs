@@ -9,6 +9,7 @@ use common::service::Lifecycle;
 
 use crate::coinbase::Coinbase;
 use crate::config::Config;
+use crate::deviation::Guard;
 use crate::metrics::METRICS;
 use crate::quote::Quotes;
 use crate::routes;
@@ -20,7 +21,19 @@ use crate::routes;
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let client = client(config.coinbase_timeout, config.extra_ca.as_deref())?;
-    let quotes = Quotes::new(Coinbase::new(client, config.coinbase), config.quote_max_age);
+    let hold = config.quote_deviation_hold;
+    let guard = config.quote_max_deviation.map(|max| Guard::new(max, hold));
+    if guard.is_none() {
+        tracing::warn!(
+            event = "quotes_not_limited",
+            info = "QUOTE_MAX_DEVIATION is not set: a price is quoted however far it is from the last one",
+        );
+    }
+    let quotes = Quotes::new(
+        Coinbase::new(client, config.coinbase),
+        config.quote_max_age,
+        guard,
+    );
     let listener = http::bind(&config.listen).await?;
     let checked = quotes.clone();
     let readiness = Readiness::default().needs("coinbase", move || std::future::ready(checked.check()));

@@ -82,9 +82,20 @@ pub(crate) enum CoinbaseError {
     WrongPair { base: String, currency: String },
     #[error("the price provider's amount {amount:?} is not a price")]
     WrongAmount { amount: String, source: MoneyError },
+    /// Further from the last good rate than `QUOTE_MAX_DEVIATION`.
+    #[error("the price provider's rate {offered} is too far from the last good one, {last_good}")]
+    Deviates { last_good: BtcRate, offered: BtcRate },
     /// The task that sent the request ended without a result.
     #[error("the request for a price was interrupted")]
     Interrupted,
+}
+
+/// What one BTC costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Price {
+    /// The provider's own digits.
+    pub(crate) text: String,
+    pub(crate) rate: BtcRate,
 }
 
 /// The client of the price provider.
@@ -100,11 +111,11 @@ impl Coinbase {
         Self { client, endpoint }
     }
 
-    /// The current price of one BTC: the provider's own text, checked to be a [`BtcRate`].
+    /// The current price of one BTC.
     ///
     /// # Errors
     /// When there is no answer, or it is not a price of BTC in `currency`.
-    pub(crate) async fn buy_price(&self, currency: Currency) -> Result<String, CoinbaseError> {
+    pub(crate) async fn buy_price(&self, currency: Currency) -> Result<Price, CoinbaseError> {
         let request = self
             .client
             .get(self.endpoint.url(currency))
@@ -143,28 +154,31 @@ fn retry_after(response: &Response) -> Option<Duration> {
 
 #[derive(Deserialize)]
 struct Answer {
-    data: Price,
+    data: Data,
 }
 
 #[derive(Deserialize)]
-struct Price {
+struct Data {
     base: String,
     currency: String,
     amount: String,
 }
 
-fn parse_price(body: &[u8], requested: Currency) -> Result<String, CoinbaseError> {
-    let Answer { data: price } = serde_json::from_slice(body).map_err(CoinbaseError::Malformed)?;
-    if price.base != "BTC" || price.currency != requested.iso3() {
+fn parse_price(body: &[u8], requested: Currency) -> Result<Price, CoinbaseError> {
+    let Answer { data } = serde_json::from_slice(body).map_err(CoinbaseError::Malformed)?;
+    if data.base != "BTC" || data.currency != requested.iso3() {
         return Err(CoinbaseError::WrongPair {
-            base: shortened(&price.base),
-            currency: shortened(&price.currency),
+            base: shortened(&data.base),
+            currency: shortened(&data.currency),
         });
     }
-    match price.amount.parse::<BtcRate>() {
-        Ok(_) => Ok(price.amount),
+    match data.amount.parse() {
+        Ok(rate) => Ok(Price {
+            text: data.amount,
+            rate,
+        }),
         Err(source) => Err(CoinbaseError::WrongAmount {
-            amount: shortened(&price.amount),
+            amount: shortened(&data.amount),
             source,
         }),
     }
@@ -183,7 +197,7 @@ mod tests {
     }
 
     fn amount(amount: &str) -> Result<String, CoinbaseError> {
-        parse_price(&answer("BTC", "EUR", amount), Currency::Eur)
+        parse_price(&answer("BTC", "EUR", amount), Currency::Eur).map(|price| price.text)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use common::endpoints::{Listen, Peer};
 use common::env::Env;
 
 use crate::coinbase::Endpoint;
+use crate::deviation::MaxDeviation;
 
 /// The configuration of this service.
 #[derive(Debug, Clone)]
@@ -19,6 +20,10 @@ pub struct Config {
     pub(crate) coinbase_timeout: Duration,
     /// `QUOTE_MAX_AGE_S`: the age from which a quote is no longer reused, default 2 s.
     pub(crate) quote_max_age: Duration,
+    /// `QUOTE_MAX_DEVIATION`: how far a price may be from the last good one. `None` when it is not set: any price is good.
+    pub(crate) quote_max_deviation: Option<MaxDeviation>,
+    /// `QUOTE_DEVIATION_HOLD_S`: a price beyond that bound is believed when it was repeated for this long, default 300 s.
+    pub(crate) quote_deviation_hold: Duration,
     /// `EXTRA_CA_FILE`: PEM file of certificate authorities to trust besides the public ones.
     pub(crate) extra_ca: Option<PathBuf>,
 }
@@ -31,9 +36,19 @@ impl Config {
             coinbase: Endpoint::new(Peer::from_env(env, "CB"), env),
             coinbase_timeout: env.seconds_or("CB_TIMEOUT_S", Duration::from_secs(5)),
             quote_max_age: env.seconds_or("QUOTE_MAX_AGE_S", Duration::from_secs(2)),
+            quote_max_deviation: max_deviation(env),
+            quote_deviation_hold: env.seconds_or("QUOTE_DEVIATION_HOLD_S", Duration::from_secs(300)),
             extra_ca: env.optional("EXTRA_CA_FILE").map(PathBuf::from),
         }
     }
+}
+
+fn max_deviation(env: &mut Env) -> Option<MaxDeviation> {
+    const NAME: &str = "QUOTE_MAX_DEVIATION";
+    let text = env.optional(NAME)?;
+    let reason =
+        "is not a decimal above 0 and below 1 with at most 8 decimals (0.5 is 50 %; empty for no bound)";
+    text.parse().map_err(|_| env.malformed(NAME, &text, reason)).ok()
 }
 
 #[cfg(test)]
@@ -66,7 +81,22 @@ mod tests {
         );
         assert_eq!(config.coinbase_timeout, Duration::from_secs(5));
         assert_eq!(config.quote_max_age, Duration::from_secs(2));
+        assert_eq!(config.quote_max_deviation, None);
+        assert_eq!(config.quote_deviation_hold, Duration::from_secs(300));
         assert_eq!(config.extra_ca, None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_bound_on_deviations_that_bounds_nothing_or_everything_is_refused_by_name() -> anyhow::Result<()> {
+        for value in ["0", "-0.5", "1", "1e-1", "50%", "0.000000001"] {
+            let refused = read(&[("QUOTE_MAX_DEVIATION", value)])
+                .is_err_and(|faults| faults.to_string().contains("QUOTE_MAX_DEVIATION is malformed"));
+            assert!(refused, "{value}");
+        }
+        let config = read(&[("QUOTE_MAX_DEVIATION", "0.5")])?;
+        assert_eq!(config.quote_max_deviation, "0.5".parse().ok());
+        assert_eq!(read(&[("QUOTE_MAX_DEVIATION", "")])?.quote_max_deviation, None);
         Ok(())
     }
 

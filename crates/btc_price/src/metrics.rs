@@ -7,14 +7,14 @@ use common::metrics::{Histogram, IntCounterVec, LATENCIES, counters, histogram, 
 use common::money::{Currency, PerCurrency};
 use reqwest::StatusCode;
 
-use crate::coinbase::CoinbaseError;
+use crate::coinbase::{CoinbaseError, Price};
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// When Coinbase last gave a price in each currency.
 static LAST_QUOTED: LazyLock<Mutex<PerCurrency<Option<Instant>>>> = LazyLock::new(Mutex::default);
 
-const OUTCOMES: [&str; 9] = [
+const OUTCOMES: [&str; 10] = [
     "price",
     "unreachable",
     "timeout",
@@ -23,6 +23,7 @@ const OUTCOMES: [&str; 9] = [
     "oversize",
     "malformed",
     "wrong_price",
+    "deviates",
     "interrupted",
 ];
 
@@ -71,7 +72,7 @@ impl Metrics {
         &self,
         currency: Currency,
         begun: Instant,
-        result: &Result<String, CoinbaseError>,
+        result: &Result<Price, CoinbaseError>,
     ) {
         self.durations.observe(begun.elapsed().as_secs_f64());
         let outcome = match result {
@@ -99,6 +100,7 @@ fn outcome(error: &CoinbaseError) -> &'static str {
         CoinbaseError::Oversize => "oversize",
         CoinbaseError::Malformed(_) => "malformed",
         CoinbaseError::WrongPair { .. } | CoinbaseError::WrongAmount { .. } => "wrong_price",
+        CoinbaseError::Deviates { .. } => "deviates",
         CoinbaseError::Interrupted => "interrupted",
     }
 }

@@ -15,7 +15,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::coinbase::{Coinbase, CoinbaseError, PRICE_TYPE};
+use crate::coinbase::{Coinbase, CoinbaseError, PRICE_TYPE, Price};
+use crate::deviation::{Guard, Verdict};
 use crate::error::Unavailable;
 use crate::metrics::METRICS;
 
@@ -56,17 +57,19 @@ pub(crate) struct Quotes(Arc<Shared>);
 struct Shared {
     coinbase: Coinbase,
     max_age: Duration,
+    guard: Option<Guard>,
     slots: PerCurrency<Mutex<Slot>>,
     /// Set while the last request, in any currency, has failed.
     last_failure: Mutex<Option<Unavailable>>,
 }
 
 impl Quotes {
-    /// Quotes of `coinbase`, each reused until it is `max_age` old.
-    pub(crate) fn new(coinbase: Coinbase, max_age: Duration) -> Self {
+    /// Quotes of `coinbase`, each reused until it is `max_age` old. A price that `guard` refuses is not quoted.
+    pub(crate) fn new(coinbase: Coinbase, max_age: Duration, guard: Option<Guard>) -> Self {
         Self(Arc::new(Shared {
             coinbase,
             max_age,
+            guard,
             slots: PerCurrency::default(),
             last_failure: Mutex::default(),
         }))
@@ -123,21 +126,58 @@ impl Shared {
     async fn request(&self, currency: Currency) -> Result<Quote, CoinbaseError> {
         let begun = Instant::now();
         let price = self.coinbase.buy_price(currency).await;
+        let price = price.and_then(|price| self.check_deviation(currency, price));
         METRICS.count_request(currency, begun, &price);
         if let Err(error) = &price {
-            tracing::error!(
+            self.report(currency, error);
+        }
+        price.map(|price| Quote {
+            timestamp: rfc3339_micros(OffsetDateTime::now_utc()),
+            currency: currency.iso3(),
+            rate: price.text,
+            fresh_until: Instant::now() + self.max_age,
+        })
+    }
+
+    fn check_deviation(&self, currency: Currency, price: Price) -> Result<Price, CoinbaseError> {
+        let Some(guard) = &self.guard else {
+            return Ok(price);
+        };
+        match guard.judge(currency, price.rate, Instant::now()) {
+            Verdict::Good => Ok(price),
+            Verdict::Believed { last_good } => {
+                tracing::warn!(
+                    event = "quote_deviation_believed",
+                    source = self.coinbase.endpoint.source(),
+                    currency = currency.iso3(),
+                    last_good_rate = %last_good,
+                    offered_rate = %price.rate,
+                );
+                Ok(price)
+            }
+            Verdict::Refused { last_good } => Err(CoinbaseError::Deviates {
+                last_good,
+                offered: price.rate,
+            }),
+        }
+    }
+
+    fn report(&self, currency: Currency, error: &CoinbaseError) {
+        match error {
+            CoinbaseError::Deviates { last_good, offered } => tracing::warn!(
+                event = "quote_deviation_refused",
+                source = self.coinbase.endpoint.source(),
+                currency = currency.iso3(),
+                last_good_rate = %last_good,
+                offered_rate = %offered,
+            ),
+            _ => tracing::error!(
                 event = "coinbase_client_exception_occurred",
                 currency = currency.iso3(),
                 price_type = PRICE_TYPE,
                 info = chain(error),
-            );
+            ),
         }
-        price.map(|rate| Quote {
-            timestamp: rfc3339_micros(OffsetDateTime::now_utc()),
-            currency: currency.iso3(),
-            rate,
-            fresh_until: Instant::now() + self.max_age,
-        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! The unprivileged account of the servers when this process is root: PostgreSQL refuses to run as root.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use rustix::process::geteuid;
 
 /// An account of `/etc/passwd`.
 #[derive(Debug, Clone)]
@@ -15,7 +17,7 @@ pub(crate) struct Account {
 
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    geteuid().is_root()
 }
 
 impl Account {
@@ -50,6 +52,23 @@ pub(crate) fn private_directory(directory: &Path, account: Option<&Account>) -> 
     fs::create_dir_all(directory).with_context(context)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).with_context(context)?;
     own(directory, account)
+}
+
+/// Creates `directory`, or verifies that it is there: a real one, of this user, that no other user can use. In a folder that all users share,
+/// another one may have made it first, to have this process write where it should not.
+pub(crate) fn own_directory(directory: &Path) -> anyhow::Result<()> {
+    let context = || format!("could not create the folder {}", directory.display());
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        created => created.with_context(context)?,
+    }
+    let found = fs::symlink_metadata(directory).with_context(context)?;
+    ensure!(
+        found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0,
+        "{} is a link, or other users can use it: remove it, or set TMPDIR to a folder of your own",
+        directory.display()
+    );
+    Ok(())
 }
 
 /// Writes a file that only the account can read.

@@ -10,16 +10,27 @@ pub struct DatabaseAddress {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Role, the owner of the instance.
+    /// The administrator of the instance, a superuser.
     pub user: String,
     /// Its password.
     pub password: String,
+    /// The owner of the database: the role of `migration`.
+    pub owner: Owner,
     /// Name of the database.
     pub name: String,
 }
 
+/// The role that owns a database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its name.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
 impl DatabaseAddress {
-    /// Connection options for sqlx.
+    /// Connection options for sqlx, as the administrator.
     #[must_use]
     pub fn options(&self) -> sqlx::postgres::PgConnectOptions {
         sqlx::postgres::PgConnectOptions::new_without_pgpass()
@@ -31,14 +42,14 @@ impl DatabaseAddress {
             .ssl_mode(sqlx::postgres::PgSslMode::Disable)
     }
 
-    /// The environment variables that point a service to it: `{model}_DB_HOST` and the others.
+    /// The environment variables that point a service to it, and the owner's: `{model}_DB_HOST` and the others.
     pub(crate) fn variables(&self, model: &str) -> [(String, String); 5] {
         [
             ("HOST", self.host.clone()),
             ("PORT", self.port.to_string()),
             ("NAME", self.name.clone()),
-            ("USER", self.user.clone()),
-            ("PWD", self.password.clone()),
+            ("USER", self.owner.user.clone()),
+            ("PWD", self.owner.password.clone()),
         ]
         .map(|(name, value)| (format!("{model}_DB_{name}"), value))
     }

@@ -104,7 +104,10 @@ async fn create_database(database: &DatabaseAddress, template: Option<&str>) -> 
     let template = template.unwrap_or("template1");
     execute(
         &mut connection,
-        format!("CREATE DATABASE \"{}\" TEMPLATE \"{template}\"", database.name),
+        format!(
+            "CREATE DATABASE \"{}\" TEMPLATE \"{template}\" OWNER \"{}\"",
+            database.name, database.owner.user
+        ),
     )
     .await?;
     Ok(connection.close().await?)
@@ -134,7 +137,10 @@ async fn template(servers: &Addresses) -> anyhow::Result<String> {
     if exists.fetch_optional(&mut write_model).await?.is_none() {
         let mut read_model = maintenance(&servers.read_model).await?;
         let unfinished = format!("{name}_unfinished");
-        for connection in [&mut write_model, &mut read_model] {
+        for (connection, server) in [
+            (&mut write_model, &servers.write_model),
+            (&mut read_model, &servers.read_model),
+        ] {
             execute(
                 connection,
                 format!("DROP DATABASE IF EXISTS \"{unfinished}\" WITH (FORCE)"),
@@ -145,7 +151,11 @@ async fn template(servers: &Addresses) -> anyhow::Result<String> {
                 format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"),
             )
             .await?;
-            execute(connection, format!("CREATE DATABASE \"{unfinished}\"")).await?;
+            execute(
+                connection,
+                format!("CREATE DATABASE \"{unfinished}\" OWNER \"{}\"", server.owner.user),
+            )
+            .await?;
         }
         migrate(
             &servers.write_model.named(&unfinished),

@@ -60,7 +60,7 @@ mod cluster;
 
 pub mod native;
 
-pub use address::{Addresses, BrokerAddress, DatabaseAddress};
+pub use address::{Addresses, BrokerAddress, DatabaseAddress, Owner};
 pub use cluster::admin::Ended;
 pub use cluster::administrator::Administrator;
 pub use cluster::detour::{Detour, Diverted};
@@ -79,7 +79,7 @@ pub use prices::{Behaviour, PriceSimulator, Rates};
 pub use process::{Vitals, clock_faker_installed};
 pub use proxy::{TcpProxy, Traffic};
 pub use report_page::write_report;
-pub use servers::{ServerSettings, Servers, postgres_binaries};
+pub use servers::{ServerSettings, Servers, create_owner, postgres_binaries};
 pub use service::Service;
 pub use sessions::{blocked_sessions, end_sessions, lock_running_total};
 pub use shared::SERVERS_VARIABLE;

@@ -1,12 +1,13 @@
-//! Free ports. Two test processes never pick the same one.
+//! Free ports. Two test processes of one user never pick the same one.
 
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+
+use crate::account::own_directory;
 
 const MIN_PORT: u16 = 12_000;
 const MAX_ATTEMPTS: usize = 500;
@@ -25,10 +26,7 @@ impl Lease {
     /// # Errors
     /// When none was found, because thousands are taken.
     pub fn take() -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join("pydist-cluster-ports");
-        fs::create_dir_all(&folder)?;
-        // All accounts share the folder. This fails without harm if another account owns it.
-        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777));
+        let folder = folder_in(&std::env::temp_dir())?;
         let candidates = candidates();
         for _ in 0..MAX_ATTEMPTS {
             let random = uuid::Uuid::new_v4().as_u128() % u128::from(candidates.end - candidates.start);
@@ -52,6 +50,14 @@ impl Lease {
 /// Whether nothing listens on this port of this machine.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// The folder of the locks, one for each user: nobody else can make files or links in it.
+fn folder_in(temporary: &Path) -> anyhow::Result<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let folder = temporary.join(format!("pydist-cluster-ports-{user}"));
+    own_directory(&folder)?;
+    Ok(folder)
 }
 
 fn lock(folder: &Path, port: u16) -> Option<File> {
@@ -79,7 +85,33 @@ fn candidates() -> Range<u16> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+
     use super::*;
+
+    #[test]
+    fn a_folder_that_another_user_has_planted_is_refused_and_not_followed() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = folder_in(temporary.path()).unwrap();
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(folder_in(temporary.path()).unwrap(), folder);
+
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = folder_in(temporary.path()).unwrap_err().to_string();
+        assert!(refused.contains("other users can use it"), "{refused}");
+
+        fs::remove_dir(&folder).unwrap();
+        let elsewhere = temporary.path().join("elsewhere");
+        fs::DirBuilder::new().mode(0o700).create(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &folder).unwrap();
+        let refused = folder_in(temporary.path()).unwrap_err().to_string();
+        assert!(refused.contains("is a link"), "{refused}");
+        assert_eq!(
+            (mode(&elsewhere), fs::read_dir(&elsewhere).unwrap().count()),
+            (0o700, 0)
+        );
+    }
 
     #[test]
     fn a_leased_port_is_not_leased_twice() {

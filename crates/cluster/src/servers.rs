@@ -11,12 +11,12 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::address::{Addresses, DatabaseAddress};
+use crate::address::{Addresses, DatabaseAddress, Owner};
 use crate::ports::Lease;
 use crate::process::Output;
 
 pub(crate) use postgres::Postgres;
-pub use postgres::postgres_binaries;
+pub use postgres::{create_owner, postgres_binaries};
 pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
 pub use setup::ServerSettings;
 pub(crate) use setup::{Durability, Setup};
@@ -98,6 +98,10 @@ async fn database(folder: &Path, model: &str, setup: Setup<'_>) -> anyhow::Resul
         port: lease.port(),
         user: model.to_owned(),
         password: format!("{model}_password"),
+        owner: Owner {
+            user: format!("{model}_owner"),
+            password: format!("{model}_owner_password"),
+        },
         name: model.to_owned(),
     };
     Postgres::start(folder, address, setup, Output::in_memory(), Some(lease))

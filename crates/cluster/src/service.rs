@@ -58,6 +58,17 @@ const READ_MODEL: &[&str] = &[
     "READ_MODEL_DB_SSLMODE",
     "READ_MODEL_DB_CA_FILE",
 ];
+const ROLES: &[&str] = &[
+    "CREATE_BUY_ORDER_DB_USER",
+    "CREATE_BUY_ORDER_DB_PWD",
+    "CREATE_BUY_ORDER_DB_PWD_FILE",
+    "READ_MODEL_SYNC_DB_USER",
+    "READ_MODEL_SYNC_DB_PWD",
+    "READ_MODEL_SYNC_DB_PWD_FILE",
+    "FETCH_BUY_ORDERS_DB_USER",
+    "FETCH_BUY_ORDERS_DB_PWD",
+    "FETCH_BUY_ORDERS_DB_PWD_FILE",
+];
 const MIGRATION: &[&str] = &["MIGRATION_PROTOCOL", "MIGRATION_HOST", "MIGRATION_PORT"];
 const QUEUE: &[&str] = &[
     "Q_HOST",
@@ -77,8 +88,11 @@ const COINBASE: &[&str] = &[
     "CB_PATH",
     "CB_TIMEOUT_S",
     "QUOTE_MAX_AGE_S",
+    "QUOTE_MAX_DEVIATION",
+    "QUOTE_DEVIATION_HOLD_S",
     "EXTRA_CA_FILE",
 ];
+const ORDER_LIMITS: &[&str] = &["ORDER_MIN_BTC", "ORDER_MAX_BTC"];
 
 impl Service {
     /// All five, in the order of their dependencies.
@@ -105,9 +119,9 @@ impl Service {
     /// The variables that it reads. Compose passes all of them, except passwords in files (`…_PWD_FILE`).
     pub fn variables(self) -> impl Iterator<Item = &'static str> {
         let groups: &[&[&str]] = match self {
-            Self::Migration => &[WRITE_MODEL, READ_MODEL],
+            Self::Migration => &[WRITE_MODEL, READ_MODEL, ROLES],
             Self::BtcPrice => &[COINBASE],
-            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE],
+            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE, ORDER_LIMITS],
             Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
             Self::FetchBuyOrders => &[READ_MODEL, MIGRATION],
         };
@@ -115,10 +129,18 @@ impl Service {
         of_every_service.chain(groups.iter().copied().flatten()).copied()
     }
 
-    /// Its variables from `contract`.
+    /// Its variables from `contract`. It logs in to its database as its own role, which the contract has under the name of the service, as
+    /// `.env` and docker-compose.yml have.
     pub(crate) fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let value = |name: &str| {
+            let own = ["WRITE_MODEL_DB_", "READ_MODEL_DB_"]
+                .iter()
+                .filter_map(|model| name.strip_prefix(model))
+                .find_map(|rest| contract.get(&format!("{}_DB_{rest}", self.name().to_uppercase())));
+            own.or_else(|| contract.get(name)).cloned()
+        };
         self.variables()
-            .filter_map(|name| Some((name.to_owned(), contract.get(name)?.clone())))
+            .filter_map(|name| Some((name.to_owned(), value(name)?)))
             .collect()
     }
 
@@ -137,6 +159,12 @@ pub(crate) fn default_contract() -> BTreeMap<String, String> {
         ("SERVICE_HOST", "127.0.0.1"),
         ("RUST_LOG", "info"),
         ("LOGGING_HOST", ""),
+        ("CREATE_BUY_ORDER_DB_USER", "create_buy_order"),
+        ("CREATE_BUY_ORDER_DB_PWD", "create_buy_order_password"),
+        ("READ_MODEL_SYNC_DB_USER", "read_model_sync"),
+        ("READ_MODEL_SYNC_DB_PWD", "read_model_sync_password"),
+        ("FETCH_BUY_ORDERS_DB_USER", "fetch_buy_orders"),
+        ("FETCH_BUY_ORDERS_DB_PWD", "fetch_buy_orders_password"),
         ("WRITE_MODEL_DB_RETRY_WAIT_S", "1"),
         ("READ_MODEL_DB_RETRY_WAIT_S", "1"),
         ("Q_EXCHANGE", "pydist"),

@@ -65,6 +65,46 @@ impl SslMode {
     }
 }
 
+/// A role of a PostgreSQL server, and its password: `{PREFIX}_USER`, `{PREFIX}_PWD` (or `{PREFIX}_PWD_FILE`).
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The name of the role.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+impl Login {
+    /// Reads the two variables whose names begin with `prefix`. Refuses logins that sqlx cannot send by SCRAM (RFC 5802): it would retry for
+    /// ever. PostgreSQL and `psql` are less strict.
+    fn from_env(env: &mut Env, prefix: &str) -> Self {
+        let login = Self {
+            user: env.string(&format!("{prefix}_USER")),
+            password: env.secret(&format!("{prefix}_PWD")),
+        };
+        if login.user.contains(',') {
+            env.fault(format!(
+                "{prefix}_USER holds a comma, which separates the parts of a login: choose another name"
+            ));
+        }
+        for (part, text) in [("USER", &login.user), ("PWD", &login.password.expose())] {
+            if saslprep(text).is_err() {
+                env.fault(format!(
+                    "{prefix}_{part} holds a character that a login may not hold (RFC 4013), for example a control character or an emoji: \
+                     choose another"
+                ));
+            }
+        }
+        login
+    }
+
+    /// As a required login, but nothing when neither variable is set.
+    pub fn optional(env: &mut Env, prefix: &str) -> Option<Self> {
+        let is_set = |name: &str| env.optional(&format!("{prefix}_{name}")).is_some();
+        (is_set("USER") || is_set("PWD") || is_set("PWD_FILE")).then(|| Self::from_env(env, prefix))
+    }
+}
+
 /// A PostgreSQL database: `{PREFIX}_HOST`, `_PORT`, `_NAME`, `_USER`, `_PWD` (or `_PWD_FILE`), `_RETRY_WAIT_S`, `_SSLMODE`, `_CA_FILE`.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -89,34 +129,16 @@ pub struct Database {
 impl Database {
     /// Reads the group of variables whose names begin with `prefix`, for example `WRITE_MODEL_DB`.
     pub fn from_env(env: &mut Env, prefix: &str) -> Self {
-        let database = Self {
+        let Login { user, password } = Login::from_env(env, prefix);
+        Self {
             host: env.host(&format!("{prefix}_HOST")),
             port: env.parse(&format!("{prefix}_PORT")),
             name: env.string(&format!("{prefix}_NAME")),
-            user: env.string(&format!("{prefix}_USER")),
-            password: env.secret(&format!("{prefix}_PWD")),
+            user,
+            password,
             retry_wait: env.seconds_or(&format!("{prefix}_RETRY_WAIT_S"), ONE_SECOND),
             ssl_mode: SslMode::from_env(env, &format!("{prefix}_SSLMODE")),
             ca_file: Self::ca_file(env, prefix),
-        };
-        database.check_login(env, prefix);
-        database
-    }
-
-    /// Refuses logins that sqlx cannot send by SCRAM (RFC 5802): it would retry for ever. PostgreSQL and `psql` are less strict.
-    fn check_login(&self, env: &mut Env, prefix: &str) {
-        if self.user.contains(',') {
-            env.fault(format!(
-                "{prefix}_USER holds a comma, which separates the parts of a login: choose another name"
-            ));
-        }
-        for (part, text) in [("USER", &self.user), ("PWD", &self.password.expose())] {
-            if saslprep(text).is_err() {
-                env.fault(format!(
-                    "{prefix}_{part} holds a character that a login may not hold (RFC 4013), for example a control character or an emoji: \
-                     choose another"
-                ));
-            }
         }
     }
 

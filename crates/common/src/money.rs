@@ -162,6 +162,9 @@ macro_rules! decimal_newtype {
             /// The number of decimals in its column and in its text.
             pub const SCALE: u32 = $scale;
 
+            /// A value is below this.
+            pub const BOUND: u64 = $bound;
+
             /// The exact value.
             #[must_use]
             pub const fn decimal(self) -> Decimal {
@@ -173,11 +176,10 @@ macro_rules! decimal_newtype {
             type Error = MoneyError;
 
             fn try_from(mut value: Decimal) -> Result<Self, MoneyError> {
-                const BOUND: u64 = $bound;
                 if value <= Decimal::ZERO {
                     return Err(MoneyError::NotPositive);
                 }
-                if value >= Decimal::from(BOUND) {
+                if value >= Decimal::from(Self::BOUND) {
                     return Err(MoneyError::TooLarge);
                 }
                 if value.normalize().scale() > Self::SCALE {

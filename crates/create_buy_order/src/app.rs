@@ -22,6 +22,7 @@ use crate::routes::{State, router};
 /// When the port cannot be bound or an HTTP client cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
+    config.limits.report_absent();
     let pool = database::connect(&config.write_model, "write_model").await?;
     let readiness = Readiness::default().needs("write_model", pool.writable());
     migrations::wait(&config.migration).await?;
@@ -42,6 +43,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let state = State {
         look_up: LookUp::new(pool),
         prices: Prices::new(&config.btc_price)?,
+        limits: config.limits,
         orders,
     };
     let listener = http::bind(&config.listen).await?;

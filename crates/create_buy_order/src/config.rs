@@ -3,6 +3,8 @@
 use common::endpoints::{Database, Listen, Peer, Queue};
 use common::env::Env;
 
+use crate::limits::OrderLimits;
+
 /// The configuration of `create_buy_order`.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -13,6 +15,8 @@ pub struct Config {
     /// The broker that messages of the outbox are published to.
     pub(crate) queue: Queue,
     pub(crate) btc_price: Peer,
+    /// The smallest and the largest order.
+    pub(crate) limits: OrderLimits,
 }
 
 impl Config {
@@ -24,6 +28,7 @@ impl Config {
             migration: Peer::from_env(env, "MIGRATION"),
             queue: Queue::from_env(env),
             btc_price: Peer::from_env(env, "BTC_PRICE"),
+            limits: OrderLimits::from_env(env),
         }
     }
 }

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use common::database::is_transient;
 use common::http::Problem;
-use common::money::Currency;
+use common::money::{BtcAmount, BtcRate, Currency};
 
 use crate::order::CAP;
 use crate::price::PriceError;
@@ -19,6 +19,12 @@ pub(crate) enum ApiError {
     Invalid(Problem),
     #[error("the order would take the book past {CAP} BTC")]
     OverCap,
+    #[error("the order is {btc} BTC at the market rate, and the smallest order is {min} BTC")]
+    TooSmall { btc: BtcAmount, min: BtcAmount },
+    #[error("the order is {btc} BTC at the market rate, and the largest order is {max} BTC")]
+    TooLarge { btc: BtcAmount, max: BtcAmount },
+    #[error("the market rate is {rate}, above the max_rate of {max_rate}")]
+    RateAboveMax { rate: BtcRate, max_rate: BtcRate },
     #[error("orders in {0} are not available yet, try again shortly with the same idempotence_key")]
     NoCurrency(Currency),
     #[error("client {0} is not in the write model")]
@@ -48,9 +54,12 @@ pub(crate) enum WriteError {
 
 impl ApiError {
     /// Every value of the label `reason` of the metric `buy_orders_refused_total`.
-    pub(crate) const REASONS: [&'static str; 10] = [
+    pub(crate) const REASONS: [&'static str; 13] = [
         "invalid",
         "over_cap",
+        "too_small",
+        "too_large",
+        "rate_above_max",
         "no_currency",
         "no_client",
         "no_price",
@@ -66,6 +75,9 @@ impl ApiError {
         match self {
             Self::Invalid(_) => "invalid",
             Self::OverCap => "over_cap",
+            Self::TooSmall { .. } => "too_small",
+            Self::TooLarge { .. } => "too_large",
+            Self::RateAboveMax { .. } => "rate_above_max",
             Self::NoCurrency(_) => "no_currency",
             Self::NoClient(_) => "no_client",
             Self::PriceUnavailable(_) => "no_price",
@@ -83,7 +95,9 @@ impl IntoResponse for ApiError {
         let detail = self.to_string();
         match self {
             Self::Invalid(problem) => problem,
-            Self::OverCap => Problem::client(StatusCode::CONFLICT, detail),
+            Self::OverCap | Self::TooSmall { .. } | Self::TooLarge { .. } | Self::RateAboveMax { .. } => {
+                Problem::client(StatusCode::CONFLICT, detail)
+            }
             Self::NoCurrency(currency) => {
                 let reason = anyhow::anyhow!(
                     "the table currency has no {currency}: the schema is older than this service"

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::batch::{self, Orders};
 use crate::error::ApiError;
+use crate::limits::OrderLimits;
 use crate::look_up::LookUp;
 use crate::metrics::METRICS;
 use crate::order::{self, CLIENT_ID, Draft, RequestIdentity, Verdict};
@@ -29,6 +30,7 @@ use request::BuyOrderRequest;
 pub(crate) struct State {
     pub(crate) look_up: LookUp,
     pub(crate) prices: Prices,
+    pub(crate) limits: OrderLimits,
     pub(crate) orders: Orders,
 }
 
@@ -86,7 +88,7 @@ pub(crate) struct BuyOrder {
 /// Buy BTC for fiat at the market price
 ///
 /// Client, currency, amount and `idempotence_key` name one order for ever: a repeat is answered with that order and the header
-/// `Idempotent-Replayed: true`.
+/// `Idempotent-Replayed: true`, whatever its `max_rate` and the market rate are.
 #[utoipa::path(
     put, path = "/buy_order", request_body = BuyOrderRequest,
     responses(
@@ -100,7 +102,7 @@ pub(crate) struct BuyOrder {
             example = json!({"detail": "Method Not Allowed"})),
         (status = 408, body = Detail, description = "The body took too long to arrive",
             example = json!({"detail": "the body took too long to arrive"})),
-        (status = 409, body = Detail, description = "The order would take the book past 100 BTC; nothing was changed",
+        (status = 409, body = Detail, description = "The order would take the book past 100 BTC, is smaller or larger than this deployment accepts, or the market rate is above `max_rate`; this request changed nothing",
             example = json!({"detail": ApiError::OverCap.to_string()})),
         (status = 413, body = Detail, description = "The body is too large",
             example = json!({"detail": "the body is larger than 16384 bytes"})),
@@ -133,9 +135,13 @@ async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
         currency,
         amount,
         idempotence_key,
+        max_rate,
     } = BuyOrderRequest::read(body).map_err(ApiError::Invalid)?;
     let client_id = CLIENT_ID;
-    tracing::info!(event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id);
+    tracing::info!(
+        event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id,
+        max_rate = max_rate.map(tracing::field::display),
+    );
 
     let identity = RequestIdentity {
         client_id,
@@ -143,7 +149,7 @@ async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
         amount,
         idempotence_key,
     };
-    let (order, replayed) = match decide(state, identity).await? {
+    let (order, replayed) = match decide(state, identity, max_rate).await? {
         Verdict::Created(order) => (order, false),
         Verdict::Repeated(order) => (order, true),
         Verdict::OverCap => return Err(ApiError::OverCap),
@@ -171,34 +177,54 @@ async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
 }
 
 /// With a quote at hand, one call of the write model decides whether the request is a repeat or a new order; a repeat may then wait for the
-/// new orders of its batch. Without a quote the request is looked up first, because a repeat needs no price. An order that no book can hold is
-/// looked up, too: it may have been accepted at another price.
-async fn decide(state: &State, identity: RequestIdentity) -> Result<Verdict, ApiError> {
-    let at_hand = state.prices.at_hand(identity.currency);
-    if let Some(draft) = at_hand.and_then(|rate| draft(identity, rate)) {
-        return write(state, draft).await;
-    }
+/// new orders of its batch. Without a quote the request is looked up first, because a repeat needs no price. A request that cannot be a new
+/// order at this rate is looked up, too: it may have been accepted at another rate.
+async fn decide(
+    state: &State,
+    identity: RequestIdentity,
+    max_rate: Option<BtcRate>,
+) -> Result<Verdict, ApiError> {
+    let draft_at = |rate| draft(identity, rate, max_rate, state.limits);
+    let at_hand = match state.prices.at_hand(identity.currency).map(draft_at) {
+        Some(Ok(draft)) => return write(state, draft).await,
+        Some(Err(refusal)) => Some(refusal),
+        None => None,
+    };
     let known = state.look_up.find(identity).await;
     if let Some(order) = known.map_err(ApiError::NotRead)? {
         return Ok(Verdict::Repeated(order));
     }
-    if at_hand.is_some() {
-        return Err(ApiError::OverCap);
+    if let Some(refusal) = at_hand {
+        return Err(refusal);
     }
     // Last, so that the price is as recent as possible.
     let asked = state.prices.ask(identity.currency).await;
     let rate = asked.map_err(ApiError::PriceUnavailable)?;
-    let draft = draft(identity, rate).ok_or(ApiError::OverCap)?;
-    write(state, draft).await
+    write(state, draft_at(rate)?).await
 }
 
-/// `None` if the order is larger than the whole book.
-fn draft(identity: RequestIdentity, rate: BtcRate) -> Option<Draft> {
-    Some(Draft {
+/// The draft of a new order at this rate.
+///
+/// # Errors
+/// When the rate is above `max_rate`, or the order is beyond the limits or larger than the whole book.
+fn draft(
+    identity: RequestIdentity,
+    rate: BtcRate,
+    max_rate: Option<BtcRate>,
+    limits: OrderLimits,
+) -> Result<Draft, ApiError> {
+    if let Some(max_rate) = max_rate
+        && rate > max_rate
+    {
+        return Err(ApiError::RateAboveMax { rate, max_rate });
+    }
+    let btc_amount = order::btc_amount(identity.amount, rate).ok_or(ApiError::OverCap)?;
+    limits.check(btc_amount)?;
+    Ok(Draft {
         identity,
         external_id: Uuid::new_v4(),
         rate,
-        btc_amount: order::btc_amount(identity.amount, rate)?,
+        btc_amount,
         trace: batch::span(&Context::current()),
     })
 }

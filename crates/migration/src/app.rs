@@ -10,7 +10,7 @@ use utoipa::OpenApi;
 use crate::config::Config;
 use crate::schema::{self, Model};
 
-/// Bring the schemas of both models up to date, then answer /healthcheck.
+/// Bring the schemas of both models and the roles of the services up to date, then answer /healthcheck.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Exit when both schemas are up to date
@@ -52,8 +52,8 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     tokio::try_join!(
-        schema::bring_up_to_date(Model::Write, &config.write_model),
-        schema::bring_up_to_date(Model::Read, &config.read_model),
+        schema::bring_up_to_date(Model::Write, &config.write_model, &config.write_model_roles),
+        schema::bring_up_to_date(Model::Read, &config.read_model, &config.read_model_roles),
     )?;
     Ok(())
 }

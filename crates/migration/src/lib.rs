@@ -1,9 +1,10 @@
-//! Brings the schemas of both models up to date, then answers `/healthcheck`, which the other services wait for.
+//! Brings the schemas of both models and the roles of the services up to date, then answers `/healthcheck`, which the other services wait for.
 //!
 //! The migrations are the files under `migrations/` at the top of the repository, embedded at compile time. With `--once` the process
 //! applies them and exits. Several of these processes may run at once, and each may be killed at any moment.
 //!
-//! In reading order: [`config`], the start ([`app`]), the migration of one database (`schema`), and refinery's access to it (`history`).
+//! In reading order: [`config`], the start ([`app`]), the migration of one database (`schema`), refinery's access to it
+//! (`history`), and the roles of the services (`roles`).
 
 pub mod config;
 
@@ -12,3 +13,5 @@ pub mod app;
 mod schema;
 
 mod history;
+
+mod roles;

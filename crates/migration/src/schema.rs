@@ -10,10 +10,11 @@ use common::logging::chain;
 use common::retry;
 use refinery::Runner;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::history::Session;
+use crate::roles::{self, Role};
 
 mod write_model {
     refinery::embed_migrations!("../../migrations/write_model");
@@ -68,7 +69,7 @@ impl Model {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(crate) enum Failure {
     #[error("cannot connect")]
     Connect(#[source] sqlx::Error),
     #[error("lost the session, or cannot lock the schema")]
@@ -77,6 +78,8 @@ enum Failure {
     Busy,
     #[error("a migration failed")]
     Migration(#[from] refinery::Error),
+    #[error("cannot set up the role of a service")]
+    Role(#[source] sqlx::Error),
     #[error(
         "its tables are in the schema \"{0}\", where the services do not look: they use public, whatever search_path says. Move them there \
          (ALTER TABLE … SET SCHEMA public), or give the services a database whose tables are in public"
@@ -90,7 +93,7 @@ impl Failure {
         match self {
             Self::Connect(_) | Self::Busy => true,
             Self::Elsewhere(_) => false,
-            Self::Session(error) => is_transient(error),
+            Self::Session(error) | Self::Role(error) => is_transient(error),
             Self::Migration(error) => error
                 .source()
                 .and_then(|source| source.downcast_ref())
@@ -99,15 +102,24 @@ impl Failure {
     }
 }
 
-/// Applies the missing migrations. While the database is away or busy, retries with backoff and an event per attempt.
+/// Applies the missing migrations, then sets up the roles of the services. While the database is away or busy, retries with backoff and an event per attempt.
 ///
 /// # Errors
 /// A migration differs from the one that was applied, or the database refuses it.
-pub(crate) async fn bring_up_to_date(model: Model, database: &Database) -> anyhow::Result<()> {
+pub(crate) async fn bring_up_to_date(
+    model: Model,
+    database: &Database,
+    roles: &[Role],
+) -> anyhow::Result<()> {
     let name = model.name();
     let mut pauses = retry::pauses(database.retry_wait);
     loop {
-        let failure = match migrate(model, database).await {
+        let brought = async {
+            let applied = migrate(model, database).await?;
+            roles::bring_up_to_date(database, roles).await?;
+            Ok(applied)
+        };
+        let failure = match brought.await {
             Ok(applied) => {
                 tracing::info!(event = "database_migrated", database = name, applied);
                 return Ok(());
@@ -168,7 +180,7 @@ async fn migrate(model: Model, database: &Database) -> Result<usize, Failure> {
 }
 
 /// Leaves the transaction that has the lock open.
-async fn acquire(lock: &mut PgConnection) -> Result<(), Failure> {
+pub(crate) async fn acquire(lock: &mut PgConnection) -> Result<(), Failure> {
     let begun = Instant::now();
     while begun.elapsed() < LOCK_TIMEOUT {
         query(lock, "BEGIN").await?;
@@ -192,8 +204,10 @@ async fn keep_alive(lock: &mut PgConnection) -> sqlx::Error {
     }
 }
 
-async fn query(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<Vec<PgRow>> {
-    let answered = timeout(QUERY_TIMEOUT, sqlx::raw_sql(statement).fetch_all(connection)).await;
+/// Runs a statement that is not prepared, so that poolers need not know it.
+pub(crate) async fn query(connection: &mut PgConnection, statement: &str) -> sqlx::Result<Vec<PgRow>> {
+    let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+    let answered = timeout(QUERY_TIMEOUT, statement.fetch_all(connection)).await;
     answered.map_err(|_| timed_out())?
 }
 

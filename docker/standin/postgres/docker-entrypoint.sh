@@ -24,6 +24,12 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     if [ "$database" != postgres ]; then
         printf 'CREATE DATABASE "%s"\n' "${database//\"/\"\"}" | postgres --single -j -D "$PGDATA" postgres >/dev/null
     fi
+    # As in the official image: a server without TCP runs the scripts.
+    pg_ctl --pgdata="$PGDATA" --options="-c listen_addresses=''" --wait --silent start
+    for script in /docker-entrypoint-initdb.d/*.sh; do
+        [ ! -e "$script" ] || POSTGRES_USER=$user POSTGRES_DB=$database bash "$script"
+    done
+    pg_ctl --pgdata="$PGDATA" --mode=fast --wait --silent stop
 fi
 unset POSTGRES_PASSWORD
 exec "$@"

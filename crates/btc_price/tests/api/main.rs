@@ -4,6 +4,7 @@
 mod bad_answers;
 mod buy;
 mod configuration;
+mod deviation;
 mod docs;
 mod lifecycle;
 mod quote_reuse;

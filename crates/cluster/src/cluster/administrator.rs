@@ -6,12 +6,15 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::Cluster;
 use super::server_control::Server;
 use crate::address::DatabaseAddress;
+use crate::service::Service;
 
-/// An administrator, connected to another database of the server, so that the connection survives changes to this database and its role.
+/// An administrator, connected to another database of the server, so that the connection survives changes to this database and its roles.
 #[derive(Debug)]
 pub struct Administrator {
     connection: PgConnection,
     database: DatabaseAddress,
+    /// Names and passwords of the services that use the database.
+    roles: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -21,15 +24,36 @@ impl Cluster {
     /// When the servers are shared, or it does not answer, or the server is the broker.
     pub async fn administrator(&self, server: Server) -> anyhow::Result<Administrator> {
         self.servers()?;
-        let database = match server {
-            Server::WriteModel => self.addresses().write_model.clone(),
-            Server::ReadModel => self.addresses().read_model.clone(),
+        let addresses = self.addresses();
+        let (database, model, services) = match server {
+            Server::WriteModel => (
+                &addresses.write_model,
+                "WRITE_MODEL",
+                [Service::Migration, Service::CreateBuyOrder].as_slice(),
+            ),
+            Server::ReadModel => (
+                &addresses.read_model,
+                "READ_MODEL",
+                [
+                    Service::Migration,
+                    Service::ReadModelSync,
+                    Service::FetchBuyOrders,
+                ]
+                .as_slice(),
+            ),
             Server::Broker => bail!("the broker is not a database"),
         };
+        let mut roles = Vec::new();
+        for service in services {
+            let mut environment = self.environment(*service)?;
+            let mut variable = |name: &str| environment.remove(&format!("{model}_DB_{name}"));
+            roles.extend(variable("USER").zip(variable("PWD")));
+        }
         let maintenance = database.named("postgres").options();
         Ok(Administrator {
             connection: PgConnection::connect_with(&maintenance).await?,
-            database,
+            database: database.clone(),
+            roles,
         })
     }
 }
@@ -50,15 +74,16 @@ impl Administrator {
         self.end_sessions().await
     }
 
-    /// Sets the password of the services' role to theirs or to another one, and ends their sessions.
+    /// Sets the password of each service's role to theirs or to another one, and ends their sessions.
     ///
     /// # Errors
     /// When the server is away.
     pub async fn set_password(&mut self, theirs: bool) -> anyhow::Result<()> {
-        let DatabaseAddress { user, password, .. } = &self.database;
         let other = if theirs { "" } else { "another " };
-        self.execute(format!("ALTER ROLE \"{user}\" PASSWORD '{other}{password}'"))
-            .await?;
+        for (user, password) in self.roles.clone() {
+            self.execute(format!("ALTER ROLE \"{user}\" PASSWORD '{other}{password}'"))
+                .await?;
+        }
         self.end_sessions().await
     }
 

@@ -11,7 +11,6 @@ use super::arguments::PriceSource;
 use super::contract::Contract;
 use super::folder::Folder;
 use super::{leftovers, prices};
-use crate::address::DatabaseAddress;
 use crate::databases::create_vhost;
 use crate::http_client::http_client;
 use crate::prices::PriceSimulator;
@@ -176,14 +175,6 @@ async fn database(
     data: &Path,
     model: &str,
 ) -> anyhow::Result<Postgres> {
-    let prefix = model.to_uppercase();
-    let address = DatabaseAddress {
-        host: "127.0.0.1".to_owned(),
-        port: contract.port(&format!("{prefix}_DB_EXT_PORT"))?,
-        user: contract.get(&format!("{prefix}_POSTGRES_USER"))?.to_owned(),
-        password: contract.get(&format!("{prefix}_POSTGRES_PASSWORD"))?.to_owned(),
-        name: contract.get(&format!("{prefix}_POSTGRES_DB"))?.to_owned(),
-    };
     let log = Output::to_file(&folder.new_log(model))?;
-    Postgres::start(&data.join(model), address, SETUP, log, None).await
+    Postgres::start(&data.join(model), contract.database(model)?, SETUP, log, None).await
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use common::money::Currency;
 
 use super::env_file::parse;
+use crate::address::{DatabaseAddress, Owner};
 use crate::ports::{Lease, is_free};
 use crate::prices::Rates;
 use crate::service::Service;
@@ -72,6 +73,23 @@ impl Contract {
             .get(name)
             .copied()
             .with_context(|| format!("{name} is not a published port"))
+    }
+
+    /// The address of a model's database, on this machine.
+    pub(crate) fn database(&self, model: &str) -> anyhow::Result<DatabaseAddress> {
+        let prefix = model.to_uppercase();
+        let variable = |name: &str| Ok::<_, anyhow::Error>(self.get(&format!("{prefix}_{name}"))?.to_owned());
+        Ok(DatabaseAddress {
+            host: "127.0.0.1".to_owned(),
+            port: self.port(&format!("{prefix}_DB_EXT_PORT"))?,
+            user: variable("POSTGRES_USER")?,
+            password: variable("POSTGRES_PASSWORD")?,
+            owner: Owner {
+                user: variable("DB_USER")?,
+                password: variable("DB_PWD")?,
+            },
+            name: variable("POSTGRES_DB")?,
+        })
     }
 
     /// Sets a variable.

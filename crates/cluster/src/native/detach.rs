@@ -1,7 +1,9 @@
 //! A cluster in the background: another process of this program, with its output in a file.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ pub(crate) async fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     // Fails if a cluster runs, so that its log is not overwritten. The child takes the lock again.
     drop(folder.lock()?);
     let log_path = folder.background_log();
-    let log = File::create(&log_path).with_context(|| format!("could not write {}", log_path.display()))?;
+    let log = private_log(&log_path).with_context(|| format!("could not write {}", log_path.display()))?;
     let own_arguments = std::env::args_os()
         .skip(1)
         .filter(|argument| argument != "--detach");
@@ -60,4 +62,17 @@ pub(crate) async fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             }
         }
     }
+}
+
+/// An empty file that no other user can read, because the output has the passwords for people.
+fn private_log(path: &Path) -> io::Result<File> {
+    let log = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    // It may be there from before.
+    log.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(log)
 }

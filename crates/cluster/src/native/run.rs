@@ -14,7 +14,6 @@ use super::contract::Contract;
 use super::folder::Folder;
 use super::shutdown::ShutdownSignal;
 use super::{detach, leftovers};
-use crate::address::DatabaseAddress;
 use crate::wait::wait_until;
 
 const INTERRUPTED: u8 = 130;
@@ -116,21 +115,6 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
     let prices = cluster.prices();
     let create = port("CREATE_BUY_ORDER_EXT_PORT")?;
     let fetch = port("FETCH_BUY_ORDERS_EXT_PORT")?;
-    let database = |prefix: &str| -> anyhow::Result<String> {
-        let variable = |name: &str| contract.get(&format!("{prefix}_{name}"));
-        let port = port(match prefix {
-            "WRITE_MODEL" => "WRITE_MODEL_DB_EXT_PORT",
-            _ => "READ_MODEL_DB_EXT_PORT",
-        })?;
-        let address = DatabaseAddress {
-            host: "127.0.0.1".to_owned(),
-            port,
-            user: variable("POSTGRES_USER")?.to_owned(),
-            password: variable("POSTGRES_PASSWORD")?.to_owned(),
-            name: variable("POSTGRES_DB")?.to_owned(),
-        };
-        Ok(address.uri())
-    };
     println!(
         "\nThe cluster is healthy. Prices come from: {prices}\n\
          \n  create_buy_order   http://127.0.0.1:{create}/docs\
@@ -148,8 +132,8 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
         port("Q_EXT_ADMIN_PORT")?,
         contract.get("Q_USER")?,
         contract.get("Q_PWD")?,
-        database("WRITE_MODEL")?,
-        database("READ_MODEL")?,
+        contract.database("write_model")?.uri(),
+        contract.database("read_model")?.uri(),
         folder.logs().display(),
         uuid::Uuid::new_v4(),
     );

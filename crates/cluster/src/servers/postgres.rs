@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::setup::{Durability, START_LIMIT, Setup};
 use crate::account::{Account, private_directory, private_file};
-use crate::address::DatabaseAddress;
+use crate::address::{DatabaseAddress, Owner};
 use crate::ports::Lease;
 use crate::process::{Output, Process, Program, clock_variables, locked};
 use crate::wait::wait_until;
@@ -42,7 +42,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Starts an instance with its data in `folder`. Creates the data, the role and the database if they are missing.
+    /// Starts an instance with its data in `folder`. Creates the data, the administrator, the database and its owner if they are missing.
     pub(crate) async fn start(
         folder: &Path,
         address: DatabaseAddress,
@@ -251,7 +251,8 @@ impl Postgres {
                 .execute(&mut connection)
                 .await?;
         }
-        Ok(connection.close().await?)
+        connection.close().await?;
+        create_owner(&self.address).await
     }
 }
 
@@ -259,6 +260,28 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Makes the owner of a database, and gives it what the administrator owns there, as docker/postgres/owner.sh does in a container.
+///
+/// # Errors
+/// When the server is away.
+pub async fn create_owner(database: &DatabaseAddress) -> anyhow::Result<()> {
+    const CREATE_OWNER: &str = include_str!("../../../../docker/postgres/owner.sql");
+    let mut connection = PgConnection::connect_with(&database.options()).await?;
+    let Owner { user, password } = &database.owner;
+    sqlx::query(
+        "SELECT set_config('pydist.owner', $1, false), set_config('pydist.owner_password', $2, false)",
+    )
+    .bind(user)
+    .bind(password)
+    .execute(&mut connection)
+    .await?;
+    sqlx::raw_sql(CREATE_OWNER)
+        .execute(&mut connection)
+        .await
+        .context("could not create the owner of the database")?;
+    Ok(connection.close().await?)
 }
 
 /// The processes whose working directory this is. Compared by device and inode: in their mount namespace the path may differ.

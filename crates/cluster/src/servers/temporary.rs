@@ -1,7 +1,7 @@
 //! Temporary folders of servers, and the removal of those that killed processes have left.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,11 +54,19 @@ fn remove_abandoned() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
         return;
     };
+    // Not those of other users, nor links.
+    let is_ours = |path: &Path| {
+        let found = fs::symlink_metadata(path);
+        found.is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
+    };
     for entry in entries
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
     {
         let path = entry.path();
+        if !is_ours(&path) {
+            continue;
+        }
         let lock_file = path.join(LOCK);
         let age = fs::metadata(&lock_file)
             .and_then(|data| data.modified())

@@ -71,9 +71,15 @@ const COINBASE: Group = Group {
         ("CB_PATH", "v2/prices"),
         ("CB_TIMEOUT_S", "soon"),
         ("QUOTE_MAX_AGE_S", "-2"),
+        ("QUOTE_MAX_DEVIATION", "1"),
+        ("QUOTE_DEVIATION_HOLD_S", "0"),
     ],
 };
-const ALL: [Group; 8] = [
+const ORDER_LIMITS: Group = Group {
+    required: &[],
+    malformed: &[("ORDER_MIN_BTC", "-1"), ("ORDER_MAX_BTC", "100.1")],
+};
+const ALL: [Group; 9] = [
     LISTEN,
     LOGGING,
     WRITE_MODEL,
@@ -82,12 +88,13 @@ const ALL: [Group; 8] = [
     QUEUE,
     BTC_PRICE,
     COINBASE,
+    ORDER_LIMITS,
 ];
 
 fn groups_of(service: Service) -> Vec<Group> {
     let own = match service {
         Service::BtcPrice => vec![COINBASE],
-        Service::CreateBuyOrder => vec![WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE],
+        Service::CreateBuyOrder => vec![WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE, ORDER_LIMITS],
         Service::FetchBuyOrders => vec![READ_MODEL, MIGRATION],
         Service::Migration => vec![WRITE_MODEL, READ_MODEL],
         Service::ReadModelSync => vec![READ_MODEL, MIGRATION, QUEUE],
@@ -129,6 +136,25 @@ fn an_empty_environment_is_refused_with_every_missing_name() -> anyhow::Result<(
     }
     let missing = named(Service::Migration, &["--once"], &[], " is missing")?;
     assert_eq!(missing, required_by(Service::Migration));
+    Ok(())
+}
+
+#[test]
+fn a_role_without_a_password_or_a_name_is_refused() -> anyhow::Result<()> {
+    let halves = [
+        ("CREATE_BUY_ORDER_DB_USER", "a"),
+        ("FETCH_BUY_ORDERS_DB_PWD", "b"),
+    ];
+    let missing = named(Service::Migration, &[], &halves, " is missing")?;
+    let of_roles: BTreeSet<String> = missing
+        .difference(&required_by(Service::Migration))
+        .cloned()
+        .collect();
+    let wanted = [
+        "CREATE_BUY_ORDER_DB_PWD (or CREATE_BUY_ORDER_DB_PWD_FILE)",
+        "FETCH_BUY_ORDERS_DB_USER",
+    ];
+    assert_eq!(of_roles, wanted.map(str::to_owned).into());
     Ok(())
 }
 

@@ -144,7 +144,7 @@ async fn migration_and_the_services_work_in_a_database_of_any_name() -> anyhow::
     ] {
         for statement in [
             format!(
-                "CREATE ROLE {} LOGIN PASSWORD '{}'",
+                "CREATE ROLE {} LOGIN CREATEROLE PASSWORD '{}'",
                 quoted(&name),
                 password.replace('\'', "''")
             ),

@@ -62,8 +62,14 @@ async fn the_clock_of_a_server_is_set_back_and_right_again() -> anyhow::Result<(
 
 #[tokio::test]
 async fn an_administrator_locks_services_out_and_lets_them_in_again() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options::servers_only().with_own_servers()).await?;
-    let options = cluster.addresses().read_model.options();
+    let databases = Options {
+        services: Vec::new(),
+        ..Options::default()
+    };
+    let cluster = Cluster::start(databases.with_own_servers()).await?;
+    let address = &cluster.addresses().read_model;
+    let owner = &address.owner;
+    let options = address.options().username(&owner.user).password(&owner.password);
     let state = async |statement: &'static str| {
         let connected = PgConnection::connect_with(&options).await;
         let outcome = match connected {

@@ -1,8 +1,8 @@
 //! `cluster run` and `cluster stop`, which `run.sh --native` and `stop.sh` call.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -246,6 +246,98 @@ fn data_made_with_other_credentials_is_kept_and_the_start_ends_with_a_sentence()
     Ok(())
 }
 
+/// A folder with our scripts, in which the cluster of a site is the one that runs.
+fn scripts_of(site: &Site) -> anyhow::Result<tempfile::TempDir> {
+    let clone = tempfile::tempdir()?;
+    fs::create_dir(clone.path().join("scripts"))?;
+    for entry in fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts"))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), clone.path().join("scripts").join(entry.file_name()))?;
+        }
+    }
+    symlink(site.folder.path().join("state"), clone.path().join(".cluster"))?;
+    symlink(site.folder.path().join("env"), clone.path().join(".env"))?;
+    Ok(clone)
+}
+
+/// The files below a folder that every user can read.
+fn readable_by_all(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let found = fs::symlink_metadata(&path)?;
+        let mode = found.permissions().mode();
+        if found.is_dir() && mode & 0o001 != 0 {
+            files.extend(readable_by_all(&path)?);
+        } else if found.is_file() && mode & 0o004 != 0 {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+#[test]
+fn passwords_are_neither_in_files_that_all_may_read_nor_in_arguments() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    // So that no other process of the machine has them.
+    let secret = format!("secret_{}", uuid::Uuid::new_v4().simple());
+    for name in [
+        "WRITE_MODEL_POSTGRES_PASSWORD",
+        "READ_MODEL_POSTGRES_PASSWORD",
+        "WRITE_MODEL_DB_PWD",
+        "READ_MODEL_DB_PWD",
+        "CREATE_BUY_ORDER_DB_PWD",
+        "READ_MODEL_SYNC_DB_PWD",
+        "FETCH_BUY_ORDERS_DB_PWD",
+        "Q_PWD",
+    ] {
+        site.set(name, &secret)?;
+    }
+    // As a release left it that did not close it.
+    fs::create_dir(site.folder.path().join("state"))?;
+    fs::write(site.folder.path().join("state/run.log"), "")?;
+    site.succeeds("run", &["--detach"])?;
+    for file in readable_by_all(&site.folder.path().join("state"))? {
+        let text = fs::read(&file)?;
+        assert!(
+            !String::from_utf8_lossy(&text).contains(&secret),
+            "{}",
+            file.display()
+        );
+    }
+
+    let clone = scripts_of(&site)?;
+    let scripts = "for _ in 1 2 3 4 5; do
+        scripts/ask.sh create_buy_order healthcheck && scripts/psql.sh write_model 'SELECT pg_sleep(0.01)' && scripts/queue.sh overview &&
+        scripts/verify.sh || exit
+    done";
+    let log = fs::File::create(clone.path().join("log"))?;
+    let mut running = Command::new("bash")
+        .args(["-c", scripts])
+        .current_dir(clone.path())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    let mut shown = Vec::new();
+    let status = loop {
+        for process in fs::read_dir("/proc")?.flatten() {
+            let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+            if arguments.contains(&secret) {
+                shown.push(arguments);
+            }
+        }
+        if let Some(status) = running.try_wait()? {
+            break status;
+        }
+    };
+    let said = fs::read_to_string(clone.path().join("log"))?;
+    assert!(status.success(), "{said}");
+    assert_eq!(shown, Vec::<String>::new());
+    Ok(())
+}
+
 #[tokio::test]
 async fn names_and_passwords_of_any_characters_work_and_a_shell_may_set_them() -> anyhow::Result<()> {
     let site = Site::new()?;
@@ -264,6 +356,9 @@ async fn names_and_passwords_of_any_characters_work_and_a_shell_may_set_them() -
         }
     }
     for (name, value) in [
+        ("READ_MODEL_DB_USER", "it's \"mine\" \\x ä"),
+        ("FETCH_BUY_ORDERS_DB_USER", "it's \"another\" \\x ä"),
+        ("FETCH_BUY_ORDERS_DB_PWD", hard),
         ("Q_USER", "it's \"me\" #1 \\x $y/ä"),
         ("Q_VHOST", "/ä #%2f"),
         ("Q_EXCHANGE", "ä #1"),

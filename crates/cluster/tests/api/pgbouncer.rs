@@ -1,5 +1,6 @@
 //! The whole cluster behind PgBouncer in transaction mode: that of Debian trixie, configured by docs/pgbouncer.ini.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -30,8 +31,16 @@ impl PgBouncer {
             ("write_model", &addresses.write_model),
             ("read_model", &addresses.read_model),
         ];
-        let user = |address: &DatabaseAddress| format!("\"{}\" \"{}\"\n", address.user, address.password);
-        std::fs::write(&users, models.map(|(_, address)| user(address)).concat())?;
+        let mut roles = BTreeSet::new();
+        for service in Service::ALL {
+            let mut environment = cluster.environment(service)?;
+            for model in ["WRITE_MODEL", "READ_MODEL"] {
+                let mut variable = |name: &str| environment.remove(&format!("{model}_DB_{name}"));
+                let login = variable("USER").zip(variable("PWD"));
+                roles.extend(login.map(|(user, password)| format!("\"{user}\" \"{password}\"\n")));
+            }
+        }
+        std::fs::write(&users, roles.into_iter().collect::<String>())?;
 
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut settings = std::fs::read_to_string(root.join("docs/pgbouncer.ini"))?;
@@ -41,15 +50,9 @@ impl PgBouncer {
                 settings.contains(&ours),
                 "{model} is not where it was in docs/pgbouncer.ini"
             );
-            let DatabaseAddress {
-                host,
-                port,
-                name,
-                user,
-                ..
-            } = address;
-            // Both databases have the same name in tests, so the user selects the database.
-            let there = format!("\n{user}_{name} = host={host} port={port} dbname={name} ");
+            let DatabaseAddress { host, port, name, .. } = address;
+            // Both databases have the same name in tests.
+            let there = format!("\n{model}_{name} = host={host} port={port} dbname={name} ");
             settings = settings.replace(&ours, &there);
         }
         let settings = settings
@@ -101,7 +104,7 @@ impl PgBouncer {
                 ("WRITE_MODEL", &addresses.write_model),
                 ("READ_MODEL", &addresses.read_model),
             ] {
-                let name = format!("{}_{}", address.user, address.name);
+                let name = format!("{}_{}", prefix.to_lowercase(), address.name);
                 cluster.set_env(service, &format!("{prefix}_DB_PORT"), &self.port.to_string());
                 cluster.set_env(service, &format!("{prefix}_DB_NAME"), &name);
             }

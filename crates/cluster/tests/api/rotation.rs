@@ -26,15 +26,13 @@ impl Login {
                 ..cluster.queue().clone()
             },
         };
-        for (pool, owner) in [
-            (cluster.write_model(), "write_model"),
-            (cluster.read_model(), "read_model"),
+        let addresses = cluster.addresses();
+        for (pool, address) in [
+            (cluster.write_model(), &addresses.write_model),
+            (cluster.read_model(), &addresses.read_model),
         ] {
-            run(
-                pool,
-                format!("CREATE ROLE {} LOGIN IN ROLE {owner}", login.broker.user),
-            )
-            .await?;
+            let (user, owner) = (&login.broker.user, &address.owner.user);
+            run(pool, format!("CREATE ROLE {user} LOGIN IN ROLE {owner}")).await?;
         }
         login.set(cluster, "first").await?;
         let all = json!({"configure": ".*", "write": ".*", "read": ".*"});

@@ -41,7 +41,8 @@ fn servers_run_until_standard_input_ends() -> anyhow::Result<()> {
         .flatten()
         .map(|entry| entry.file_name())
         .collect();
-    assert_eq!(left, ["pydist-cluster-ports"]);
+    let user = rustix::process::geteuid().as_raw();
+    assert_eq!(left, [format!("pydist-cluster-ports-{user}").as_str()]);
     Ok(())
 }
 

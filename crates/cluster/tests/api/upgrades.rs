@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Options, Raw, Service, wait_until};
+use cluster::{Cluster, Options, Raw, Service, create_owner, wait_until};
 use common::database::{SESSION_SETTINGS, is_transient};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -228,6 +228,7 @@ async fn across_version_3_an_older_create_buy_order_is_refused_until_it_is_upgra
 -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::servers_only()).await?;
     leave_at_version_2(&cluster).await?;
+    create_owner(&cluster.addresses().write_model).await?;
     let mut before = OfBefore::connect(&cluster).await?;
     let (id, key) = (Uuid::new_v4(), Uuid::new_v4());
     assert_eq!(before.look_up(key).await?, 0);

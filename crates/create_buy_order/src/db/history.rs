@@ -27,7 +27,7 @@ pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
     // statements are one transaction, so that the lock is not held during a network round trip.
     let rows = sqlx::raw_sql(
         // Not min and max: while PostgreSQL's statistics say that the table is empty, they would scan it, and block all writers meanwhile.
-        "SELECT FROM buy_order_running_total FOR UPDATE;
+        "SELECT lock_running_total();
          SELECT coalesce((SELECT id FROM buy_order ORDER BY id LIMIT 1), 1) AS first_id,
                 coalesce((SELECT id FROM buy_order ORDER BY id DESC LIMIT 1), 0) AS last_id,
                 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS as_of_epoch_us",

@@ -70,7 +70,7 @@ async fn an_amount_may_be_a_json_number_and_is_read_by_its_digits() -> anyhow::R
     Ok(())
 }
 
-async fn send(
+pub(crate) async fn send(
     cluster: &cluster::Cluster,
     content_type: Option<&str>,
     body: impl Into<reqwest::Body>,
@@ -86,7 +86,7 @@ async fn send(
 }
 
 /// Type, loc and input of each item of a `422`: what clients match on.
-fn items(answer: &Answer) -> Vec<(String, Value, Value)> {
+pub(crate) fn items(answer: &Answer) -> Vec<(String, Value, Value)> {
     let items = answer.body["detail"].as_array().cloned().unwrap_or_default();
     items
         .iter()

@@ -16,6 +16,8 @@ mod faulty_json;
 mod hanging;
 mod idempotence;
 mod leases;
+mod limits;
+mod max_rate;
 mod outbox;
 mod plans;
 mod policies;

@@ -61,7 +61,7 @@ async fn work_that_is_dropped_midway_leaves_nothing_locked() -> anyhow::Result<(
     let pool = pool(&cluster).await?;
     let locked = Semaphore::new(0);
     let work = with_connection(&pool, async |connection| {
-        sqlx::raw_sql("BEGIN; SELECT FROM buy_order_running_total FOR UPDATE")
+        sqlx::raw_sql("BEGIN; SELECT lock_running_total()")
             .execute(connection)
             .await?;
         locked.add_permits(1);

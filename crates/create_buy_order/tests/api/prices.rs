@@ -75,6 +75,29 @@ async fn each_bad_answer_of_coinbase_is_503_and_no_order_until_there_is_a_price_
 }
 
 #[tokio::test]
+async fn one_absurd_price_makes_no_order_and_the_next_good_one_does() -> anyhow::Result<()> {
+    let options = Options::only(&[Service::BtcPrice, Service::CreateBuyOrder])
+        .with_env(Service::BtcPrice, "QUOTE_MAX_AGE_S", "0.000001")
+        .with_env(Service::BtcPrice, "QUOTE_MAX_DEVIATION", "0.5");
+    let cluster = Cluster::start(options).await?;
+    assert_eq!(buy(&cluster, "USD", "10", &new_key()).await?.status, 200);
+    for absurd in ["999999999999", "0.01"] {
+        let (key, before) = (new_key(), book(&cluster).await?);
+        cluster.prices().set_rate("USD", absurd);
+        is_refused_for_want_of_a_price(&cluster, &key).await?;
+        assert_eq!(book(&cluster).await?, before, "{absurd}");
+
+        cluster.prices().set_rate("USD", "48478.88");
+        wait_until("the order is accepted at the good price", LIMIT, async || {
+            let accepted = buy(&cluster, "USD", "10", &key).await?;
+            Ok(accepted.status == 200 && rate_of(&accepted) == "48478.88000000")
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn fifty_concurrent_orders_ask_coinbase_once() -> anyhow::Result<()> {
     let cluster = start_cluster_with_quotes_for("60").await?;
     let answers = try_join_all((0..50).map(|_| {

@@ -9,17 +9,15 @@ use super::{buy, count, new_key, start_cluster_with_quotes_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A cluster whose service has its own role, which owns nothing.
+/// A cluster whose service has a role that no other cluster of the server has. Each order is looked up, because no quote is at hand.
 async fn start_cluster_with_a_role() -> anyhow::Result<(Cluster, String)> {
-    let cluster = Cluster::start(Options::only(&[Service::BtcPrice])).await?;
+    let cluster = Cluster::start(Options::servers_only()).await?;
     let role = cluster.addresses().write_model.name.replace("test_", "role_");
-    operate(&cluster, &format!("CREATE ROLE {role} LOGIN PASSWORD 'first'")).await?;
-    for privileges in [
-        "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public",
-        "USAGE ON SEQUENCE buy_order_id_seq",
-    ] {
-        operate(&cluster, &format!("GRANT {privileges} TO {role}")).await?;
-    }
+    cluster.set_env(Service::Migration, "CREATE_BUY_ORDER_DB_USER", &role);
+    cluster.set_env(Service::Migration, "CREATE_BUY_ORDER_DB_PWD", "first");
+    cluster.set_env(Service::BtcPrice, "QUOTE_MAX_AGE_S", "0.000001");
+    cluster.start_service(Service::Migration).await?;
+    cluster.start_service(Service::BtcPrice).await?;
     cluster.set_env(Service::CreateBuyOrder, "WRITE_MODEL_DB_USER", &role);
     cluster.set_env(Service::CreateBuyOrder, "WRITE_MODEL_DB_PWD", "first");
     cluster.start_service(Service::CreateBuyOrder).await?;
@@ -80,9 +78,8 @@ async fn while_the_role_lacks_a_privilege_orders_are_503() -> anyhow::Result<()>
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     for privilege in [
         "SELECT ON buy_order",
-        "INSERT ON outbox",
-        "USAGE ON SEQUENCE buy_order_id_seq",
-        "UPDATE ON buy_order_running_total",
+        "SELECT ON currency",
+        "EXECUTE ON FUNCTION accept_orders",
     ] {
         operate(&cluster, &format!("REVOKE {privilege} FROM {role}")).await?;
         orders_are_refused_for_now(&cluster).await?;

@@ -189,7 +189,8 @@ async fn health_is_refused_while_a_database_is_away_and_answered_once_it_was_mig
         );
     }
 
-    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {late}")))
+    let owner = &cluster.addresses().read_model.owner.user;
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {late} OWNER {owner}")))
         .execute(cluster.read_model())
         .await?;
     let mut body = String::new();

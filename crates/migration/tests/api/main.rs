@@ -6,6 +6,7 @@ mod applying;
 mod outbox;
 mod read_model;
 mod read_only;
+mod roles;
 mod support;
 mod upgrade;
 mod write_model;

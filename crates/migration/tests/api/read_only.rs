@@ -58,7 +58,7 @@ async fn where_something_is_missing_a_database_that_only_reads_is_waited_for() -
 async fn a_role_without_the_privilege_to_migrate_is_waited_for() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::servers_only()).await?;
     let role = cluster.addresses().read_model.name.replace("test_", "role_");
-    let create = format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'");
+    let create = format!("CREATE ROLE {role} LOGIN CREATEROLE PASSWORD 'secret'");
     sqlx::raw_sql(AssertSqlSafe(create))
         .execute(cluster.read_model())
         .await?;

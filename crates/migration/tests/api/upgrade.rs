@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, Options, wait_until};
+use cluster::{Cluster, Options, create_owner, wait_until};
 use common::buy_order_event::BuyOrderCreated;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, FromRow as _, PgPool, Row as _};
@@ -46,6 +46,7 @@ async fn before_the_upgrade() -> anyhow::Result<Cluster> {
             .execute(pool)
             .await?;
     }
+    create_owner(&cluster.addresses().write_model).await?;
     Ok(cluster)
 }
 

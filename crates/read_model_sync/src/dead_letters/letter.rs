@@ -93,26 +93,31 @@ fn line(name: &str, value: &Option<impl ToString>) -> Option<String> {
     Some(format!("{name}: {value}"))
 }
 
-/// Plain text as it is, else with all bytes escaped that are not printable: a terminal must not execute control sequences.
+/// Plain text as it is, else with all bytes escaped that are not printable ASCII.
 fn payload(body: &[u8]) -> String {
-    let plain = |character: char| !character.is_control() || matches!(character, '\n' | '\t' | '\r');
+    let plain = |character: char| is_visible(character) || matches!(character, '\n' | '\t' | '\r');
     match std::str::from_utf8(body) {
         Ok(text) if text.chars().all(plain) => text.to_owned(),
         _ => body.escape_ascii().to_string(),
     }
 }
 
-/// The text in one line, without control characters.
+/// The text in one line, with what a terminal would obey or hide escaped.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
+        if is_visible(character) {
             shown.push(character);
+        } else {
+            shown.extend(character.escape_default());
         }
     }
     shown
+}
+
+/// Whether a terminal shows a place of its own for it: no control character, none that turns the direction of writing or has no width.
+fn is_visible(character: char) -> bool {
+    matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
 }
 
 fn text(headers: &FieldTable, name: &str) -> Option<String> {
@@ -189,8 +194,26 @@ mod tests {
     }
 
     #[test]
-    fn no_control_character_is_shown() {
+    fn what_a_terminal_would_obey_or_hide_is_escaped() {
         assert_eq!(printable("a\u{1b}[2J\nb"), "a\\u{1b}[2J\\nb");
+        for hidden in [
+            '\u{202e}',
+            '\u{2066}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{feff}',
+            '\u{ad}',
+            '\u{2028}',
+            '\u{e0041}',
+        ] {
+            assert_eq!(
+                printable(&format!("a{hidden}b")),
+                format!("a{}b", hidden.escape_unicode())
+            );
+            assert!(payload(format!("a{hidden}b").as_bytes()).is_ascii());
+        }
+        assert_eq!(printable("ä \"Ж\" '漢' \\ €"), "ä \"Ж\" '漢' \\ €");
+        assert_eq!(payload("{\"a\": \"ä\"}".as_bytes()), "{\"a\": \"ä\"}");
         assert_eq!(payload(b"{\n \"a\": 1}"), "{\n \"a\": 1}");
         assert_eq!(payload(b"\x1b[2J"), "\\x1b[2J");
         assert_eq!(payload(&[0xff, b'a']), "\\xffa");
