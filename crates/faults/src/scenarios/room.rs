@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use cluster::{blocked_sessions, lock_running_total, wait_until};
 use futures_util::future::join_all;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::ledger::{Identity, Outcome};
 use crate::load::random_key;
@@ -44,10 +44,13 @@ async fn raced_for(stage: &mut Stage) -> anyhow::Result<()> {
                 };
                 shared.place(&identity, &identity.amount(), number % 2).await
             });
-            // Both replicas wait for the lock before either of them can write.
-            let (outcomes, held) =
-                tokio::join!(join_all(placed), lock_until_both_wait(cluster.write_model()));
-            held?;
+            // Locked before the first order is sent, so that both replicas wait before either of them can write.
+            let lock = lock_running_total(cluster.write_model()).await?;
+            let (outcomes, released) = tokio::join!(
+                join_all(placed),
+                release_when_both_wait(lock, cluster.write_model())
+            );
+            released?;
             accepted = outcomes
                 .iter()
                 .filter(|outcome| matches!(outcome, Outcome::Acknowledged(_)))
@@ -67,9 +70,11 @@ async fn raced_for(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Locks the total until both writers wait for it.
-async fn lock_until_both_wait(write_model: &PgPool) -> anyhow::Result<()> {
-    let lock = lock_running_total(write_model).await?;
+/// Holds the lock of the total until both writers wait for it.
+async fn release_when_both_wait(
+    lock: Transaction<'static, Postgres>,
+    write_model: &PgPool,
+) -> anyhow::Result<()> {
     wait_until("both writers wait for the total", BOTH_WAIT_WITHIN, async || {
         Ok(blocked_sessions(write_model, "accept_orders").await?.len() >= 2)
     })
