@@ -267,7 +267,7 @@ impl Drop for Postgres {
 /// # Errors
 /// When the server is away.
 pub async fn create_owner(database: &DatabaseAddress) -> anyhow::Result<()> {
-    const CREATE_OWNER: &str = include_str!("../../../../docker/postgres/owner.sql");
+    const CREATE_OWNER: &str = include_str!("../../../../migrations/owner.sql");
     let mut connection = PgConnection::connect_with(&database.options()).await?;
     let Owner { user, password } = &database.owner;
     sqlx::query(
