@@ -37,14 +37,21 @@ here() { docker image inspect "$1" >/dev/null 2>&1; }
 # Any status is an answer: without a login the registry says 401.
 registry_answers() { curl --silent --max-time 5 --output /dev/null "$REGISTRY"; }
 
-# Missing images of .env are pulled. If no registry answers, stand-ins are built under their names.
+is_standin() { [ -n "$(docker image inspect --format '{{with .Config.Labels}}{{index . "pydist.standin"}}{{end}}' "$1" 2>/dev/null)" ]; }
+
+# Missing images of .env are pulled. If no registry answers, stand-ins are built under their names. Stand-ins of an older tree are
+# built again.
 images_of_env() {
-    local name image missing=()
+    local name image missing=() standins=()
     for name in "${IMAGES[@]}"; do
         image=$(setting "$name")
         here "$image" || missing+=("$image")
+        if is_standin "$image"; then standins+=("$image"); fi
     done
-    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ ${#missing[@]} -eq 0 ]; then
+        [ ${#standins[@]} -eq 0 ] || docker/standin/build.sh
+        return
+    fi
     if registry_answers; then
         for image in "${missing[@]}"; do
             say "pulling $image"
