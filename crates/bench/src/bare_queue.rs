@@ -1,4 +1,5 @@
-//! A quorum queue alone, with the options of the queue of orders: its throughput, and how long it takes for a message while orders load the machine.
+//! A quorum queue alone, with the options of the queue of orders: its throughput, and how long it takes for a message while orders load the
+//! machine.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Brings the schemas of both models and the roles of the services up to date, then answers `/healthcheck`, which the other services wait for.
+//! Brings the schemas of both models and the roles of the services up to date, then answers `/healthcheck`, which the other services wait
+//! for.
 //!
 //! The migrations are the files under `migrations/` at the top of the repository, embedded at compile time. With `--once` the process
 //! applies them and exits. Several of these processes may run at once, and each may be killed at any moment.

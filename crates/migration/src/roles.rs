@@ -128,11 +128,12 @@ async fn remedies(
     let password = || scram_sha_256(role.login.password.expose().as_bytes());
     if exists.is_empty() {
         // Roles belong to the server: another of its databases may be making the same one.
-        remedies.push(format!(
-            "DO $$ BEGIN CREATE ROLE {name} LOGIN PASSWORD '{}';
-             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$",
+        let create = format!(
+            "BEGIN CREATE ROLE {name} LOGIN PASSWORD '{}';
+             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END",
             password()
-        ));
+        );
+        remedies.push(format!("DO {}", quoted(&create, '\'')));
     } else if !accepts(database, &role.login).await? {
         remedies.push(format!("ALTER ROLE {name} LOGIN PASSWORD '{}'", password()));
     }

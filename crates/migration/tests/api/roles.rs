@@ -168,7 +168,8 @@ fn set_up(events: &[Value]) -> Vec<&Value> {
 #[tokio::test]
 async fn a_role_is_made_and_follows_its_password_and_a_second_run_changes_nothing() -> anyhow::Result<()> {
     let cluster = databases().await?;
-    let (role, address) = (role_of(&cluster), &cluster.addresses().write_model);
+    let address = &cluster.addresses().write_model;
+    let role = format!("{} $$ it's \"me\" \\", role_of(&cluster));
     cluster.set_env(Service::Migration, "CREATE_BUY_ORDER_DB_USER", &role);
     for password in ["first", " sécond '\\\"$"] {
         cluster.set_env(Service::Migration, "CREATE_BUY_ORDER_DB_PWD", password);
@@ -183,7 +184,11 @@ async fn a_role_is_made_and_follows_its_password_and_a_second_run_changes_nothin
     }
     assert!(log_in(address, &role, "first").await.is_err());
 
-    administer(&cluster, format!("REVOKE DELETE ON outbox FROM {role}")).await?;
+    administer(
+        &cluster,
+        format!("REVOKE DELETE ON outbox FROM \"{}\"", role.replace('"', "\"\"")),
+    )
+    .await?;
     let (_, events) = once(&cluster).await?;
     assert_eq!(set_up(&events).len(), 1, "{events:?}");
     let pool = log_in(address, &role, " sécond '\\\"$").await?;
