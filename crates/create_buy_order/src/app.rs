@@ -15,7 +15,7 @@ use crate::price::Prices;
 use crate::relay;
 use crate::routes::{State, router};
 
-/// Waits for the write model and its schema, then serves requests and relays the outbox. It does not wait for the broker: orders are accepted
+/// Waits for the schema of the write model, then serves requests and relays the outbox. It does not wait for the broker: orders are accepted
 /// while the broker is away.
 ///
 /// # Errors
@@ -23,9 +23,9 @@ use crate::routes::{State, router};
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     config.limits.report_absent();
+    migrations::wait(&config.migration).await?;
     let pool = database::connect(&config.write_model, "write_model").await?;
     let readiness = Readiness::default().needs("write_model", pool.writable());
-    migrations::wait(&config.migration).await?;
 
     let outbox_grew = Arc::new(Notify::new());
     lifecycle.spawn(

@@ -17,17 +17,17 @@ use crate::projector::Projector;
 /// The name of the connection that consumes.
 const CONNECTION: &str = "read_model_sync";
 
-/// Waits for the read model, its schema and the queue, then projects, and answers `/healthcheck`: healthy means that it has begun to project.
+/// Waits for the schema of the read model and the queue, then projects, and answers `/healthcheck`: healthy means that it has begun to project.
 ///
 /// # Errors
 /// When the port cannot be bound or the HTTP client cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
+    migrations::wait(&config.migration).await?;
     let pool = database::connect(&config.read_model, "read_model").await?;
     let readiness = Readiness::default()
         .needs("read_model", pool.writable())
         .needs("broker", || std::future::ready(broker::state(CONNECTION)));
-    migrations::wait(&config.migration).await?;
     let connector = Connector {
         endpoint: config.queue,
         queue: BUY_ORDER_QUEUE,

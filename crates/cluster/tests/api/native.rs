@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{PortLease, http_client, wait_until};
+use cluster::{PortLease, Service, http_client, wait_until};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -186,6 +186,12 @@ async fn orders_survive_a_restart_and_fresh_forgets_them_and_stop_leaves_no_proc
         said.contains("curl -X PUT") && said.contains(&site.url(0, "/docs")),
         "{said}"
     );
+    // On new data there is no role yet when the services start.
+    for service in Service::ALL {
+        let log = site.folder.path().join(format!("state/logs/{}.log", service.name()));
+        let events = fs::read_to_string(log)?;
+        assert!(!events.contains("failed_to_connect_to_database"), "{events}");
+    }
     site.put_order().await?;
     wait_until("the order is in the page", LIMIT, async || {
         Ok(site.orders().await? == 1)
