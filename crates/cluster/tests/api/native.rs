@@ -188,7 +188,10 @@ async fn orders_survive_a_restart_and_fresh_forgets_them_and_stop_leaves_no_proc
     );
     // On new data there is no role yet when the services start.
     for service in Service::ALL {
-        let log = site.folder.path().join(format!("state/logs/{}.log", service.name()));
+        let log = site
+            .folder
+            .path()
+            .join(format!("state/logs/{}.log", service.name()));
         let events = fs::read_to_string(log)?;
         assert!(!events.contains("failed_to_connect_to_database"), "{events}");
     }
