@@ -64,6 +64,30 @@ pub(crate) async fn the_description_names_the_operation_and_its_answers(
     Ok(())
 }
 
+pub(crate) async fn the_documentation_page_is_confined_to_its_own_site(
+    system: &System,
+) -> anyhow::Result<()> {
+    for (base, _, _) in entries(system) {
+        for path in ["docs", "docs/", "docs/swagger-initializer.js", "openapi.json"] {
+            let answer = system.get(&format!("{base}/{path}")).await?;
+            let policy = answer.header("content-security-policy").unwrap_or_default();
+            ensure!(
+                policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+                "{path}: {answer:?}"
+            );
+            ensure!(!policy.contains("unsafe"), "{policy}");
+            for (name, value) in [
+                ("x-content-type-options", "nosniff"),
+                ("x-frame-options", "DENY"),
+                ("referrer-policy", "no-referrer"),
+            ] {
+                ensure!(answer.header(name) == Some(value), "{path}, {name}: {answer:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
 pub(crate) async fn the_documentation_page_needs_nothing_from_elsewhere(
     system: &System,
 ) -> anyhow::Result<()> {

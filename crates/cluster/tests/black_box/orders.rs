@@ -45,6 +45,17 @@ pub(crate) async fn an_accepted_order_is_answered_with_exact_decimals(system: &S
     Ok(())
 }
 
+pub(crate) async fn no_cache_keeps_an_order_or_a_page(system: &System) -> anyhow::Result<()> {
+    let accepted = system.order("USD", "0.01", Uuid::new_v4()).await?;
+    let refused = system.put(&json!({})).await?;
+    let (page, unknown) = (system.page("").await?, system.page("page_size=0").await?);
+    for (answer, status) in [(accepted, 200), (refused, 422), (page, 200), (unknown, 422)] {
+        ensure!(answer.status == status, "{answer:?}");
+        ensure!(answer.header("cache-control") == Some("no-store"), "{answer:?}");
+    }
+    Ok(())
+}
+
 pub(crate) async fn an_accepted_order_appears_on_the_first_page(system: &System) -> anyhow::Result<()> {
     let order = system.place("EUR", "0.31").await?;
     cluster::wait_until("the order is on the first page", PROJECTION_LIMIT, async || {

@@ -36,6 +36,8 @@ macro_rules! every_sentence {
             docs::the_description_names_the_operation_and_its_answers,
             docs::the_documentation_page_needs_nothing_from_elsewhere,
             docs::the_documentation_page_comes_in_an_encoding_that_its_client_takes,
+            orders::no_cache_keeps_an_order_or_a_page,
+            docs::the_documentation_page_is_confined_to_its_own_site,
             docs::errors_below_the_documentation_page_are_json_too,
         }
     };

@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use utoipa::{OpenApi, openapi};
 
@@ -21,11 +23,19 @@ pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness)
     document.merge(Common::openapi());
     let readiness = Arc::new(readiness);
     let checks = Arc::new(Mutex::new(HealthChecks::default()));
-    api.route("/livez", get(livez))
+    // The answers are of one client, at one moment.
+    api.layer(map_response(not_stored))
+        .route("/livez", get(livez))
         .route("/healthcheck", get(healthcheck).with_state(checks))
         .route("/readyz", get(readyz).with_state(Arc::clone(&readiness)))
         .route("/metrics", get(show_metrics).with_state(readiness))
         .merge(docs::routes(document))
+}
+
+async fn not_stored(mut response: Response) -> Response {
+    let never = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, never);
+    response
 }
 
 /// Metrics of this process
