@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Starts the whole cluster, builds what is missing, waits until it is healthy, and prints the URLs and a curl line to try.
 #
-#   ./run.sh [--docker | --native] [--prices coinbase | simulator] [--detach] [--fresh]
+#   ./run.sh [--docker | --native] [--prices coinbase | simulator] [--auth] [--detach] [--fresh]
 #
 #   --docker     containers, by Compose
 #   --native     private PostgreSQL and RabbitMQ servers and the release binaries, all under .cluster/
 #                Without a mode: Docker if an engine and Compose work and the images exist or can be pulled, else native.
 #   --prices     where prices come from. Without it: Coinbase if it can be reached, else a simulator with fixed rates.
+#   --auth       demand tokens from clients, of an issuer for development; scripts/token.sh makes one. Without it: AUTH_MODE as in .env.
 #   --detach     return when healthy; ./stop.sh stops it. Without it: stay until Ctrl-C, which stops everything cleanly.
 #   --fresh      delete all stored data first; without it orders survive a restart
 #
@@ -22,7 +23,7 @@ IMAGES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE)
 PORTS=(CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT WRITE_MODEL_DB_EXT_PORT READ_MODEL_DB_EXT_PORT Q_EXT_ADMIN_PORT)
 HEALTHY_WITHIN_S=300
 
-mode='' prices='' detach='' fresh=''
+mode='' prices='' auth='' detach='' fresh=''
 say() { echo "run.sh: $*"; }
 fail() {
     echo "run.sh: $*" >&2
@@ -41,6 +42,7 @@ parse_arguments() {
             shift
             ;;
         --prices=*) prices=${1#--prices=} ;;
+        --auth) auth=1 ;;
         --detach) detach=1 ;;
         --fresh) fresh=1 ;;
         -h | --help)
@@ -80,7 +82,12 @@ reason_against_docker() {
     done
 }
 
-compose_files() { if [ "$prices" = simulator ]; then echo docker-compose.yml:docker-compose.simulator.yml; else echo docker-compose.yml; fi; }
+compose_files() {
+    local files=docker-compose.yml
+    [ "$prices" != simulator ] || files+=:docker-compose.simulator.yml
+    [ -z "$auth" ] || files+=:docker-compose.auth.yml
+    echo $files
+}
 
 compose() { COMPOSE_FILE=$(compose_files) scripts/compose.sh "$@"; }
 
@@ -193,7 +200,8 @@ database_url() {
 }
 
 introduce_docker() {
-    local create fetch
+    local create fetch token=''
+    [ -z "$auth" ] || token="-H \"Authorization: Bearer \$(scripts/token.sh)\" "
     create=http://127.0.0.1:$(setting CREATE_BUY_ORDER_EXT_PORT)
     fetch=http://127.0.0.1:$(setting FETCH_BUY_ORDERS_EXT_PORT)
     cat <<END
@@ -209,9 +217,9 @@ The cluster is healthy. Prices come from: $prices
 
 Try it:
 
-  curl -X PUT $create/buy_order -H 'Content-Type: application/json' \\
+  curl -X PUT $create/buy_order -H 'Content-Type: application/json' $token\\
     -d '{"currency":"USD","amount":"123.45","idempotence_key":"$(cat /proc/sys/kernel/random/uuid)"}'
-  curl $fetch/buy_orders
+  curl $token$fetch/buy_orders
 
 END
 }
@@ -276,7 +284,7 @@ run_native() {
     say "building the services; the first time takes some minutes"
     # The same selection of packages as in ./test.sh: another would compile shared dependencies again.
     cargo build --release --workspace --bins || fail "the build failed: see above"
-    exec "$binaries/cluster" run --prices "${prices:-auto}" ${detach:+--detach} ${fresh:+--fresh}
+    exec "$binaries/cluster" run --prices "${prices:-auto}" ${auth:+--auth} ${detach:+--detach} ${fresh:+--fresh}
 }
 
 parse_arguments "$@"

@@ -4,11 +4,21 @@
 # shellcheck source=scripts/settings.sh
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
+# Prints the header with a token, if the cluster of this clone demands one. TOKEN replaces it, for another cluster.
+authorization() (
+    cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+    # shellcheck source=scripts/running.sh
+    . scripts/running.sh
+    if [ -z "${TOKEN:-}" ] && { demands_tokens natively || demands_tokens in_docker; }; then TOKEN=$(scripts/token.sh); fi
+    [ -z "${TOKEN:-}" ] || echo "Authorization: Bearer $TOKEN"
+)
+
 # request CURL_ARGUMENTS...
 request() {
     local answer
+    # The token reaches curl through a pipe: every user of the machine can read arguments.
     # --fail-with-body would be shorter, but needs curl 7.76.
-    answer=$(curl --silent --show-error --max-time 30 --noproxy '*' --write-out '\n%{http_code}' "$@") || {
+    answer=$(curl --silent --show-error --max-time 30 --noproxy '*' --write-out '\n%{http_code}' --header @<(authorization) "$@") || {
         echo "${0##*/}: nothing answers: does the cluster run? ./run.sh starts it" >&2
         return 1
     }

@@ -23,5 +23,13 @@ run_again() (
     exec "/proc/$process/exe" "$@"
 )
 
+# demands_tokens natively|in_docker: whether it runs so, with the issuer of ./run.sh --auth.
+demands_tokens() {
+    case $1 in
+    natively) [ -e .cluster/issuer.key ] && runs_natively ;;
+    in_docker) runs_in_docker && [[ $(<.cluster/docker_mode) == *docker-compose.auth.yml* ]] ;;
+    esac
+}
+
 # ./run.sh writes this record before the first container starts. It is removed after the last has ended.
 runs_in_docker() { [ -e .cluster/docker_mode ]; }

@@ -27,7 +27,7 @@ clear_up() {
     rm -rf "$work"
     docker image rm "$changed_image" >/dev/null 2>&1 || true
     if [ -n "$(docker ps --all --quiet --filter "label=com.docker.compose.project=$COMPOSE_TEST_PROJECT")" ]; then
-        scripts/compose.sh -f docker-compose.yml -f docker-compose.simulator.yml -p "$COMPOSE_TEST_PROJECT" down --volumes --remove-orphans
+        scripts/compose.sh -f docker-compose.yml -f docker-compose.simulator.yml -f docker-compose.auth.yml -p "$COMPOSE_TEST_PROJECT" down --volumes --remove-orphans
     fi
 }
 trap clear_up EXIT
@@ -92,7 +92,7 @@ every_compose_takes_the_files() {
     local compose
     for compose in "docker compose" docker-compose; do
         $compose version >/dev/null 2>&1 || continue
-        $compose -f docker-compose.yml -f docker-compose.simulator.yml config --quiet || fail "$compose does not take the files"
+        $compose -f docker-compose.yml -f docker-compose.simulator.yml -f docker-compose.auth.yml config --quiet || fail "$compose does not take the files"
         say "$compose takes the files"
     done
 }

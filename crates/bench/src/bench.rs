@@ -148,9 +148,27 @@ impl Bench {
     /// # Errors
     /// When there was no load.
     pub async fn load_all(&mut self, name: &str, urls: &[String], load: Load) -> anyhow::Result<Outcome> {
-        let outcome = wrk::run(self.folder(), urls, load)
-            .await
-            .with_context(|| name.to_owned())?;
+        let outcome = wrk::run(self.folder(), urls, load, None).await;
+        self.checked(name, outcome)
+    }
+
+    /// Puts load on a URL, with this token on each request. A failed request fails the run.
+    ///
+    /// # Errors
+    /// When there was no load.
+    pub async fn load_with_token(
+        &mut self,
+        name: &str,
+        url: &str,
+        load: Load,
+        token: Option<&str>,
+    ) -> anyhow::Result<Outcome> {
+        let outcome = wrk::run(self.folder(), &[url.to_owned()], load, token).await;
+        self.checked(name, outcome)
+    }
+
+    fn checked(&mut self, name: &str, outcome: anyhow::Result<Outcome>) -> anyhow::Result<Outcome> {
+        let outcome = outcome.with_context(|| name.to_owned())?;
         if outcome.errors.total() > 0 {
             let (errors, requests) = (outcome.errors, outcome.requests);
             self.fail(format!("{name}: of {requests} requests, some failed: {errors:?}"));

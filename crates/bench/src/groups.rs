@@ -10,6 +10,7 @@ mod per_order;
 mod quotes;
 mod repeats;
 mod replicas;
+mod tokens;
 
 use futures_util::future::LocalBoxFuture;
 
@@ -39,6 +40,11 @@ pub const ALL: &[Group] = &[
         name: "repeats",
         about: "repeats answered a second, beside pgbench with the look-up alone",
         measure: |bench| Box::pin(repeats::measure(bench)),
+    },
+    Group {
+        name: "tokens",
+        about: "orders a second, and processor time, with a token on each request, beside those without",
+        measure: |bench| Box::pin(tokens::measure(bench)),
     },
     Group {
         name: "pages",

@@ -80,6 +80,13 @@ const TARGETS: &[Target] = &[
         AtMost(0.90),
     ),
     (
+        "orders accepted with a token on each, 64 connections: at least 0.95 × without",
+        "tokens",
+        "64 connections, with a token",
+        Ratio,
+        AtLeast(0.95),
+    ),
+    (
         "orders end to end, sustained: at least 7,500/s",
         "end_to_end",
         "sustained",

@@ -133,11 +133,11 @@ impl Outcome {
     }
 }
 
-/// Puts load on several URLs at once, each with an equal share of the connections and the rate.
+/// Puts load on several URLs at once, each with an equal share of the connections and the rate. With a token, each request has it.
 ///
 /// # Errors
 /// When `wrk` is missing or fails. A request that fails is in the outcome.
-pub async fn run(folder: &Path, urls: &[String], load: Load) -> anyhow::Result<Outcome> {
+pub async fn run(folder: &Path, urls: &[String], load: Load, token: Option<&str>) -> anyhow::Result<Outcome> {
     let script = folder.join("load.lua");
     std::fs::write(&script, SCRIPT).context("could not write the script of wrk")?;
     let shares = u32::try_from(urls.len())?;
@@ -152,7 +152,9 @@ pub async fn run(folder: &Path, urls: &[String], load: Load) -> anyhow::Result<O
     };
     // A second thread is worth it only with many connections.
     let threads = if load.connections < 16 || shares > 1 { 1 } else { 2 };
-    let runs = urls.iter().map(|url| run_one(&script, url, share, threads));
+    let runs = urls
+        .iter()
+        .map(|url| run_one(&script, url, share, threads, token));
     let mut all = Outcome::default();
     for outcome in try_join_all(runs).await? {
         all.add(&outcome);
@@ -160,7 +162,13 @@ pub async fn run(folder: &Path, urls: &[String], load: Load) -> anyhow::Result<O
     Ok(all)
 }
 
-async fn run_one(script: &Path, url: &str, load: Load, threads: u32) -> anyhow::Result<Outcome> {
+async fn run_one(
+    script: &Path,
+    url: &str,
+    load: Load,
+    threads: u32,
+    token: Option<&str>,
+) -> anyhow::Result<Outcome> {
     let pause_ms = load
         .rate
         .map_or(0.0, |rate| f64::from(threads) * 1000.0 / f64::from(rate));
@@ -176,6 +184,10 @@ async fn run_one(script: &Path, url: &str, load: Load, threads: u32) -> anyhow::
         "--".to_owned(),
         pause_ms.to_string(),
     ];
+    if let Some(token) = token {
+        let header = format!("Authorization: Bearer {token}");
+        arguments.splice(0..0, ["-H".to_owned(), header]);
+    }
     match load.ask {
         Ask::NewOrders => {
             // 16 random bits besides those of the script, so that two generators do not make the same keys.

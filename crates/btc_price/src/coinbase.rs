@@ -131,20 +131,12 @@ impl Coinbase {
                 retry_after: retry_after(&response),
             });
         }
-        parse_price(&read_body(response).await?, currency)
+        let body = client::body_up_to(MAX_BODY_BYTES, response).await;
+        let body = body
+            .map_err(CoinbaseError::Unreachable)?
+            .ok_or(CoinbaseError::Oversize)?;
+        parse_price(&body, currency)
     }
-}
-
-/// Reads the body in chunks, because `Content-Length` may be absent or wrong.
-async fn read_body(mut response: Response) -> Result<Vec<u8>, CoinbaseError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(CoinbaseError::Unreachable)? {
-        if body.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(CoinbaseError::Oversize);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

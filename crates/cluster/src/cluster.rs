@@ -16,13 +16,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use reqwest::header::HeaderMap;
 use rustix::process::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::address::{Addresses, BrokerAddress, DatabaseAddress};
 use crate::databases::Namespace;
-use crate::http_client::http_client;
+use crate::http_client::{bearer, http_client_with};
+use crate::issuer::{self, ALL_SCOPES, KeysServer, SigningKey};
 use crate::links::{self, Link, Links};
 use crate::options::{Options, ServerChoice};
 use crate::ports::Lease;
@@ -33,6 +35,32 @@ use crate::replica::Replica;
 use crate::servers::Servers;
 use crate::service::{Service, default_contract};
 use crate::shared;
+
+/// The issuer of a cluster whose services demand tokens.
+#[derive(Debug)]
+pub struct Issuer {
+    /// Signs tokens.
+    pub key: SigningKey,
+    /// Where the services find the key.
+    pub keys_server: KeysServer,
+}
+
+impl Issuer {
+    fn start() -> anyhow::Result<Self> {
+        let key = SigningKey::es256()?;
+        let keys_server = KeysServer::start([&key])?;
+        Ok(Self { key, keys_server })
+    }
+
+    /// A token of client 1 with both scopes.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn token(&self) -> anyhow::Result<String> {
+        // Valid for longer than any suite takes.
+        self.key.sign(&issuer::claims(1, ALL_SCOPES, 24 * 3600)?)
+    }
+}
 
 /// Identifies a process of a service.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +91,8 @@ pub struct Cluster {
     extras: Mutex<Vec<Arc<Replica>>>,
     links: Links,
     prices: PriceSimulator,
+    issuer: Option<Issuer>,
+    authorization: HeaderMap,
     write_model: PgPool,
     read_model: PgPool,
     namespace: Namespace,
@@ -97,7 +127,16 @@ impl Cluster {
         };
         let leases = Service::ALL.iter().map(|service| Ok((*service, Lease::take()?)));
         let leases: BTreeMap<Service, Lease> = leases.collect::<anyhow::Result<_>>()?;
-        let contract = contract(&namespace.addresses, &leases, prices.port());
+        let mut contract = contract(&namespace.addresses, &leases, prices.port());
+        let issuer = options.tokens.then(Issuer::start).transpose()?;
+        if let Some(Issuer { keys_server, .. }) = &issuer {
+            let variables = issuer::variables(&keys_server.url());
+            contract.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+        }
+        let authorization = match &issuer {
+            Some(issuer) => bearer(&issuer.token()?)?,
+            None => HeaderMap::new(),
+        };
         let cluster = Self {
             write_model: pool(&namespace.addresses.write_model),
             read_model: pool(&namespace.addresses.read_model),
@@ -108,8 +147,10 @@ impl Cluster {
             extras: Mutex::default(),
             overrides: Mutex::new(options.env),
             clocks: Mutex::default(),
-            http: http_client()?,
+            http: http_client_with(authorization.clone())?,
             prices,
+            issuer,
+            authorization,
             namespace,
             own_servers,
         };
@@ -138,7 +179,7 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// An HTTP client without a proxy and with a timeout of 30 s.
+    /// An HTTP client without a proxy and with a timeout of 30 s. With [`Options::with_tokens`] its requests are client 1's.
     #[must_use]
     pub fn http(&self) -> reqwest::Client {
         self.http.clone()
@@ -154,6 +195,22 @@ impl Cluster {
     #[must_use]
     pub fn prices(&self) -> &PriceSimulator {
         &self.prices
+    }
+
+    /// The header with a token of client 1, if the services demand tokens.
+    #[must_use]
+    pub fn authorization(&self) -> HeaderMap {
+        self.authorization.clone()
+    }
+
+    /// The issuer of tokens.
+    ///
+    /// # Errors
+    /// There is none without [`Options::with_tokens`].
+    pub fn issuer(&self) -> anyhow::Result<&Issuer> {
+        self.issuer
+            .as_ref()
+            .context("there is no issuer: set Options::with_tokens")
     }
 
     /// A pool on the private write model.

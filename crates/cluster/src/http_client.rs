@@ -3,12 +3,30 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 /// A client for addresses on this machine: no proxy, a limit of 30 s for each request.
 ///
 /// # Errors
 /// When the client cannot be built.
 pub fn http_client() -> anyhow::Result<reqwest::Client> {
+    http_client_with(HeaderMap::new())
+}
+
+/// The header with this token.
+///
+/// # Errors
+/// It holds a character that a header cannot hold.
+pub fn bearer(token: &str) -> anyhow::Result<HeaderMap> {
+    let value = HeaderValue::try_from(format!("Bearer {token}")).context("not a token")?;
+    Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+}
+
+/// The same, which sends these headers with each request.
+///
+/// # Errors
+/// As there.
+pub fn http_client_with(headers: HeaderMap) -> anyhow::Result<reqwest::Client> {
     // reqwest panics without a provider. An error here means that one is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tls = rustls::ClientConfig::builder()
@@ -16,6 +34,7 @@ pub fn http_client() -> anyhow::Result<reqwest::Client> {
         .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
+        .default_headers(headers)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(30))

@@ -19,8 +19,8 @@
 //! # Layers
 //! A module uses only modules of its own layer and of the layers above it in this list; there are no cycles.
 //!
-//! 1. `account`, `address`, `http_client`, `ports`, `process`, `service`, `wait`: processes, ports, addresses, names.
-//! 2. `docs_page`, `log_server`, `order`, `plans`, `prices`, `proxy`, `report_page`, `sessions`: tools of tests, each usable alone.
+//! 1. `account`, `address`, `background_server`, `http_client`, `ports`, `process`, `service`, `wait`: processes, ports, addresses, names.
+//! 2. `docs_page`, [`issuer`], `log_server`, `order`, `plans`, `prices`, `proxy`, `report_page`, `sessions`: tools of tests, each usable alone.
 //! 3. `servers`, `shared`: PostgreSQL and RabbitMQ.
 //! 4. `databases`, `links`, `options`, `replica`: what a cluster consists of, on these servers.
 //! 5. `cluster`: a cluster for tests. Its submodules each add one kind of operation to [`Cluster`].
@@ -33,6 +33,7 @@
 
 mod account;
 mod address;
+mod background_server;
 mod http_client;
 mod ports;
 mod process;
@@ -40,6 +41,7 @@ mod service;
 mod wait;
 
 mod docs_page;
+pub mod issuer;
 mod log_server;
 mod order;
 pub mod plans;
@@ -67,9 +69,9 @@ pub use cluster::detour::{Detour, Diverted};
 pub use cluster::messages::{Peeked, Raw};
 pub use cluster::processes::Starved;
 pub use cluster::server_control::Server;
-pub use cluster::{Cluster, ProcessId};
+pub use cluster::{Cluster, Issuer, ProcessId};
 pub use docs_page::docs_page_needs_no_network;
-pub use http_client::http_client;
+pub use http_client::{bearer, http_client, http_client_with};
 pub use links::Link;
 pub use log_server::LogServer;
 pub use options::{Options, ServerChoice};

@@ -27,6 +27,8 @@ pub struct Options {
     pub brief_output: bool,
     /// Whether the databases have the schemas from the start (the default) or are empty.
     pub migrated: bool,
+    /// Whether clients are told apart by tokens (`AUTH_MODE=jwt`): by default they are not.
+    pub tokens: bool,
     /// Environment variables that differ from the defaults: service, name, value.
     pub env: Vec<(Service, String, String)>,
     /// The connections that go through a proxy, for tests that break them: by default none.
@@ -40,6 +42,7 @@ impl Default for Options {
             servers: ServerChoice::Shared,
             brief_output: false,
             migrated: true,
+            tokens: false,
             env: Vec::new(),
             links: Vec::new(),
         }
@@ -118,6 +121,13 @@ impl Options {
     #[must_use]
     pub fn with_links(mut self, links: &[Link]) -> Self {
         self.links.extend(links);
+        self
+    }
+
+    /// Starts an issuer, and services that demand its tokens. [`Cluster::http`](crate::Cluster::http) sends one of client 1 with each request.
+    #[must_use]
+    pub fn with_tokens(mut self) -> Self {
+        self.tokens = true;
         self
     }
 

@@ -12,8 +12,8 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use common::money::Currency;
 use serde::Deserialize;
-use tokio::sync::oneshot;
 
+use crate::background_server::BackgroundServer;
 use crate::process::locked;
 
 /// What the simulator answers.
@@ -112,13 +112,11 @@ impl Rates {
     }
 }
 
-/// A simulator on its own port and thread, so that a test that blocks does not block it.
+/// A simulator on its own port and thread.
 #[derive(Debug)]
 pub struct PriceSimulator {
-    port: u16,
     rates: Rates,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    server: BackgroundServer,
 }
 
 impl PriceSimulator {
@@ -127,40 +125,15 @@ impl PriceSimulator {
     /// # Errors
     /// When no port is free.
     pub fn start() -> anyhow::Result<Self> {
-        let listener =
-            std::net::TcpListener::bind(("127.0.0.1", 0)).context("no port for the price simulator")?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
         let rates = Rates::default();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let router = rates.router();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async {
-                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-                    return;
-                };
-                tokio::select! {
-                    _ = async { axum::serve(listener, router).await } => {}
-                    // Hanging requests are dropped with the runtime.
-                    _ = stopped => {}
-                }
-            });
-        });
-        Ok(Self {
-            port,
-            rates,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let server = BackgroundServer::start(rates.router()).context("no price simulator")?;
+        Ok(Self { rates, server })
     }
 
     /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.server.port()
     }
 
     /// Sets the rate of a currency: a decimal text, which is sent unchanged.
@@ -177,15 +150,6 @@ impl PriceSimulator {
     #[must_use]
     pub fn requests(&self) -> usize {
         self.rates.0.requests.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for PriceSimulator {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -92,6 +92,16 @@ const COINBASE: &[&str] = &[
     "QUOTE_DEVIATION_HOLD_S",
     "EXTRA_CA_FILE",
 ];
+const AUTH: &[&str] = &[
+    "AUTH_MODE",
+    "AUTH_ISSUER",
+    "AUTH_AUDIENCE",
+    "AUTH_JWKS_URL",
+    "AUTH_JWKS_FILE",
+    "AUTH_JWKS_REFETCH_S",
+    "AUTH_CLIENT_CLAIM",
+    "EXTRA_CA_FILE",
+];
 const ORDER_LIMITS: &[&str] = &["ORDER_MIN_BTC", "ORDER_MAX_BTC"];
 
 impl Service {
@@ -121,9 +131,9 @@ impl Service {
         let groups: &[&[&str]] = match self {
             Self::Migration => &[WRITE_MODEL, READ_MODEL, ROLES],
             Self::BtcPrice => &[COINBASE],
-            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE, ORDER_LIMITS],
+            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE, ORDER_LIMITS, AUTH],
             Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
-            Self::FetchBuyOrders => &[READ_MODEL, MIGRATION],
+            Self::FetchBuyOrders => &[READ_MODEL, MIGRATION, AUTH],
         };
         let of_every_service = EVERY_SERVICE.iter().chain(TRACES);
         of_every_service.chain(groups.iter().copied().flatten()).copied()

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the highest to the lowest.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
+    &["auth"],
     &["migrations", "service"],
     &["broker", "database", "http"],
     &["logging", "readiness"],

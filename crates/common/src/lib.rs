@@ -2,6 +2,9 @@
 //!
 //! The modules are listed from the highest layer to the lowest. A module uses only modules of lower layers, which a test checks.
 
+// Who asks.
+pub mod auth;
+
 // How a process starts, waits and stops.
 pub mod migrations;
 pub mod service;

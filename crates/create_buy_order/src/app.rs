@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use common::auth::Callers;
 use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
@@ -23,9 +24,11 @@ use crate::routes::{State, router};
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     config.limits.report_absent();
+    let callers = Callers::start(config.auth, "orders:write", &lifecycle)?;
     migrations::wait(&config.migration).await?;
     let pool = database::connect(&config.write_model, "write_model").await?;
     let readiness = Readiness::default().needs("write_model", pool.writable());
+    let readiness = callers.needed_by(readiness);
 
     let outbox_grew = Arc::new(Notify::new());
     lifecycle.spawn(
@@ -41,6 +44,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     lifecycle.spawn("gauges", watch_write_model(pool.clone(), lifecycle.stopping()));
     let (orders, writer) = batch::writer(pool.clone(), outbox_grew);
     let state = State {
+        callers,
         look_up: LookUp::new(pool),
         prices: Prices::new(&config.btc_price)?,
         limits: config.limits,

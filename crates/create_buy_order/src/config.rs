@@ -1,5 +1,6 @@
 //! The configuration, read from the environment.
 
+use common::auth::Auth;
 use common::endpoints::{Database, Listen, Peer, Queue};
 use common::env::Env;
 
@@ -15,6 +16,8 @@ pub struct Config {
     /// The broker that messages of the outbox are published to.
     pub(crate) queue: Queue,
     pub(crate) btc_price: Peer,
+    /// How clients are told apart.
+    pub(crate) auth: Auth,
     /// The smallest and the largest order.
     pub(crate) limits: OrderLimits,
 }
@@ -28,6 +31,7 @@ impl Config {
             migration: Peer::from_env(env, "MIGRATION"),
             queue: Queue::from_env(env),
             btc_price: Peer::from_env(env, "BTC_PRICE"),
+            auth: Auth::from_env(env),
             limits: OrderLimits::from_env(env),
         }
     }

@@ -27,8 +27,12 @@ pub(crate) enum ApiError {
     RateAboveMax { rate: BtcRate, max_rate: BtcRate },
     #[error("orders in {0} are not available yet, try again shortly with the same idempotence_key")]
     NoCurrency(Currency),
+    /// The write model was not seeded.
     #[error("client {0} is not in the write model")]
     NoClient(i64),
+    /// A token names it.
+    #[error("client {0} is not known here")]
+    UnknownClient(i64),
     #[error("no recent price is available, try again shortly")]
     PriceUnavailable(#[source] Arc<PriceError>),
     #[error("orders cannot be looked up at the moment, try again shortly")]
@@ -54,7 +58,7 @@ pub(crate) enum WriteError {
 
 impl ApiError {
     /// Every value of the label `reason` of the metric `buy_orders_refused_total`.
-    pub(crate) const REASONS: [&'static str; 13] = [
+    pub(crate) const REASONS: [&'static str; 14] = [
         "invalid",
         "over_cap",
         "too_small",
@@ -62,6 +66,7 @@ impl ApiError {
         "rate_above_max",
         "no_currency",
         "no_client",
+        "unknown_client",
         "no_price",
         "not_read",
         "busy",
@@ -80,6 +85,7 @@ impl ApiError {
             Self::RateAboveMax { .. } => "rate_above_max",
             Self::NoCurrency(_) => "no_currency",
             Self::NoClient(_) => "no_client",
+            Self::UnknownClient(_) => "unknown_client",
             Self::PriceUnavailable(_) => "no_price",
             Self::NotRead(_) => "not_read",
             Self::NotWritten(WriteError::Busy) => "busy",
@@ -104,6 +110,7 @@ impl IntoResponse for ApiError {
                 );
                 Problem::unavailable(detail, reason)
             }
+            Self::UnknownClient(_) => Problem::client(StatusCode::FORBIDDEN, detail),
             Self::NoClient(_) => Problem::internal(anyhow::anyhow!(detail)),
             Self::PriceUnavailable(error) => Problem::unavailable(detail, error),
             Self::NotRead(error) if !is_transient(&error) => Problem::internal(error),

@@ -10,9 +10,6 @@ use uuid::Uuid;
 /// The sum of the BTC of all orders never exceeds this.
 pub const CAP: Decimal = Decimal::ONE_HUNDRED;
 
-/// The only client. The write model is seeded with it, and requests do not name a client yet.
-pub const CLIENT_ID: i64 = 1;
-
 /// What makes a request a repeat: requests with the same identity are one order, for ever. All else that an order carries is payload, and
 /// belongs in [`Draft`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,10 +2,11 @@
 
 mod request;
 
-use axum::extract::State as FromState;
+use axum::extract::{FromRef, State as FromState};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
+use common::auth::{Callers, Client};
 use common::http::{BodyFields, Detail, FieldFaults};
 use common::money::BtcRate;
 use common::readiness::Readiness;
@@ -20,7 +21,7 @@ use crate::error::ApiError;
 use crate::limits::OrderLimits;
 use crate::look_up::LookUp;
 use crate::metrics::METRICS;
-use crate::order::{self, CLIENT_ID, Draft, RequestIdentity, Verdict};
+use crate::order::{self, Draft, RequestIdentity, Verdict};
 use crate::price::Prices;
 
 use request::BuyOrderRequest;
@@ -28,18 +29,27 @@ use request::BuyOrderRequest;
 /// What the handlers share; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
+    pub(crate) callers: Callers,
     pub(crate) look_up: LookUp,
     pub(crate) prices: Prices,
     pub(crate) limits: OrderLimits,
     pub(crate) orders: Orders,
 }
 
+impl FromRef<State> for Callers {
+    fn from_ref(state: &State) -> Self {
+        state.callers.clone()
+    }
+}
+
 /// All routes of this service.
 pub(crate) fn router(state: State, readiness: Readiness) -> Router {
+    let mut document = ApiDoc::openapi();
+    state.callers.describe(&mut document);
     let api = Router::new()
         .route("/buy_order", put(put_buy_order))
         .with_state(state);
-    common::http::routes(api, ApiDoc::openapi(), readiness)
+    common::http::routes(api, document, readiness)
 }
 
 /// The description of this service for `/openapi.json` and `/docs`.
@@ -123,21 +133,22 @@ pub(crate) struct BuyOrder {
     ),
 )]
 pub(crate) async fn put_buy_order(
+    client: Client,
     FromState(state): FromState<State>,
     body: BodyFields,
 ) -> Result<Response, ApiError> {
-    let answer = accept(&state, body).await;
+    let answer = accept(&state, client, body).await;
     answer.inspect_err(|error| METRICS.count_refusal(error))
 }
 
-async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
+async fn accept(state: &State, client: Client, body: BodyFields) -> Result<Response, ApiError> {
     let BuyOrderRequest {
         currency,
         amount,
         idempotence_key,
         max_rate,
     } = BuyOrderRequest::read(body).map_err(ApiError::Invalid)?;
-    let client_id = CLIENT_ID;
+    let client_id = client.id;
     tracing::info!(
         event = "create_buy_order_request_received", %currency, %amount, %idempotence_key, client_id,
         max_rate = max_rate.map(tracing::field::display),
@@ -154,6 +165,7 @@ async fn accept(state: &State, body: BodyFields) -> Result<Response, ApiError> {
         Verdict::Repeated(order) => (order, true),
         Verdict::OverCap => return Err(ApiError::OverCap),
         Verdict::NoCurrency => return Err(ApiError::NoCurrency(currency)),
+        Verdict::NoClient if state.callers.are_known() => return Err(ApiError::UnknownClient(client_id)),
         Verdict::NoClient => return Err(ApiError::NoClient(client_id)),
     };
     if replayed {

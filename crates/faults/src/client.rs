@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -50,12 +51,13 @@ struct Answer {
 }
 
 impl Client {
-    /// A client of the replicas at these URLs, which reuses connections.
+    /// A client of the replicas at these URLs, which reuses connections. It sends the header `authorization` with each request, if there is one.
     ///
     /// # Errors
     /// When no HTTP client can be built.
-    pub fn new(create: Vec<String>, fetch: Vec<String>) -> anyhow::Result<Self> {
-        Self::with(reqwest::Client::builder().pool_idle_timeout(IDLE), create, fetch)
+    pub fn new(create: Vec<String>, fetch: Vec<String>, authorization: HeaderMap) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().pool_idle_timeout(IDLE);
+        Self::with(http.default_headers(authorization), create, fetch)
     }
 
     /// The same with a new connection for each request. A request on a reused connection can cross with the server closing it, which no
@@ -63,12 +65,13 @@ impl Client {
     ///
     /// # Errors
     /// As there.
-    pub fn without_reuse(create: Vec<String>, fetch: Vec<String>) -> anyhow::Result<Self> {
-        Self::with(
-            reqwest::Client::builder().pool_max_idle_per_host(0),
-            create,
-            fetch,
-        )
+    pub fn without_reuse(
+        create: Vec<String>,
+        fetch: Vec<String>,
+        authorization: HeaderMap,
+    ) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0);
+        Self::with(http.default_headers(authorization), create, fetch)
     }
 
     fn with(http: reqwest::ClientBuilder, create: Vec<String>, fetch: Vec<String>) -> anyhow::Result<Self> {

@@ -27,6 +27,9 @@ struct Arguments {
     /// Run only scenarios whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// Demand tokens from all clients (AUTH_MODE=jwt)
+    #[arg(long)]
+    tokens: bool,
     /// Go on with further seeds for this long
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<u64>,
@@ -53,7 +56,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut chosen: Vec<Arc<Scenario>> = scenarios::all()
         .into_iter()
         .filter(wanted)
-        .map(Arc::new)
+        .map(|mut scenario| {
+            scenario.options.tokens = arguments.tokens;
+            Arc::new(scenario)
+        })
         .collect();
     // These come last, so that the machine becomes idle for them only once.
     chosen.sort_by_key(|scenario| scenario.alone);

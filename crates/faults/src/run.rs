@@ -52,7 +52,11 @@ async fn play(scenario: &Scenario, seed: u64, cluster: Arc<Cluster>) -> Outcomes
     } else {
         Client::new
     };
-    let client = new(urls(Service::CreateBuyOrder), urls(Service::FetchBuyOrders));
+    let client = new(
+        urls(Service::CreateBuyOrder),
+        urls(Service::FetchBuyOrders),
+        cluster.authorization(),
+    );
     let mut failures = Vec::new();
     let mut rows = Vec::new();
     match client {

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use common::auth::Callers;
 use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
@@ -9,7 +10,7 @@ use common::{database, http, migrations};
 use crate::config::Config;
 use crate::metrics::METRICS;
 use crate::reader::Reader;
-use crate::routes;
+use crate::routes::{self, State};
 
 /// Waits for the schema of the read model, then serves pages.
 ///
@@ -17,11 +18,19 @@ use crate::routes;
 /// When the port cannot be bound.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
+    let callers = Callers::start(config.auth, "orders:read", &lifecycle)?;
     migrations::wait(&config.migration).await?;
     let read_model = database::connect(&config.read_model, "read_model").await?;
     let readiness = Readiness::default().needs("read_model", read_model.readable());
+    let readiness = callers.needed_by(readiness);
     let listener = http::bind(&config.listen).await?;
-    let router = routes::router(Reader::new(read_model), readiness);
+    let router = routes::router(
+        State {
+            callers,
+            reader: Reader::new(read_model),
+        },
+        readiness,
+    );
     lifecycle.spawn("http", http::serve(listener, router, lifecycle.stopping()));
     Ok(())
 }

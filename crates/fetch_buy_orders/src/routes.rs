@@ -1,10 +1,11 @@
 //! The HTTP surface: `GET /buy_orders`.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRef, State as FromState};
 use axum::http::header::{CONTENT_TYPE, HeaderValue, LINK};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use common::auth::{Callers, Client};
 use common::http::{self, Detail, FieldFaults, QueryFields, field};
 use common::readiness::Readiness;
 use utoipa::{IntoParams, OpenApi};
@@ -15,9 +16,6 @@ use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::page::Page;
 use crate::reader::Reader;
-
-/// Without authentication every request is the seeded client's, as in `create_buy_order`.
-const CLIENT_ID: i64 = 1;
 
 const DEFAULT_PAGE_SIZE: u32 = 10;
 const MAX_PAGE_SIZE: u32 = 1000;
@@ -32,12 +30,27 @@ const MAX_PAGE_SIZE: u32 = 1000;
 )]
 struct ApiDoc;
 
+/// What the handlers share; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) callers: Callers,
+    pub(crate) reader: Reader,
+}
+
+impl FromRef<State> for Callers {
+    fn from_ref(state: &State) -> Self {
+        state.callers.clone()
+    }
+}
+
 /// All routes of the service.
-pub(crate) fn router(reader: Reader, readiness: Readiness) -> Router {
+pub(crate) fn router(state: State, readiness: Readiness) -> Router {
+    let mut document = ApiDoc::openapi();
+    state.callers.describe(&mut document);
     let api = Router::new()
         .route("/buy_orders", get(buy_orders))
-        .with_state(reader);
-    http::routes(api, ApiDoc::openapi(), readiness)
+        .with_state(state);
+    http::routes(api, document, readiness)
 }
 
 /// The query parameters.
@@ -103,16 +116,20 @@ impl PageQuery {
             example = json!({"detail": "the orders cannot be read at the moment, try again shortly"})),
     )
 )]
-async fn buy_orders(State(reader): State<Reader>, query: QueryFields) -> Result<impl IntoResponse, ApiError> {
+async fn buy_orders(
+    client: Client,
+    FromState(state): FromState<State>,
+    query: QueryFields,
+) -> Result<impl IntoResponse, ApiError> {
     let query = PageQuery::read(query)?;
     tracing::info!(
         event = "buy_orders_page_requested",
-        client_id = CLIENT_ID,
+        client_id = client.id,
         last_reference = query.last_reference.map(tracing::field::display),
         page_size = query.page_size,
     );
-    let page = reader.page(PageRequest {
-        client_id: CLIENT_ID,
+    let page = state.reader.page(PageRequest {
+        client_id: client.id,
         last_reference: query.last_reference,
         page_size: query.page_size,
     });

@@ -19,7 +19,7 @@ function setup(thread)
     threads = threads + 1
 end
 
-local HEAD = "PUT /buy_order HTTP/1.1\r\nHost: %s:%s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+local HEAD = "PUT /buy_order HTTP/1.1\r\nHost: %s:%s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 local BEFORE_KEY = '{"currency":"USD","amount":"0.01","idempotence_key":"'
 local AFTER_KEY = '"}'
 local KEY_LENGTH = 36
@@ -43,7 +43,9 @@ function init(arguments)
     math.randomseed(now_ms() % 2147483648 + number * 7919)
     if mode ~= "get" then
         local key = mode == "orders" and new_order_key(run) or repeated_key(run, keys)
-        local head = HEAD:format(wrk.host, wrk.port, #BEFORE_KEY + KEY_LENGTH + #AFTER_KEY) .. BEFORE_KEY
+        local token = wrk.headers["Authorization"]
+        token = token and "Authorization: " .. token .. "\r\n" or ""
+        local head = HEAD:format(wrk.host, wrk.port, token, #BEFORE_KEY + KEY_LENGTH + #AFTER_KEY) .. BEFORE_KEY
         request = function() return head .. key() .. AFTER_KEY end
     end
     if pause_ms > 0 then

@@ -22,6 +22,9 @@ pub struct RunOptions {
     /// Source of prices
     #[arg(long, value_enum, default_value_t)]
     pub prices: PriceSource,
+    /// Demand tokens from clients, of an issuer that is started with the cluster
+    #[arg(long)]
+    pub auth: bool,
     /// Return when the cluster is healthy, and keep it running in the background
     #[arg(long)]
     pub detach: bool,

@@ -1,6 +1,7 @@
 //! A running native cluster: servers whose data is kept, and the five services.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::folder::Folder;
 use super::{leftovers, prices};
 use crate::databases::create_vhost;
 use crate::http_client::http_client;
+use crate::issuer::{self, KeysServer, SigningKey};
 use crate::prices::PriceSimulator;
 use crate::process::Output;
 use crate::replica::Replica;
@@ -30,6 +32,8 @@ pub(crate) struct NativeCluster {
     services: BTreeMap<Service, Arc<Replica>>,
     contract: Contract,
     simulator: Option<PriceSimulator>,
+    /// With `--auth`.
+    issuer: Option<KeysServer>,
     rabbitmq: Option<RabbitMq>,
     databases: Vec<Postgres>,
 }
@@ -40,6 +44,7 @@ impl NativeCluster {
         folder: &Folder,
         contract: Contract,
         price_source: PriceSource,
+        auth: bool,
     ) -> anyhow::Result<Self> {
         let data = folder.data()?;
         Folder::check_space(&data)?;
@@ -52,12 +57,18 @@ impl NativeCluster {
             services: BTreeMap::new(),
             contract,
             simulator: None,
+            issuer: None,
             rabbitmq: None,
             databases: Vec::new(),
         };
         cluster.start_servers(folder, &data).await?;
         println!("  ready after {:.1} s", began.elapsed().as_secs_f32());
 
+        if auth {
+            cluster.start_issuer(folder)?;
+        } else {
+            let _ = fs::remove_file(folder.issuer_key());
+        }
         println!("starting the services");
         for service in Service::ALL {
             let log = folder.new_log(service.name());
@@ -79,6 +90,16 @@ impl NativeCluster {
         }
         println!("  healthy after {:.1} s", began.elapsed().as_secs_f32());
         Ok(cluster)
+    }
+
+    fn start_issuer(&mut self, folder: &Folder) -> anyhow::Result<()> {
+        let keys_server = KeysServer::start([&SigningKey::kept_in(&folder.issuer_key())?])?;
+        for (name, value) in issuer::variables(&keys_server.url()) {
+            self.contract.set(name, value);
+        }
+        self.issuer = Some(keys_server);
+        println!("  clients need a token of the development issuer: scripts/token.sh makes one");
+        Ok(())
     }
 
     async fn start_servers(&mut self, folder: &Folder, data: &Path) -> anyhow::Result<()> {
@@ -138,6 +159,11 @@ impl NativeCluster {
         } else {
             "coinbase"
         }
+    }
+
+    /// Whether clients need a token of its issuer.
+    pub(crate) fn demands_tokens(&self) -> bool {
+        self.issuer.is_some()
     }
 
     /// The contract that the services were started with.

@@ -73,6 +73,11 @@ impl Folder {
         self.0.join("ready")
     }
 
+    /// The file with the key that signs tokens. It is there while the cluster demands tokens.
+    pub(crate) fn issuer_key(&self) -> PathBuf {
+        self.0.join("issuer.key")
+    }
+
     /// The file with the ids of the server processes.
     pub(crate) fn processes_file(&self) -> PathBuf {
         self.0.join("processes")

@@ -44,7 +44,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
         fs::remove_dir_all(&data).with_context(|| format!("could not delete {}", data.display()))?;
     }
     let cluster = tokio::select! {
-        cluster = NativeCluster::start(&folder, contract, options.prices) => cluster?,
+        cluster = NativeCluster::start(&folder, contract, options.prices, options.auth) => cluster?,
         () = shutdown.wait() => {
             println!("interrupted: everything is stopped");
             return Ok(ExitCode::from(INTERRUPTED));
@@ -115,6 +115,11 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
     let prices = cluster.prices();
     let create = port("CREATE_BUY_ORDER_EXT_PORT")?;
     let fetch = port("FETCH_BUY_ORDERS_EXT_PORT")?;
+    let token = if cluster.demands_tokens() {
+        "-H \"Authorization: Bearer $(scripts/token.sh)\" "
+    } else {
+        ""
+    };
     println!(
         "\nThe cluster is healthy. Prices come from: {prices}\n\
          \n  create_buy_order   http://127.0.0.1:{create}/docs\
@@ -125,9 +130,9 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
          \n  read model         {}\
          \n  logs               {}\n\
          \nTry it:\n\
-         \n  curl -X PUT http://127.0.0.1:{create}/buy_order -H 'Content-Type: application/json' \\\
+         \n  curl -X PUT http://127.0.0.1:{create}/buy_order -H 'Content-Type: application/json' {token}\\\
          \n    -d '{{\"currency\":\"USD\",\"amount\":\"123.45\",\"idempotence_key\":\"{}\"}}'\
-         \n  curl http://127.0.0.1:{fetch}/buy_orders\n",
+         \n  curl {token}http://127.0.0.1:{fetch}/buy_orders\n",
         contract.get("BTC_PRICE_PORT")?,
         port("Q_EXT_ADMIN_PORT")?,
         contract.get("Q_USER")?,

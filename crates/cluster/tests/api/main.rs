@@ -1,6 +1,7 @@
 //! The cluster as a library for tests and as a program, against the real binaries and servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
+mod authentication;
 mod behind_a_prefix;
 mod broker_faults;
 mod browser;

@@ -16,6 +16,7 @@ mod events;
 mod project;
 mod restarts;
 mod scaling;
+mod tokens;
 mod traffic;
 
 use std::time::Instant;
@@ -86,6 +87,18 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
         events::events_arrive_at_the_log(&project, &system),
     )
     .await?;
+
+    let with_token = part(
+        "the public services demand tokens of an issuer",
+        project.up_with_tokens(&system),
+    )
+    .await?;
+    part(
+        "without a token nobody is let in",
+        tokens::without_a_token_nobody_is_let_in(&system),
+    )
+    .await?;
+    black_box_suite(&with_token).await?;
 
     part("`down -v` leaves nothing behind", async { project.down() }).await?;
     eprintln!("compose suite: {:.0} s", started.elapsed().as_secs_f32());

@@ -136,6 +136,28 @@ impl Project {
         self.healthy(system).await
     }
 
+    /// Starts the issuer for development, and has the two public services demand its tokens. Returns the system for a client that has one.
+    pub(crate) async fn up_with_tokens(&self, system: &System) -> anyhow::Result<System> {
+        const WITH_ISSUER: [&str; 2] = ["-f", "docker-compose.auth.yml"];
+        let with_issuer = |arguments: &[&str]| self.compose(&[&WITH_ISSUER, arguments].concat());
+        with_issuer(&["up", "--detach", "--no-build"])?;
+        self.healthy(system).await?;
+        let output = with_issuer(&["exec", "-T", "issuer", "/service", "token"])?;
+        let token = output.lines().find(|line| line.starts_with("ey"));
+        let token = token.with_context(|| format!("the issuer gave no token: {output}"))?;
+        let with_token = System {
+            http: cluster::http_client_with(cluster::bearer(token)?)?,
+            ..system.clone()
+        };
+        cluster::wait_until("the services know the issuer's key", HEALTHY_LIMIT, async || {
+            with_token.place("USD", "0.01").await?;
+            with_token.book().await?;
+            Ok(true)
+        })
+        .await?;
+        Ok(with_token)
+    }
+
     /// Waits until every container is healthy and the entry forwards requests.
     pub(crate) async fn healthy(&self, system: &System) -> anyhow::Result<()> {
         let all_healthy = async || {

@@ -90,6 +90,21 @@ pub async fn send(request: RequestBuilder, recipient: Recipient) -> reqwest::Res
     sent
 }
 
+/// The body of a response, or nothing if it is longer than `limit` bytes. It is read in chunks, because `Content-Length` may be absent or wrong.
+///
+/// # Errors
+/// The body breaks off.
+pub async fn body_up_to(limit: usize, mut response: Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
 /// Names and attributes follow OpenTelemetry's semantic conventions for HTTP.
 fn span(request: &Request) -> Context {
     trace::start(&Context::current(), || {

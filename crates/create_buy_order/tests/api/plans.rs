@@ -8,7 +8,7 @@ use cluster::plans::{Bounded, Statistics, keep_within, keep_work_within};
 use cluster::{Cluster, Options};
 use common::money::Currency;
 use create_buy_order::db::{self, history, lease, outbox};
-use create_buy_order::order::{self, CLIENT_ID, Draft, RequestIdentity};
+use create_buy_order::order::{self, Draft, RequestIdentity};
 use opentelemetry::Context;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
@@ -30,7 +30,7 @@ pub(crate) fn draft() -> anyhow::Result<Draft> {
     let (amount, rate) = ("1.00".parse()?, "48478.88".parse()?);
     Ok(Draft {
         identity: RequestIdentity {
-            client_id: CLIENT_ID,
+            client_id: 1,
             currency: Currency::Usd,
             amount,
             idempotence_key: Uuid::new_v4(),

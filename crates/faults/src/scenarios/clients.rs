@@ -42,7 +42,7 @@ async fn bad_clients(stage: &mut Stage) -> anyhow::Result<()> {
     // These come first, because the peak of memory since the start is checked.
     let cluster = Arc::clone(&stage.cluster);
     for (kind, request) in [
-        ("clients: 3,500 with half a body", half_sent::body()),
+        ("clients: 3,500 with half a body", half_sent::body(&stage.cluster)),
         ("clients: 3,500 with unfinished headers", half_sent::headers()),
     ] {
         let waiting = half_sent::wait_with(&cluster, request, DISTURBED);
@@ -77,9 +77,11 @@ async fn bad_clients(stage: &mut Stage) -> anyhow::Result<()> {
         ),
     )
     .await?;
-    let body = "PUT /buy_order HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
-    disturb(stage, "clients: slow bodies", slowly(&addresses[0], body)).await?;
-    disturb(stage, "clients: endless chunked bodies", endlessly(&addresses[0])).await?;
+    let head = half_sent::head_of_an_order(&stage.cluster);
+    let body = format!("{head}content-length: 100\r\n\r\n");
+    disturb(stage, "clients: slow bodies", slowly(&addresses[0], &body)).await?;
+    let endless = endlessly(&addresses[0], &head);
+    disturb(stage, "clients: endless chunked bodies", endless).await?;
     disturb(stage, "clients: 2,000 idle connections", idle(&addresses)).await
 }
 
@@ -162,16 +164,15 @@ async fn slowly(address: &str, beginning: &str) -> anyhow::Result<()> {
 }
 
 /// Sends chunk after chunk, and starts again when the service cuts it off.
-async fn endlessly(address: &str) -> anyhow::Result<()> {
-    const BEGINNING: &[u8] =
-        b"PUT /buy_order HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+async fn endlessly(address: &str, head: &str) -> anyhow::Result<()> {
     const CHUNK: &[u8] = b"10\r\n0123456789abcdef\r\n";
+    let beginning = format!("{head}transfer-encoding: chunked\r\n\r\n");
     let began = Instant::now();
     let refused = join_all((0..BAD_CLIENTS / 5).map(async |_| {
         let mut refused = 0_usize;
         while began.elapsed() < DISTURBED {
             let mut stream = TcpStream::connect(address).await?;
-            let mut sent = stream.write_all(BEGINNING).await;
+            let mut sent = stream.write_all(beginning.as_bytes()).await;
             while began.elapsed() < DISTURBED && sent.is_ok() {
                 sent = stream.write_all(&CHUNK.repeat(64)).await;
                 Stage::last(Duration::from_millis(5)).await;

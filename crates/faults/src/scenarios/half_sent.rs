@@ -33,14 +33,21 @@ const AGAIN_AFTER: Duration = Duration::from_secs(3);
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 const CHECK_LIMIT: Duration = Duration::from_secs(3);
 
+/// The head of `PUT /buy_order` without the headers of its body's length, and without the end.
+pub(super) fn head_of_an_order(cluster: &Cluster) -> String {
+    let mut head =
+        "PUT /buy_order HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n".to_owned();
+    for (name, value) in &cluster.authorization() {
+        head += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
+    }
+    head
+}
+
 /// A request with a body of the maximum size, without the end of the body.
-pub(super) fn body() -> Vec<u8> {
+pub(super) fn body(cluster: &Cluster) -> Vec<u8> {
     const LENGTH: usize = 16_384;
     const SENT: usize = 16_000;
-    let mut request = format!(
-        "PUT /buy_order HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {LENGTH}\r\n\r\n"
-    )
-    .into_bytes();
+    let mut request = format!("{}content-length: {LENGTH}\r\n\r\n", head_of_an_order(cluster)).into_bytes();
     request.resize(request.len() + SENT, b' ');
     request
 }

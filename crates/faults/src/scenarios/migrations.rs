@@ -70,6 +70,7 @@ async fn accepts_an_order(fresh: &Cluster, random: &mut fastrand::Rng) -> anyhow
     let client = Client::new(
         vec![fresh.url(Service::CreateBuyOrder)],
         vec![fresh.url(Service::FetchBuyOrders)],
+        fresh.authorization(),
     )?;
     let identity = new_order(random);
     let (outcome, wrong) = client.place(&identity, &identity.amount(), 0).await;
