@@ -1,7 +1,7 @@
 //! Orders that arrive at the same time are written by one statement. Each gets its own verdict.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::database::outage::{Retries, is_invalid_value};
@@ -9,19 +9,24 @@ use common::database::with_connection;
 use common::{database, trace};
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::db;
 use crate::error::WriteError;
 use crate::metrics::METRICS;
 use crate::order::{Draft, Order, Verdict};
+use crate::turns::Turns;
 
 /// The most drafts in one statement: enough to share the cost of a commit, few enough to hold the lock briefly.
 const MAX_PER_BATCH: usize = 500;
 
-/// The capacity of the queue of drafts. While it is full, requests are refused at once instead of timing out later.
+/// The most drafts of one client in one statement: so an order of another client does not wait for long, however many this one sends.
+const MAX_OF_A_CLIENT: usize = 128;
+
+/// The capacity of the queue of drafts. While it is full, requests of clients that have their share of it are refused at once instead of timing
+/// out later.
 const MAX_WAITING: usize = 2_000;
 
 /// How long a request waits for its verdict: longer than a batch usually takes, and shorter than clients wait.
@@ -41,15 +46,73 @@ pub(crate) fn span(request: &Context) -> Context {
     })
 }
 
+#[derive(Debug)]
 struct Job {
     draft: Draft,
     answer: oneshot::Sender<Result<Verdict, WriteError>>,
 }
 
+/// The drafts that wait for the writer.
+#[derive(Debug)]
+struct Queue {
+    /// `None` after the writer has ended.
+    turns: Mutex<Option<Turns<Job>>>,
+    arrived: Notify,
+}
+
+impl Queue {
+    fn push(&self, job: Job) -> Result<(), WriteError> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let client_id = job.draft.identity.client_id;
+        let Some(turns) = turns.as_mut() else {
+            return Err(WriteError::Stopped);
+        };
+        if !turns.has_room(client_id) {
+            trace::fail(&job.draft.trace, WriteError::Busy.to_string());
+            return Err(WriteError::Busy);
+        }
+        turns.push(client_id, job);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The next draft. Waits for one, unless `closed` says that none will come.
+    async fn next(&self, closed: &CancellationToken) -> Option<Job> {
+        loop {
+            // Asked first: what arrived before it closed is still taken.
+            let was_closed = closed.is_cancelled();
+            if let Some(job) = self.take(1).pop() {
+                return Some(job);
+            }
+            if was_closed {
+                return None;
+            }
+            tokio::select! {
+                () = self.arrived.notified() => {}
+                () = closed.cancelled() => {}
+            }
+        }
+    }
+
+    fn take(&self, limit: usize) -> Vec<Job> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns
+            .as_mut()
+            .map_or_else(Vec::new, |turns| turns.take(limit, MAX_OF_A_CLIENT))
+    }
+
+    fn is_empty(&self) -> bool {
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.as_ref().is_none_or(Turns::is_empty)
+    }
+}
+
 /// Hands drafts to the writer; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Orders {
-    jobs: mpsc::Sender<Job>,
+    queue: Arc<Queue>,
+    /// Tells the writer when the last handle is dropped.
+    _open: Arc<DropGuard>,
 }
 
 impl Orders {
@@ -58,13 +121,8 @@ impl Orders {
         let (answer, verdict) = oneshot::channel();
         // Counted before it is sent, because the writer may take it at once.
         METRICS.waiting.inc();
-        if let Err(refused) = self.jobs.try_send(Job { draft, answer }) {
+        if let Err(error) = self.queue.push(Job { draft, answer }) {
             METRICS.waiting.dec();
-            let (error, job) = match refused {
-                TrySendError::Full(job) => (WriteError::Busy, job),
-                TrySendError::Closed(job) => (WriteError::Stopped, job),
-            };
-            trace::fail(&job.draft.trace, error.to_string());
             return Err(error);
         }
         match tokio::time::timeout(LONGEST_WAIT, verdict).await {
@@ -81,36 +139,52 @@ pub(crate) fn writer(
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
 ) -> (Orders, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-    let (jobs, waiting) = mpsc::channel(MAX_WAITING);
+    let queue = Arc::new(Queue {
+        turns: Mutex::new(Some(Turns::new(MAX_WAITING))),
+        arrived: Notify::new(),
+    });
+    let closed = CancellationToken::new();
+    let orders = Orders {
+        queue: Arc::clone(&queue),
+        _open: Arc::new(closed.clone().drop_guard()),
+    };
     let mut writer = Writer {
         pool,
         outbox_grew,
-        waiting,
+        queue,
         answering: TaskTracker::new(),
     };
     let write_all = async move {
-        while let Some(first) = writer.waiting.recv().await {
+        while let Some(first) = writer.queue.next(&closed).await {
             writer.write(first).await;
         }
         writer.answering.close();
         writer.answering.wait().await;
         Ok(())
     };
-    (Orders { jobs }, write_all)
+    (orders, write_all)
 }
 
 struct Writer {
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
-    waiting: mpsc::Receiver<Job>,
+    queue: Arc<Queue>,
     answering: TaskTracker,
+}
+
+/// Whatever ends it: nobody waits for a writer that is gone.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut turns = self.queue.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        *turns = None;
+    }
 }
 
 impl Writer {
     /// Writes this draft and all drafts in the queue. The next batch gathers in the queue meanwhile.
     async fn write(&mut self, first: Job) {
         let mut batch = Batch::default();
-        batch.push(first);
+        batch.add([first]);
         let duration = METRICS.writes.start_timer();
         let written = match self.write_all(&mut batch).await {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
@@ -126,7 +200,7 @@ impl Writer {
             self.outbox_grew.notify_one();
         }
         METRICS.count_batch(batch.drafts.len());
-        if self.waiting.is_empty() {
+        if self.queue.is_empty() {
             batch.answer(written);
         } else {
             // In another task, so that the next batch can begin.
@@ -140,7 +214,7 @@ impl Writer {
             let mut has_connection = false;
             let accepted = with_connection(&self.pool, async |connection| {
                 has_connection = true;
-                batch.take_waiting(&mut self.waiting);
+                batch.add_waiting(&self.queue);
                 db::accept_orders(connection, &batch.drafts).await
             });
             match accepted.await {
@@ -149,7 +223,7 @@ impl Writer {
                 accepted => {
                     if !has_connection {
                         // No connection was available. Drafts that arrived meanwhile fail now instead of waiting for the same timeout.
-                        batch.take_waiting(&mut self.waiting);
+                        batch.add_waiting(&self.queue);
                     }
                     return accepted;
                 }
@@ -196,17 +270,15 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, job: Job) {
-        self.drafts.push(job.draft);
-        self.answers.push(job.answer);
+    fn add(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        for Job { draft, answer } in jobs {
+            self.drafts.push(draft);
+            self.answers.push(answer);
+        }
     }
 
-    fn take_waiting(&mut self, waiting: &mut mpsc::Receiver<Job>) {
-        while self.drafts.len() < MAX_PER_BATCH
-            && let Ok(job) = waiting.try_recv()
-        {
-            self.push(job);
-        }
+    fn add_waiting(&mut self, queue: &Queue) {
+        self.add(queue.take(MAX_PER_BATCH - self.drafts.len()));
     }
 
     fn answer(self, written: Written) {

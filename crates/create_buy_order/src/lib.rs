@@ -2,8 +2,8 @@
 //!
 //! The way of a request: `routes` reads it. If `price` has no quote at hand, `look_up` finds the order that the request repeats, or else
 //! `price` asks for the rate. [`order`] computes the BTC, `limits` bounds it, and `batch` hands all drafts that arrive together to the
-//! write model, whose function `accept_orders` finds the repeats and writes the new orders ([`db`]). `relay` publishes the messages of the
-//! outbox.
+//! write model, whose function `accept_orders` finds the repeats and writes the new orders ([`db`]). Where many wait, clients take `turns`.
+//! `relay` publishes the messages of the outbox.
 //!
 //! `metrics` is for monitoring. [`republish`] and [`checksums`] are commands for operators: they rebuild a lost read model and compare it
 //! with the write model.
@@ -24,6 +24,7 @@ mod limits;
 
 mod batch;
 pub mod db;
+mod turns;
 
 mod relay;
 

@@ -27,6 +27,7 @@ mod republish;
 mod sessions;
 mod settings;
 mod shutdown;
+mod turns;
 mod unfinished;
 mod verdicts;
 mod verify;
