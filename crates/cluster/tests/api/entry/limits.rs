@@ -107,13 +107,16 @@ async fn idle_connections_of_many_clients_on_one_port_leave_the_other_and_the_he
 async fn a_client_that_closes_its_connections_is_served_again() -> anyhow::Result<()> {
     let entry = start_with(&[("ENTRY_CONNECTIONS_PER_CLIENT", "3")]).await?;
     let client = Client::new(0, 2);
-    let idle = hold_connections(std::iter::repeat_n(client, 3), &entry.pages, "").await;
-    wait_until("one more is refused", LIMIT, async || {
-        Ok(is_refused(client, &entry.orders).await.is_ok())
-    })
-    .await?;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut stream = client.connect(&entry.pages).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: entry\r\n\r\n").await?;
+        ensure!(stream.read(&mut [0; 1024]).await? > 0, "no answer");
+        open.push(stream);
+    }
+    is_refused(client, &entry.orders).await?;
     is_served(Client::new(0, 3), &entry.orders).await?;
-    drop(idle);
+    drop(open);
     wait_until("the client is served", LIMIT, async || {
         is_served(client, &entry.orders).await?;
         Ok(true)
