@@ -80,6 +80,11 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
         events::events_arrive_at_the_log(&project, &system),
     )
     .await?;
+    part(
+        "the_entry_logs_each_request",
+        events::the_entry_logs_each_request(&project, &system),
+    )
+    .await?;
     scaling::more_replicas_share_the_requests(&project, &system).await?;
     restarts::a_restart_of_every_container_under_load_loses_and_doubles_no_order(&project, &system).await?;
     part(
