@@ -191,6 +191,15 @@ impl Queue {
             connect_retry: env.seconds_or("Q_CLIENT_CONNECT_RETRY_S", ONE_SECOND),
         }
     }
+
+    /// As [`Queue::from_env`], but nothing when neither the host nor the login is set.
+    pub fn optional(env: &mut Env) -> Option<Self> {
+        let is_set = |name: &&str| env.optional(name).is_some();
+        ["Q_HOST", "Q_USER", "Q_PWD", "Q_PWD_FILE"]
+            .iter()
+            .any(is_set)
+            .then(|| Self::from_env(env))
+    }
 }
 
 /// Another service of the cluster: `{PREFIX}_PROTOCOL`, `_HOST`, `_PORT`.

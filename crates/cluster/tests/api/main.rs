@@ -3,6 +3,7 @@
 
 mod behind_a_prefix;
 mod broker_faults;
+mod broker_users;
 mod browser;
 mod configuration;
 mod credentials;
