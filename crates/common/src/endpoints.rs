@@ -192,13 +192,9 @@ impl Queue {
         }
     }
 
-    /// As [`Queue::from_env`], but nothing when neither the host nor the login is set.
+    /// As [`Queue::from_env`], but nothing when `Q_HOST` is not set.
     pub fn optional(env: &mut Env) -> Option<Self> {
-        let is_set = |name: &&str| env.optional(name).is_some();
-        ["Q_HOST", "Q_USER", "Q_PWD", "Q_PWD_FILE"]
-            .iter()
-            .any(is_set)
-            .then(|| Self::from_env(env))
+        env.optional("Q_HOST").map(|_| Self::from_env(env))
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Config {
 
 impl Config {
     /// Reads `SERVICE_…`, `WRITE_MODEL_DB_…`, `READ_MODEL_DB_…`, and what is optional: the roles of the services, `CREATE_BUY_ORDER_DB_…`,
-    /// `READ_MODEL_SYNC_DB_…`, `FETCH_BUY_ORDERS_DB_…`, and the broker, `Q_…`.
+    /// `READ_MODEL_SYNC_DB_…`, `FETCH_BUY_ORDERS_DB_…`, and the broker, `Q_…`, if there is `Q_HOST`.
     pub fn from_env(env: &mut Env) -> Self {
         let write_model_roles = Login::optional(env, "CREATE_BUY_ORDER_DB").map(Role::create_buy_order);
         let read_model_roles = [

@@ -72,7 +72,7 @@ async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<ApplyOutc
 }
 
 /// Inserts the orders that are not stored, by one statement, and compares the others with what is stored. Leaves out those whose id is more
-/// than [`MAX_AHEAD`] beyond the newest one.
+/// than `MAX_AHEAD` beyond the newest one.
 ///
 /// # Errors
 /// When the read model is away, or refuses one of them.
