@@ -240,7 +240,7 @@ run_docker() {
         ./build_run_images.sh || exit 1
     fi
     # Under a strict umask only the owner can read the files of a clone, but the containers that read these run as other users.
-    chmod a+r docker/entry/haproxy.cfg docker/fluentd/fluent.conf
+    chmod a+r docker/entry/haproxy.cfg docker/fluentd/fluent.conf docker/rabbitmq/definitions.conf migrations/broker_users.sh
     trap 'docker_down; exit 130' INT TERM HUP
     record_docker_mode
     if [ -n "$fresh" ]; then

@@ -4,14 +4,17 @@
 # shellcheck source=scripts/running.sh
 . scripts/running.sh
 
-# admin SERVICE ARGUMENTS...: runs the service's own binary in the environment of the running service.
+# admin SERVICE ARGUMENTS...: runs the service's own binary in the environment of the running service, but with our values of the variables
+# that `replaced` names.
 admin() {
-    local service=$1 process terminal=()
+    local service=$1 process name options=()
     shift
     if runs_in_docker; then
         # In a pipe, Compose must not allocate a terminal.
-        [ -t 0 ] && [ -t 1 ] || terminal=(-T)
-        scripts/compose.sh run --rm --no-deps "${terminal[@]}" "$service" "$@"
+        [ -t 0 ] && [ -t 1 ] || options=(-T)
+        # By name only: Compose reads the value from its own environment, as every user of the machine can read arguments.
+        for name in "${replaced[@]}"; do options+=(-e "$name"); done
+        scripts/compose.sh run --rm --no-deps "${options[@]}" "$service" "$@"
         return
     fi
     runs_natively || {

@@ -9,5 +9,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/admin.sh
 . scripts/admin.sh
+# shellcheck source=scripts/settings.sh
+. scripts/settings.sh
 
+# The service itself may neither read its dead letters nor publish orders.
+Q_USER=$(setting Q_USER) Q_PWD=$(setting Q_PWD)
+export Q_USER Q_PWD
+replaced=(Q_USER Q_PWD)
 admin read_model_sync dead-letters "$@"

@@ -12,14 +12,21 @@ native_process() {
     }
 }
 
-# run_again PROCESS ARGUMENTS...: runs the program of a process once more, in its environment. The shell itself sets the variables: among the
-# arguments of a program like env, every user of the machine could read the passwords.
+# The names of exported variables that a program gets from us, not from the environment of the service.
+replaced=()
+
+# run_again PROCESS ARGUMENTS...: runs the program of a process once more, in its environment, except for `replaced`. The shell itself sets
+# the variables: among the arguments of a program like env, every user of the machine could read the passwords.
 run_again() (
     process=$1
     shift
+    kept=()
+    for name in "${replaced[@]}"; do kept+=("$name=${!name}"); done
     while IFS= read -r name; do unset "$name" || true; done < <(compgen -e)
     # shellcheck disable=SC2163 # the names are in the values
     while IFS= read -r -d '' variable; do export "$variable"; done <"/proc/$process/environ"
+    # shellcheck disable=SC2163
+    for variable in "${kept[@]}"; do export "$variable"; done
     exec "/proc/$process/exe" "$@"
 )
 

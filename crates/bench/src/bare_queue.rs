@@ -87,7 +87,10 @@ struct Ends {
 
 impl Ends {
     async fn open(cluster: &Cluster, queue: &str) -> anyhow::Result<Self> {
-        let mut env = Env::from_pairs(cluster.environment(Service::ReadModelSync)?);
+        // As the administrator: no service may use another queue than its own.
+        let mut environment = cluster.environment(Service::ReadModelSync)?;
+        environment.extend(cluster.queue().variables());
+        let mut env = Env::from_pairs(environment);
         let endpoint = Queue::from_env(&mut env);
         let connector = Connector {
             endpoint: env.finish(endpoint)?,

@@ -104,6 +104,19 @@ impl BrokerAddress {
         )
     }
 
+    /// The environment variables that point a service to it, with the login of the administrator.
+    #[must_use]
+    pub fn variables(&self) -> [(String, String); 5] {
+        [
+            ("HOST", self.host.clone()),
+            ("PORT", self.port.to_string()),
+            ("USER", self.user.clone()),
+            ("PWD", self.password.clone()),
+            ("VHOST", self.vhost.clone()),
+        ]
+        .map(|(name, value)| (format!("Q_{name}"), value))
+    }
+
     /// The URL of a resource of the management API. `{vhost}` and `{user}` in `resource` are replaced, as in `permissions/{vhost}/{user}`.
     #[must_use]
     pub fn api(&self, resource: &str) -> String {

@@ -432,13 +432,8 @@ fn contract(
             .unwrap_or_default()
             .to_string()
     };
-    let broker = &addresses.broker;
+    contract.extend(addresses.broker.variables());
     let rest = [
-        ("Q_HOST", broker.host.clone()),
-        ("Q_PORT", broker.port.to_string()),
-        ("Q_USER", broker.user.clone()),
-        ("Q_PWD", broker.password.clone()),
-        ("Q_VHOST", broker.vhost.clone()),
         ("MIGRATION_PORT", port(Service::Migration)),
         ("BTC_PRICE_PORT", port(Service::BtcPrice)),
         ("CB_PORT", prices_port.to_string()),

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use crate::address::{Addresses, BrokerAddress, DatabaseAddress};
 use crate::http_client::http_client;
 use crate::process::Program;
+use crate::servers::broker_definitions;
 use crate::service::{Service, binary, default_contract};
 
 /// An arbitrary advisory lock that nothing else on these servers uses.
@@ -185,27 +186,26 @@ async fn migrate(write_model: &DatabaseAddress, read_model: &DatabaseAddress) ->
     program.complete(Duration::from_secs(60)).await
 }
 
-/// Creates a virtual host in which the broker's user has all permissions.
-pub(crate) async fn create_vhost(broker: &BrokerAddress) -> anyhow::Result<()> {
-    let client = http_client()?;
-    let permissions = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
-    let steps = [
-        (broker.api("vhosts/{vhost}"), serde_json::json!({})),
-        (broker.api("permissions/{vhost}/{user}"), permissions),
-    ];
-    for (url, body) in steps {
-        let request = client
-            .put(&url)
-            .basic_auth(&broker.user, Some(&broker.password))
-            .json(&body);
-        let status = request
-            .send()
-            .await
-            .context("RabbitMQ's management interface does not answer")?
-            .status();
-        if !status.is_success() {
-            bail!("RabbitMQ answered {status} to PUT {url}");
-        }
+/// Creates a virtual host in which the users of the broker have the permissions that they have in any deployment.
+async fn create_vhost(broker: &BrokerAddress) -> anyhow::Result<()> {
+    let mut contract = default_contract();
+    contract.extend(broker.variables());
+    let mut definitions: serde_json::Value = serde_json::from_str(&broker_definitions(&contract)?)?;
+    // The server has made the users at its start. All tests share them.
+    definitions["users"] = serde_json::json!([]);
+    let request = http_client()?.post(broker.api("definitions"));
+    let answer = request
+        .basic_auth(&broker.user, Some(&broker.password))
+        .json(&definitions)
+        .send()
+        .await
+        .context("RabbitMQ's management interface does not answer")?;
+    let status = answer.status();
+    if !status.is_success() {
+        bail!(
+            "RabbitMQ answered {status} to the definitions of a virtual host: {}",
+            answer.text().await?
+        );
     }
     Ok(())
 }

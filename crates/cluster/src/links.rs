@@ -30,11 +30,13 @@ pub enum Link {
     MigrationToWriteModel,
     /// The read model's schema.
     MigrationToReadModel,
+    /// Exchanges and queues.
+    MigrationToBroker,
 }
 
 impl Link {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::CreateBuyOrderToWriteModel,
         Self::CreateBuyOrderToBroker,
         Self::CreateBuyOrderToBtcPrice,
@@ -45,6 +47,7 @@ impl Link {
         Self::ToMigration,
         Self::MigrationToWriteModel,
         Self::MigrationToReadModel,
+        Self::MigrationToBroker,
     ];
 
     /// The name in messages.
@@ -61,6 +64,7 @@ impl Link {
             Self::ToMigration => "to_migration",
             Self::MigrationToWriteModel => "migration_to_write_model",
             Self::MigrationToReadModel => "migration_to_read_model",
+            Self::MigrationToBroker => "migration_to_broker",
         }
     }
 
@@ -77,7 +81,9 @@ impl Link {
                 service,
                 Service::CreateBuyOrder | Service::ReadModelSync | Service::FetchBuyOrders
             ),
-            Self::MigrationToWriteModel | Self::MigrationToReadModel => service == Service::Migration,
+            Self::MigrationToWriteModel | Self::MigrationToReadModel | Self::MigrationToBroker => {
+                service == Service::Migration
+            }
         }
     }
 
@@ -90,7 +96,9 @@ impl Link {
             Self::ReadModelSyncToReadModel | Self::FetchBuyOrdersToReadModel | Self::MigrationToReadModel => {
                 ("READ_MODEL_DB_HOST", "READ_MODEL_DB_PORT")
             }
-            Self::CreateBuyOrderToBroker | Self::ReadModelSyncToBroker => ("Q_HOST", "Q_PORT"),
+            Self::CreateBuyOrderToBroker | Self::ReadModelSyncToBroker | Self::MigrationToBroker => {
+                ("Q_HOST", "Q_PORT")
+            }
             Self::CreateBuyOrderToBtcPrice => ("BTC_PRICE_HOST", "BTC_PRICE_PORT"),
             Self::BtcPriceToCoinbase => ("CB_HOST", "CB_PORT"),
             Self::ToMigration => ("MIGRATION_HOST", "MIGRATION_PORT"),

@@ -14,10 +14,11 @@ use anyhow::Context as _;
 use crate::address::{Addresses, DatabaseAddress, Owner};
 use crate::ports::Lease;
 use crate::process::Output;
+use crate::service::default_contract;
 
 pub(crate) use postgres::Postgres;
 pub use postgres::{create_owner, postgres_binaries};
-pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts};
+pub(crate) use rabbitmq::{RabbitMq, RabbitMqPorts, broker_definitions};
 pub use setup::ServerSettings;
 pub(crate) use setup::{Durability, Setup};
 pub(crate) use small_disk::SmallDisk;
@@ -111,10 +112,13 @@ async fn database(folder: &Path, model: &str, setup: Setup<'_>) -> anyhow::Resul
 
 async fn broker(folder: &Path, setup: Setup<'_>) -> anyhow::Result<RabbitMq> {
     let ports = RabbitMqPorts::free()?;
+    let mut contract = default_contract();
+    let administrator = [("Q_USER", "pydist"), ("Q_PWD", "pydist_password")];
+    contract.extend(administrator.map(|(name, value)| (name.to_owned(), value.to_owned())));
     RabbitMq::start(
         &folder.join("queue"),
         ports,
-        ("pydist", "pydist_password"),
+        &contract,
         setup,
         Output::in_memory(),
     )

@@ -129,7 +129,7 @@ impl Service {
     /// The variables that it reads. Compose passes all of them, except passwords in files (`…_PWD_FILE`).
     pub fn variables(self) -> impl Iterator<Item = &'static str> {
         let groups: &[&[&str]] = match self {
-            Self::Migration => &[WRITE_MODEL, READ_MODEL, ROLES],
+            Self::Migration => &[WRITE_MODEL, READ_MODEL, ROLES, QUEUE],
             Self::BtcPrice => &[COINBASE],
             Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE, ORDER_LIMITS, AUTH],
             Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
@@ -139,14 +139,16 @@ impl Service {
         of_every_service.chain(groups.iter().copied().flatten()).copied()
     }
 
-    /// Its variables from `contract`. It logs in to its database as its own role, which the contract has under the name of the service, as
-    /// `.env` and docker-compose.yml have.
+    /// Its variables from `contract`. It logs in to its database and the broker as its own role and user, which the contract has under the
+    /// name of the service, as `.env` and docker-compose.yml have.
     pub(crate) fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let value = |name: &str| {
-            let own = ["WRITE_MODEL_DB_", "READ_MODEL_DB_"]
+            let own = [("WRITE_MODEL_DB_", "DB"), ("READ_MODEL_DB_", "DB"), ("Q_", "Q")]
                 .iter()
-                .filter_map(|model| name.strip_prefix(model))
-                .find_map(|rest| contract.get(&format!("{}_DB_{rest}", self.name().to_uppercase())));
+                .filter_map(|(group, server)| Some((server, name.strip_prefix(group)?)))
+                .find_map(|(server, rest)| {
+                    contract.get(&format!("{}_{server}_{rest}", self.name().to_uppercase()))
+                });
             own.or_else(|| contract.get(name)).cloned()
         };
         self.variables()
@@ -175,6 +177,12 @@ pub(crate) fn default_contract() -> BTreeMap<String, String> {
         ("READ_MODEL_SYNC_DB_PWD", "read_model_sync_password"),
         ("FETCH_BUY_ORDERS_DB_USER", "fetch_buy_orders"),
         ("FETCH_BUY_ORDERS_DB_PWD", "fetch_buy_orders_password"),
+        ("MIGRATION_Q_USER", "migration"),
+        ("MIGRATION_Q_PWD", "migration_password"),
+        ("CREATE_BUY_ORDER_Q_USER", "create_buy_order"),
+        ("CREATE_BUY_ORDER_Q_PWD", "create_buy_order_password"),
+        ("READ_MODEL_SYNC_Q_USER", "read_model_sync"),
+        ("READ_MODEL_SYNC_Q_PWD", "read_model_sync_password"),
         ("WRITE_MODEL_DB_RETRY_WAIT_S", "1"),
         ("READ_MODEL_DB_RETRY_WAIT_S", "1"),
         ("Q_EXCHANGE", "pydist"),

@@ -1,4 +1,4 @@
-//! RabbitMQ: what is declared there, how messages are published and consumed, and how connections are kept up.
+//! RabbitMQ: what exists there, how messages are published and consumed, and how connections are kept up.
 //!
 //! In reading order: [`topology`] (exchanges and queues), `session` (one connection), `message` and `publisher` (publishing with
 //! confirms), `consumer` and `intake` (batches of deliveries, bounded in bytes), `listener` (a consumer that notices a lost queue and
@@ -49,6 +49,14 @@ pub enum Error {
     /// The stream of deliveries ended: the queue was deleted or the consumer cancelled.
     #[error("the broker ended the stream of deliveries")]
     ConsumerCancelled,
+    /// An exchange or a queue is missing. `migration` declares it.
+    #[error(
+        "an exchange or a queue is missing, and is waited for: migration declares it; the broker says: {reply}"
+    )]
+    Missing {
+        /// The broker's words: what is missing.
+        reply: String,
+    },
     /// An exchange or a queue of our name exists with other options. Retrying does not help: an operator has to remove it.
     #[error(
         "an exchange or a queue of this name is declared otherwise, and has to be removed first; the broker says: {reply}"

@@ -191,6 +191,11 @@ impl Queue {
             connect_retry: env.seconds_or("Q_CLIENT_CONNECT_RETRY_S", ONE_SECOND),
         }
     }
+
+    /// As [`Queue::from_env`], but nothing when `Q_HOST` is not set.
+    pub fn optional(env: &mut Env) -> Option<Self> {
+        env.optional("Q_HOST").map(|_| Self::from_env(env))
+    }
 }
 
 /// Another service of the cluster: `{PREFIX}_PROTOCOL`, `_HOST`, `_PORT`.

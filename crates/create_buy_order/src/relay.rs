@@ -34,10 +34,6 @@ const POLL: Duration = Duration::from_millis(100);
 /// How often a relay that stands by asks for the lease.
 const STANDBY_POLL: Duration = Duration::from_millis(500);
 
-/// How often the declarations are checked. The broker tells no publisher that its queue was replaced by one that loses messages, and what
-/// such a queue confirms is deleted from the outbox.
-const DECLARATION_CHECK: Duration = Duration::from_secs(5);
-
 /// How long messages gather, to be relayed together: relaying one costs as much as relaying a dozen. With 10 ms instead, a single client's
 /// orders take a sixth longer, because the relay and everything behind it compete with them for the processors.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
@@ -78,8 +74,7 @@ pub(crate) async fn run(
         name: "create_buy_order outbox relay",
     };
     let supervisor = Supervisor::new(connector, Role::Publisher, stopping);
-    // It connects before it asks for the lease: a relay that cannot reach the broker does not keep the others from working. After a message
-    // was returned because it had no queue, connecting anew declares the queue.
+    // It connects before it asks for the lease: a relay that cannot reach the broker does not keep the others from working.
     supervisor.run(None, &mut relay).await;
     Ok(())
 }
@@ -109,15 +104,10 @@ impl Worker for Relay {
 impl Relay {
     /// Relays until the broker fails or the process is asked to stop. When the database fails, the connection to the broker is kept.
     async fn relay(&mut self, publisher: &mut Publisher, backoff: &mut Backoff) -> Result<(), broker::Error> {
-        let mut declared_at = Instant::now();
         // No query is dropped half-way: the token is looked at between them.
         while !self.stopping.is_cancelled() {
             if !publisher.session.connected() {
                 return Err(broker::Error::Closed);
-            }
-            if declared_at.elapsed() >= DECLARATION_CHECK {
-                publisher.session.check_declarations().await?;
-                declared_at = Instant::now();
             }
             match self.step(publisher, backoff).await {
                 Ok(()) => {}

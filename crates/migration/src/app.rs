@@ -1,50 +1,79 @@
 //! Starts the service, or migrates once.
 
+use std::future::ready;
+use std::time::Duration;
+
+use common::broker;
 use common::database;
 use common::http;
 use common::readiness::Readiness;
 use common::service::{self, Lifecycle, Outcome};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
 use crate::config::Config;
 use crate::schema::{self, Model};
+use crate::topology::{self, Keeper};
 
-/// Bring the schemas of both models and the roles of the services up to date, then answer /healthcheck.
+/// How long the start waits for the broker. The services need not wait a second time for what is declared by then. Orders are accepted
+/// without the broker, so its absence must not delay the start for long.
+const BROKER_WAIT: Duration = Duration::from_secs(3);
+
+/// Bring the schemas of both models, the roles of the services and the queues up to date, then answer /healthcheck.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Exit when both schemas are up to date
+    /// Exit when all of it is up to date
     #[arg(long)]
     pub once: bool,
 }
 
 impl service::Arguments for Arguments {}
 
-/// Migrates both databases concurrently. Waits for as long as they are away.
+/// Migrates both databases concurrently, then declares the queues. Waits for as long as one of the servers is away.
 ///
 /// # Errors
 /// A migration fails for a reason that is not transient.
 pub async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow::Result<Outcome> {
     match stopping.run_until_cancelled(migrate(&config)).await {
-        Some(migrated) => migrated.map(|()| Outcome::Done),
-        None => Ok(Outcome::NotDone),
+        Some(migrated) => migrated?,
+        None => return Ok(Outcome::NotDone),
     }
+    if let Some(queue) = config.queue {
+        match topology::supervisor(queue, stopping).connect().await {
+            Some(session) => session.close().await,
+            None => return Ok(Outcome::NotDone),
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 /// Migrates both databases, then serves `/healthcheck`. The port is not bound before: the other services are refused until the schemas are
-/// up to date.
+/// up to date. Declares the queues, and goes on declaring them.
 ///
 /// # Errors
 /// As [`migrate_once`]; and when the port cannot be bound, or a pool cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     migrate(&config).await?;
-    let listener = http::bind(&config.listen).await?;
-    let readiness = Readiness::default()
+    let mut readiness = Readiness::default()
         .needs(
             Model::Write.name(),
             database::pool(&config.write_model)?.readable(),
         )
         .needs(Model::Read.name(), database::pool(&config.read_model)?.readable());
+    if let Some(queue) = config.queue {
+        readiness = readiness.needs("broker", || ready(broker::state(topology::CONNECTION)));
+        let mut supervisor = topology::supervisor(queue, lifecycle.stopping());
+        let first = timeout(BROKER_WAIT, supervisor.connect()).await;
+        let mut keeper = Keeper {
+            stopping: lifecycle.stopping(),
+        };
+        lifecycle.spawn("topology", async move {
+            supervisor.run(first.ok().flatten(), &mut keeper).await;
+            Ok(())
+        });
+    }
+    let listener = http::bind(&config.listen).await?;
     let routes = http::routes(axum::Router::new(), ApiDoc::openapi(), readiness);
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())

@@ -1,6 +1,6 @@
 //! The configuration, from the environment.
 
-use common::endpoints::{Database, Listen, Login};
+use common::endpoints::{Database, Listen, Login, Queue};
 use common::env::Env;
 
 use crate::roles::Role;
@@ -13,11 +13,12 @@ pub struct Config {
     pub(crate) read_model: Database,
     pub(crate) write_model_roles: Vec<Role>,
     pub(crate) read_model_roles: Vec<Role>,
+    pub(crate) queue: Option<Queue>,
 }
 
 impl Config {
-    /// Reads `SERVICE_…`, `WRITE_MODEL_DB_…`, `READ_MODEL_DB_…`, and the roles of the services, which are optional:
-    /// `CREATE_BUY_ORDER_DB_…`, `READ_MODEL_SYNC_DB_…`, `FETCH_BUY_ORDERS_DB_…`.
+    /// Reads `SERVICE_…`, `WRITE_MODEL_DB_…`, `READ_MODEL_DB_…`, and what is optional: the roles of the services, `CREATE_BUY_ORDER_DB_…`,
+    /// `READ_MODEL_SYNC_DB_…`, `FETCH_BUY_ORDERS_DB_…`, and the broker, `Q_…`, if there is `Q_HOST`.
     pub fn from_env(env: &mut Env) -> Self {
         let write_model_roles = Login::optional(env, "CREATE_BUY_ORDER_DB").map(Role::create_buy_order);
         let read_model_roles = [
@@ -30,6 +31,7 @@ impl Config {
             read_model: Database::from_env(env, "READ_MODEL_DB"),
             write_model_roles: write_model_roles.into_iter().collect(),
             read_model_roles: read_model_roles.into_iter().flatten().collect(),
+            queue: Queue::optional(env),
         }
     }
 }

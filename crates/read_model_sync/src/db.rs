@@ -15,6 +15,13 @@ use uuid::Uuid;
 
 use crate::delivery::{ApplyOutcome, Message, reason_of};
 
+/// How far the id of an order may be beyond the newest one in the read model.
+///
+/// Ids grow by one, so a message with an id further on was not written by us. As the newest order it would head the first page for ever, and
+/// an order that has its id one day would be a dead letter. The limit has to let every true order through, also the newest one into an empty
+/// read model that is being rebuilt. So it is as high as the number of orders that the book can hold: 100 BTC of a satoshi each.
+const MAX_AHEAD: i64 = 10_000_000_000;
+
 /// Writes the orders of these messages that are not stored yet. Returns an outcome for each message, in their order.
 pub(crate) async fn apply(pool: &Pool, messages: &[Message]) -> Vec<ApplyOutcome> {
     let orders: Vec<&BuyOrderCreated> = messages.iter().map(|message| &message.order).collect();
@@ -64,11 +71,46 @@ async fn write(pool: &Pool, orders: &[&BuyOrderCreated]) -> Result<Vec<ApplyOutc
     }
 }
 
-/// Inserts the orders that are not stored, by one statement, and compares the others with what is stored.
+/// Inserts the orders that are not stored, by one statement, and compares the others with what is stored. Leaves out those whose id is more
+/// than `MAX_AHEAD` beyond the newest one.
 ///
 /// # Errors
 /// When the read model is away, or refuses one of them.
 pub async fn insert_and_compare(
+    connection: &mut PgConnection,
+    orders: &[&BuyOrderCreated],
+) -> sqlx::Result<Vec<ApplyOutcome>> {
+    // Whatever is stored: almost always so.
+    if orders.iter().all(|order| order.id <= MAX_AHEAD) {
+        return insert_near(connection, orders).await;
+    }
+    let newest = newest_id(connection).await?;
+    let is_near = |order: &BuyOrderCreated| order.id <= newest.saturating_add(MAX_AHEAD);
+    let near: Vec<&BuyOrderCreated> = orders.iter().copied().filter(|order| is_near(order)).collect();
+    let mut near = insert_near(connection, &near).await?.into_iter();
+    let outcome = |order: &&BuyOrderCreated| {
+        let far = || {
+            let id = order.id;
+            ApplyOutcome::Permanent(format!(
+                "id {id} is more than {MAX_AHEAD} beyond {newest}, the newest order's"
+            ))
+        };
+        if is_near(order) { near.next() } else { None }.unwrap_or_else(far)
+    };
+    Ok(orders.iter().map(outcome).collect())
+}
+
+/// The highest id of all rows; 0 when there is none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn newest_id(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT coalesce((SELECT id FROM buy_order_read_model ORDER BY id DESC LIMIT 1), 0)")
+        .fetch_one(connection)
+        .await
+}
+
+async fn insert_near(
     connection: &mut PgConnection,
     orders: &[&BuyOrderCreated],
 ) -> sqlx::Result<Vec<ApplyOutcome>> {

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Becomes RabbitMQ, as the user rabbitmq. RABBITMQ_DEFAULT_USER, _PASS and _VHOST are read by the server itself.
+# Becomes RabbitMQ, as the user rabbitmq.
 set -euo pipefail
 
 if [ "$1" = rabbitmq-server ] && [ "$(id -u)" -eq 0 ]; then

@@ -24,7 +24,8 @@ pub struct Ended {
 }
 
 impl Cluster {
-    /// An admin command of a service in the environment of the service, not started yet.
+    /// An admin command of a service in the environment of the service, not started yet. As in scripts/dead_letters.sh, what handles dead
+    /// letters logs in to the broker as its administrator.
     ///
     /// # Errors
     /// When the binary is missing.
@@ -35,6 +36,9 @@ impl Cluster {
             .env_clear()
             .envs(self.environment(service)?)
             .stdin(Stdio::null());
+        if arguments.first() == Some(&"dead-letters") {
+            command.envs(self.queue().variables());
+        }
         Ok(command)
     }
 

@@ -1,5 +1,6 @@
 //! Diverts the messages of orders, on their way from the exchange to the queue, through a test.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,9 +9,12 @@ use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer};
+use rustix::process::Signal;
 
 use super::Cluster;
 use super::messages::{Broker, ROUTING_KEY, publish_all};
+use crate::process::Process;
+use crate::service::Service;
 
 /// Routes a message to the queue with the name of the routing key.
 const DEFAULT_EXCHANGE: &str = "";
@@ -35,20 +39,35 @@ impl From<Delivery> for Diverted {
 
 /// While it exists, published orders go only to the test, which has to [deliver](Self::deliver) them.
 pub struct Detour {
+    _migration: Option<Frozen>,
     broker: Broker,
     exchange: ShortString,
     queue: ShortString,
     diverted: Consumer,
 }
 
+/// A process that goes on when this is dropped.
+struct Frozen(Arc<Process>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = self.0.signal(Signal::CONT);
+    }
+}
+
 impl Cluster {
-    /// Diverts messages that are published from now on to the test instead of the queue of orders.
+    /// Diverts messages that are published from now on to the test instead of the queue of orders. Meanwhile `migration` is frozen: it would
+    /// bind the queue again.
     ///
     /// # Errors
     /// When the broker is away.
     pub async fn divert_orders(&self) -> anyhow::Result<Detour> {
         let exchange = self.contract.get("Q_EXCHANGE").context("Q_EXCHANGE is missing")?;
         let exchange = ShortString::try_new(exchange.as_str()).context("too long a name")?;
+        let migration = self.replica(Service::Migration)?.process().ok().map(Frozen);
+        if let Some(Frozen(process)) = &migration {
+            process.signal(Signal::STOP)?;
+        }
         let broker = self.channel().await?;
         let temporary = QueueDeclareOptions {
             exclusive: true,
@@ -78,6 +97,7 @@ impl Cluster {
             .await?;
         unbind(&broker.channel, &ROUTING_KEY.into(), &exchange).await?;
         Ok(Detour {
+            _migration: migration,
             broker,
             exchange,
             queue,

@@ -12,7 +12,6 @@ use super::arguments::PriceSource;
 use super::contract::Contract;
 use super::folder::Folder;
 use super::{leftovers, prices};
-use crate::databases::create_vhost;
 use crate::http_client::http_client;
 use crate::issuer::{self, KeysServer, SigningKey};
 use crate::prices::PriceSimulator;
@@ -109,16 +108,9 @@ impl NativeCluster {
         let (write_model, read_model, rabbitmq) = tokio::try_join!(
             database(&self.contract, folder, data, "write_model"),
             database(&self.contract, folder, data, "read_model"),
-            RabbitMq::start(
-                &queue_folder,
-                queue,
-                (self.contract.get("Q_USER")?, self.contract.get("Q_PWD")?),
-                SETUP,
-                queue_log,
-            ),
+            RabbitMq::start(&queue_folder, queue, self.contract.variables(), SETUP, queue_log),
         )?;
-        let mut broker = rabbitmq.address().clone();
-        self.contract.set("Q_PORT", broker.port.to_string());
+        self.contract.set("Q_PORT", rabbitmq.address().port.to_string());
         let pids: Vec<u32> = [&write_model, &read_model]
             .iter()
             .filter_map(|server| server.pid())
@@ -127,8 +119,7 @@ impl NativeCluster {
         leftovers::record(&folder.processes_file(), &pids)?;
         self.databases = vec![write_model, read_model];
         self.rabbitmq = Some(rabbitmq);
-        self.contract.get("Q_VHOST")?.clone_into(&mut broker.vhost);
-        create_vhost(&broker).await
+        Ok(())
     }
 
     /// Restarts services that end, as compose does. Returns when a server has ended, with the last lines of its output.

@@ -67,6 +67,11 @@ impl Contract {
             .with_context(|| format!("{name} is missing in the environment contract"))
     }
 
+    /// All variables.
+    pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// One of the published ports.
     pub(crate) fn port(&self, name: &str) -> anyhow::Result<u16> {
         self.ports

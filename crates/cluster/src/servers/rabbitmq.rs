@@ -1,13 +1,14 @@
 //! One private RabbitMQ node with its management interface.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use reqwest::StatusCode;
+use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
 use super::setup::{Durability, START_LIMIT, Setup};
@@ -67,35 +68,40 @@ pub(crate) struct RabbitMq {
     node: Program,
     output: Output,
     registry: PathBuf,
-    folder: PathBuf,
-    /// Whether this process has created the data.
-    is_new: bool,
     // The node first: it is dropped, and so ended, before its port mapper.
     processes: Mutex<Option<(Process, Process)>>,
     _ports: RabbitMqPorts,
 }
 
 impl RabbitMq {
-    /// Starts a node with its data in `folder`.
+    /// Starts a node with its data in `folder`, and the users and the virtual host of `contract`.
     pub(crate) async fn start(
         folder: &Path,
         ports: RabbitMqPorts,
-        (user, password): (&str, &str),
+        contract: &BTreeMap<String, String>,
         setup: Setup<'_>,
         output: Output,
     ) -> anyhow::Result<Self> {
         let account = Account::for_server("rabbitmq")?;
+        let variable = |name: &str| contract.get(name).cloned();
         let address = BrokerAddress {
             host: "127.0.0.1".to_owned(),
             port: ports.amqp.port(),
-            user: user.to_owned(),
-            password: password.to_owned(),
-            vhost: "/".to_owned(),
+            user: variable("Q_USER").context("Q_USER is missing")?,
+            password: variable("Q_PWD").context("Q_PWD is missing")?,
+            vhost: variable("Q_VHOST").unwrap_or_else(|| "/".to_owned()),
             management_url: format!("http://127.0.0.1:{}", ports.management),
         };
         let node_data = folder.join("data").join(NODE);
-        let is_new = !node_data.exists();
-        write_configuration(folder, &ports, &address, setup.settings, account.as_ref())?;
+        let definitions = broker_definitions(contract)?;
+        write_configuration(
+            folder,
+            &ports,
+            &address,
+            &definitions,
+            setup.settings,
+            account.as_ref(),
+        )?;
         let environment = environment(folder, &ports);
         let mut port_mapper = Program::new(
             "epmd",
@@ -123,8 +129,6 @@ impl RabbitMq {
         port_mapper.end_with = Signal::KILL;
         let server = Self {
             registry: node_data.join("quorum").join(NODE).join("names.dets"),
-            folder: folder.to_owned(),
-            is_new,
             address,
             port_mapper,
             node,
@@ -136,7 +140,7 @@ impl RabbitMq {
         Ok(server)
     }
 
-    /// Its address, with the default virtual host.
+    /// Its address.
     pub(crate) fn address(&self) -> &BrokerAddress {
         &self.address
     }
@@ -152,7 +156,6 @@ impl RabbitMq {
     /// Waits until the node answers.
     pub(crate) async fn wait_until_it_answers(&self) -> anyhow::Result<()> {
         let client = http_client()?;
-        let mut refused = false;
         wait_until("RabbitMQ answers", START_LIMIT, async || {
             if self.with(Process::still_runs).is_err() {
                 return Ok(true);
@@ -162,37 +165,14 @@ impl RabbitMq {
                 .basic_auth(&self.address.user, Some(&self.address.password))
                 .send()
                 .await?;
-            // Refused credentials are final, so waiting is useless.
-            refused = answer.status() == StatusCode::UNAUTHORIZED;
-            if refused {
-                return Ok(true);
-            }
-            // The management interface listens a moment before the AMQP listener.
+            // The management interface listens a moment before the users are there, and before the AMQP listener.
             let listens = tokio::net::TcpStream::connect((&*self.address.host, self.address.port))
                 .await
                 .is_ok();
             Ok(answer.status().is_success() && listens)
         })
         .await?;
-        if refused {
-            bail!("{}", self.refusal());
-        }
         self.with(Process::still_runs)
-    }
-
-    /// Why the node refuses our credentials, and what to do.
-    fn refusal(&self) -> String {
-        let (user, folder) = (&self.address.user, self.folder.display());
-        if self.is_new {
-            return format!(
-                "RabbitMQ refuses user {user} with the password that its new data in {folder} was created with: please report this"
-            );
-        }
-        format!(
-            "RabbitMQ refuses user {user}. Its data in {folder} has the user and password of its first start: set these in .env. \
-             Or delete only that folder, start, and publish the orders again with scripts/republish.sh. (--fresh would delete \
-             all orders, too.)"
-        )
     }
 
     /// Stops the node and its port mapper.
@@ -349,10 +329,22 @@ fn find(name: &str, known_paths: &[&str]) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("`{name}` was not found"))
 }
 
-/// A text as an Erlang binary, byte by byte, so that no character has a special meaning.
-fn erlang_binary(text: &str) -> String {
-    let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
-    format!("<<{}>>", bytes.join(","))
+/// The definitions of the virtual host and the users of this contract, as the container of compose makes them.
+pub(crate) fn broker_definitions(contract: &BTreeMap<String, String>) -> anyhow::Result<String> {
+    const SCRIPT: &str = include_str!("../../../../migrations/broker_users.sh");
+    let output = Command::new("bash")
+        .args(["-c", SCRIPT])
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .envs(contract)
+        .output()
+        .context("could not run bash")?;
+    ensure!(
+        output.status.success(),
+        "migrations/broker_users.sh failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).context("the definitions of the broker are not UTF-8")
 }
 
 fn environment(folder: &Path, ports: &RabbitMqPorts) -> Vec<(String, String)> {
@@ -390,6 +382,7 @@ fn write_configuration(
     folder: &Path,
     ports: &RabbitMqPorts,
     address: &BrokerAddress,
+    definitions: &str,
     settings: &[(String, String)],
     account: Option<&Account>,
 ) -> anyhow::Result<()> {
@@ -417,13 +410,13 @@ fn write_configuration(
     );
     configuration.extend(settings.iter().map(|(name, value)| format!("{name} = {value}\n")));
     private_file(&folder.join("rabbitmq.conf"), &configuration, account)?;
-    // Not in rabbitmq.conf, where `#` starts a comment, values are trimmed, and quoting is not possible.
-    let credentials = format!(
-        "[{{rabbit, [{{default_user, {}}}, {{default_pass, {}}}]}}].\n",
-        erlang_binary(&address.user),
-        erlang_binary(&address.password)
-    );
-    private_file(&folder.join("advanced.config"), &credentials, account)?;
+    let path = folder.join("definitions.json");
+    private_file(&path, definitions, account)?;
+    // Not in rabbitmq.conf, where `#` starts a comment, values are trimmed, and quoting is not possible. To Erlang a list of bytes is a
+    // string, in which no character has a special meaning.
+    let path = path.as_os_str().as_encoded_bytes();
+    let load = format!("[{{rabbit, [{{load_definitions, {path:?}}}]}}].\n");
+    private_file(&folder.join("advanced.config"), &load, account)?;
     private_file(&folder.join("rabbitmq-env.conf"), "", account)?;
     private_file(
         &folder.join("enabled_plugins"),

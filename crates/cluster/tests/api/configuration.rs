@@ -159,6 +159,18 @@ fn a_role_without_a_password_or_a_name_is_refused() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_broker_without_a_login_is_refused_by_migration() -> anyhow::Result<()> {
+    let missing = named(Service::Migration, &[], &[("Q_HOST", "queue")], " is missing")?;
+    let of_broker: BTreeSet<String> = missing
+        .difference(&required_by(Service::Migration))
+        .cloned()
+        .collect();
+    let wanted = ["Q_PORT", "Q_PWD (or Q_PWD_FILE)", "Q_USER"];
+    assert_eq!(of_broker, wanted.map(str::to_owned).into());
+    Ok(())
+}
+
+#[test]
 fn every_malformed_value_is_named_and_none_that_the_service_does_not_read() -> anyhow::Result<()> {
     let environment: Vec<_> = ALL.iter().flat_map(|group| group.malformed).copied().collect();
     for service in Service::ALL {

@@ -212,7 +212,7 @@ async fn a_service_logs_in_to_rabbitmq_with_any_name_and_password() -> anyhow::R
                 queue: topology::BUY_ORDER_QUEUE,
                 name: "test",
             };
-            let session = Session::open(&connector).await;
+            let session = Session::open_declaring(&connector).await;
             let session = session.map_err(|error| anyhow::anyhow!("{name:?} {password:?}: {error}"))?;
             session.close().await;
         }

@@ -73,6 +73,7 @@ const ORDERS_WAY: &[Expected] = &[
     (FetchBuyOrders, "service_shut_down", &["exit_code"]),
     (Migration, "connected_to_database", DATABASE),
     (Migration, "database_migrated", &["database"]),
+    (Migration, "queue_declared", QUEUE),
 ];
 
 #[tokio::test]

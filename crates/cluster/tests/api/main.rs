@@ -4,6 +4,7 @@
 mod authentication;
 mod behind_a_prefix;
 mod broker_faults;
+mod broker_users;
 mod browser;
 mod configuration;
 mod credentials;

@@ -236,23 +236,36 @@ fn data_made_with_other_credentials_is_kept_and_the_start_ends_with_a_sentence()
     let site = Site::new()?;
     site.succeeds("run", &["--detach"])?;
     site.succeeds("stop", &[])?;
-    for (variable, refused) in [
-        ("Q_PWD", "RabbitMQ refuses user"),
-        ("WRITE_MODEL_POSTGRES_PASSWORD", "PostgreSQL refuses user"),
-    ] {
-        let kept = site.set(variable, "another")?;
-        let message = site.fails("run", &["--detach"])?;
-        assert!(
-            message.contains(refused)
-                && message.contains("--fresh would delete all orders")
-                && message.contains("set these in .env"),
-            "{variable}: {message}"
-        );
-        assert_eq!(site.processes(), Vec::<String>::new());
-        site.set(variable, &kept)?;
-    }
+    let variable = "WRITE_MODEL_POSTGRES_PASSWORD";
+    let kept = site.set(variable, "another")?;
+    let message = site.fails("run", &["--detach"])?;
+    assert!(
+        message.contains("PostgreSQL refuses user")
+            && message.contains("--fresh would delete all orders")
+            && message.contains("set these in .env"),
+        "{message}"
+    );
+    assert_eq!(site.processes(), Vec::<String>::new());
+    site.set(variable, &kept)?;
     site.succeeds("run", &["--detach"])?;
     Ok(())
+}
+
+#[tokio::test]
+async fn the_users_of_the_broker_follow_their_passwords_and_no_order_is_lost() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    site.succeeds("run", &["--detach"])?;
+    site.put_order().await?;
+    site.succeeds("stop", &[])?;
+    for user in ["", "MIGRATION_", "CREATE_BUY_ORDER_", "READ_MODEL_SYNC_"] {
+        site.set(&format!("{user}Q_PWD"), "another")?;
+    }
+    site.succeeds("run", &["--detach"])?;
+    site.put_order().await?;
+    wait_until("both orders are in the page", LIMIT, async || {
+        Ok(site.orders().await? == 2)
+    })
+    .await
 }
 
 /// A folder with our scripts, in which the cluster of a site is the one that runs.
@@ -300,6 +313,9 @@ fn passwords_are_neither_in_files_that_all_may_read_nor_in_arguments() -> anyhow
         "READ_MODEL_SYNC_DB_PWD",
         "FETCH_BUY_ORDERS_DB_PWD",
         "Q_PWD",
+        "MIGRATION_Q_PWD",
+        "CREATE_BUY_ORDER_Q_PWD",
+        "READ_MODEL_SYNC_Q_PWD",
     ] {
         site.set(name, &secret)?;
     }
@@ -319,7 +335,7 @@ fn passwords_are_neither_in_files_that_all_may_read_nor_in_arguments() -> anyhow
     let clone = scripts_of(&site)?;
     let scripts = "for _ in 1 2 3 4 5; do
         scripts/ask.sh create_buy_order healthcheck && scripts/psql.sh write_model 'SELECT pg_sleep(0.01)' && scripts/queue.sh overview &&
-        scripts/verify.sh || exit
+        scripts/dead_letters.sh list && scripts/verify.sh || exit
     done";
     let log = fs::File::create(clone.path().join("log"))?;
     let mut running = Command::new("bash")
@@ -369,8 +385,14 @@ async fn names_and_passwords_of_any_characters_work_and_a_shell_may_set_them() -
         ("FETCH_BUY_ORDERS_DB_USER", "it's \"another\" \\x ä"),
         ("FETCH_BUY_ORDERS_DB_PWD", hard),
         ("Q_USER", "it's \"me\" #1 \\x $y/ä"),
+        ("MIGRATION_Q_USER", "it's \"mine\": #1 \\x $y/ä"),
+        ("MIGRATION_Q_PWD", hard),
+        ("CREATE_BUY_ORDER_Q_USER", "it's \"new\" #1 \\x $y/ä"),
+        ("CREATE_BUY_ORDER_Q_PWD", hard),
+        ("READ_MODEL_SYNC_Q_USER", "[a-z]+ .* \\ ä"),
+        ("READ_MODEL_SYNC_Q_PWD", hard),
         ("Q_VHOST", "/ä #%2f"),
-        ("Q_EXCHANGE", "ä #1"),
+        ("Q_EXCHANGE", "ä #1 [.*+?]"),
     ] {
         site.set(name, &quoted(value))?;
     }

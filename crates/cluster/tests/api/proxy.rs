@@ -225,7 +225,7 @@ async fn the_links_of_a_cluster_break_and_heal() -> anyhow::Result<()> {
         .await
     };
     projected(1).await?;
-    // The connections of migration end with its work.
+    // The connections of migration to the databases end with its work.
     for link in Link::ALL.into_iter().filter(|link| {
         !matches!(
             link,

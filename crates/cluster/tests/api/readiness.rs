@@ -54,7 +54,10 @@ async fn a_service_is_unready_while_something_is_away_that_it_cannot_work_withou
                 (Migration, "read_model is away"),
             ][..],
         ),
-        (Server::Broker, &[(ReadModelSync, "broker is away")][..]),
+        (
+            Server::Broker,
+            &[(ReadModelSync, "broker is away"), (Migration, "broker is away")][..],
+        ),
     ] {
         cluster.stop_server(server).await?;
         for (service, detail) in unready {

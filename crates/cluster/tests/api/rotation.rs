@@ -86,8 +86,8 @@ impl Login {
                 .send()
                 .await?;
             let list: Vec<Value> = list.error_for_status()?.json().await?;
-            // The list is a few seconds old, so wait until both services are in it.
-            anyhow::ensure!(list.len() >= 2, "{} connections", list.len());
+            // The list is a few seconds old, so wait until all three services are in it.
+            anyhow::ensure!(list.len() >= 3, "{} connections", list.len());
             for connection in list {
                 let mut url = reqwest::Url::parse(&self.broker.api("connections"))?;
                 let name = connection["name"].as_str().unwrap_or_default();

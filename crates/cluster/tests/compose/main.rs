@@ -10,6 +10,7 @@
 
 #[path = "../black_box/suite.rs"]
 mod black_box;
+mod broker;
 mod confinement;
 mod environment;
 mod events;
@@ -67,6 +68,11 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
     part(
         "containers_get_the_variables_that_their_services_read",
         environment::containers_get_the_variables_that_their_services_read(&project),
+    )
+    .await?;
+    part(
+        "each_service_has_a_user_that_may_do_what_it_needs",
+        broker::each_service_has_a_user_that_may_do_what_it_needs(&project, &system),
     )
     .await?;
     part(

@@ -20,8 +20,18 @@ const PROJECT_VARIABLE: &str = "COMPOSE_TEST_PROJECT";
 /// Health checks run every 5 s, and RabbitMQ starts slowly on a busy machine.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(180);
 
-/// The broker's login, with characters beyond ASCII: two, three and four bytes each in UTF-8.
-const BROKER_LOGIN: [(&str, &str); 3] = [("Q_USER", "büser"), ("Q_PWD", "pä€ #'ss🔑"), ("Q_VHOST", "vß€")];
+/// The broker's logins, with characters beyond ASCII: two, three and four bytes each in UTF-8.
+pub(crate) const BROKER_LOGIN: [(&str, &str); 9] = [
+    ("Q_USER", "büser"),
+    ("Q_PWD", "pä€ #'ss🔑"),
+    ("Q_VHOST", "vß€"),
+    ("MIGRATION_Q_USER", "mügration"),
+    ("MIGRATION_Q_PWD", "pä€ #'ss🔑 \"\\ m"),
+    ("CREATE_BUY_ORDER_Q_USER", "cräate"),
+    ("CREATE_BUY_ORDER_Q_PWD", "pä€ #'ss🔑 \"\\ c"),
+    ("READ_MODEL_SYNC_Q_USER", "€sync"),
+    ("READ_MODEL_SYNC_Q_PWD", "pä€ #'ss🔑 \"\\ r"),
+];
 
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -113,19 +123,22 @@ impl Project {
 
     /// The published addresses.
     pub(crate) fn system(&self) -> anyhow::Result<System> {
-        let url = |variable| {
-            let port = self
-                .ports
-                .iter()
-                .find(|(name, _)| *name == variable)
-                .map(|(_, port)| port);
-            anyhow::Ok(format!("http://127.0.0.1:{}", port.context("no such port")?))
-        };
         Ok(System {
-            create_buy_order: url("CREATE_BUY_ORDER_EXT_PORT")?,
-            fetch_buy_orders: url("FETCH_BUY_ORDERS_EXT_PORT")?,
+            create_buy_order: self.url("CREATE_BUY_ORDER_EXT_PORT")?,
+            fetch_buy_orders: self.url("FETCH_BUY_ORDERS_EXT_PORT")?,
             http: cluster::http_client()?,
         })
+    }
+
+    /// The URL of a resource of the broker's management API.
+    pub(crate) fn broker_api(&self, resource: &str) -> anyhow::Result<String> {
+        Ok(format!("{}/api/{resource}", self.url("Q_EXT_ADMIN_PORT")?))
+    }
+
+    fn url(&self, variable: &str) -> anyhow::Result<String> {
+        let port = self.ports.iter().find(|(name, _)| *name == variable);
+        let (_, port) = port.context("no such port")?;
+        Ok(format!("http://127.0.0.1:{port}"))
     }
 
     /// Runs `up` with these additional arguments, and waits until everything is healthy.

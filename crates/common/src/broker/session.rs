@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_compat::CompatExt as _;
-use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::QueueDeclareOptions;
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus, ExchangeKind};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus};
 use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -28,12 +28,12 @@ const HEARTBEAT_S: u16 = 6;
 /// size from the broker it grows the buffers instead, which touches every page and makes unused memory resident (measured).
 const FRAME_MAX_BYTES: u32 = 128 * 1024;
 
-/// How a process connects, and what it declares.
+/// How a process connects, and what it needs there.
 #[derive(Debug, Clone)]
 pub struct Connector {
     /// Address, credentials, and the exchange of the events.
     pub endpoint: endpoints::Queue,
-    /// The queue that is declared and bound, with its dead-letter queue. Its name is also its routing key.
+    /// The queue that has to be there, with its dead-letter queue. Its name is also its routing key.
     pub queue: &'static str,
     /// The name of the connection in the management UI, in `/metrics` and in `/readyz`.
     pub name: &'static str,
@@ -72,34 +72,73 @@ impl Drop for HangUp {
 }
 
 impl Session {
-    /// Connects once, and declares exchanges, queues and bindings.
+    /// Connects once, and checks that exchanges and queues exist.
     ///
     /// # Errors
-    /// When the broker is away, refuses the login, hangs, or holds something of the same name with other options.
+    /// When the broker is away, refuses the login or hangs, or an exchange or a queue is missing.
     pub async fn open(connector: &Connector) -> Result<Self, Error> {
-        let Connector { endpoint, name, .. } = connector;
-        let stream = net::connect((endpoint.host.as_str(), endpoint.port), ADDRESS_TIMEOUT).await?;
-        let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
-        let session = Self {
-            connector: connector.clone(),
-            connection: in_time("log in", log_in(stream, uri(endpoint), name)).await?,
-            _hang_up: hang_up,
-        };
+        let session = Self::connect(connector).await?;
         let channel = session.channel().await?;
-        declared(topology::declare(&channel, &endpoint.exchange, connector.queue)).await?;
-        close(&channel).await?;
+        let Connector { endpoint, queue, .. } = connector;
+        let check = topology::check(&channel, &endpoint.exchange, queue);
+        match in_time("look for exchanges and queues", check).await {
+            Err(Error::Amqp(error)) => Err(match refusal(&error, AMQPSoftError::NOTFOUND) {
+                Some(reply) => Error::Missing { reply },
+                None => Error::Amqp(error),
+            }),
+            checked => {
+                checked?;
+                close(&channel).await?;
+                Ok(session)
+            }
+        }
+    }
+
+    /// Connects once, and declares everything: see [`Session::declare`].
+    ///
+    /// # Errors
+    /// When the broker is away, refuses the login or hangs; and as [`Session::declare`].
+    pub async fn open_declaring(connector: &Connector) -> Result<Self, Error> {
+        let session = Self::connect(connector).await?;
+        session.declare().await?;
         Ok(session)
     }
 
-    /// Checks that exchanges and queues are still those that were declared. Creates missing ones again, without their bindings.
+    async fn connect(connector: &Connector) -> Result<Self, Error> {
+        let Connector { endpoint, name, .. } = connector;
+        let stream = net::connect((endpoint.host.as_str(), endpoint.port), ADDRESS_TIMEOUT).await?;
+        let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
+        Ok(Self {
+            connector: connector.clone(),
+            connection: in_time("log in", log_in(stream, uri(endpoint), name)).await?,
+            _hang_up: hang_up,
+        })
+    }
+
+    /// Declares exchanges, queues and bindings. What exists already stays as it is.
+    ///
+    /// If something of these names exists with other options, the queue gets no more messages: publishers cannot see the options, and would
+    /// delete from the outbox what a lesser queue has confirmed and then loses.
     ///
     /// # Errors
-    /// [`Error::DeclaredOtherwise`].
-    pub async fn check_declarations(&self) -> Result<(), Error> {
+    /// [`Error::DeclaredOtherwise`]; or when the user may not declare, or the connection fails.
+    pub async fn declare(&self) -> Result<(), Error> {
         let Connector { endpoint, queue, .. } = &self.connector;
         let channel = self.channel().await?;
-        declared(topology::declare_unbound(&channel, &endpoint.exchange, queue)).await?;
-        close(&channel).await
+        let declare = topology::declare(&channel, &endpoint.exchange, queue);
+        match in_time("declare the topology", declare).await {
+            Ok(()) => close(&channel).await,
+            Err(Error::Amqp(error)) => match refusal(&error, AMQPSoftError::PRECONDITIONFAILED) {
+                Some(reply) => {
+                    let channel = self.channel().await?;
+                    // Fails if there is nothing to unbind.
+                    let _ = in_time("unbind", topology::unbind(&channel, &endpoint.exchange, queue)).await;
+                    Err(Error::DeclaredOtherwise { reply })
+                }
+                None => Err(Error::Amqp(error)),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// The maximum size of a frame in bytes. The headers of a message have to fit into one.
@@ -132,13 +171,8 @@ impl Session {
             return Ok(true);
         }
         let channel = self.channel().await?;
-        let options = ExchangeDeclareOptions {
-            passive: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let name = topology::short(name);
-        let declare = channel.exchange_declare(name, ExchangeKind::Direct, options, FieldTable::default());
-        match in_time("ask for an exchange", declare).await {
+        let check = topology::check_exchange(&channel, name);
+        match in_time("ask for an exchange", check).await {
             Ok(()) => close(&channel).await.map(|()| true),
             Err(Error::Amqp(error)) if refusal(&error, AMQPSoftError::NOTFOUND).is_some() => Ok(false),
             Err(error) => Err(error),
@@ -186,16 +220,6 @@ pub(super) async fn depth(channel: &Channel, queue_name: ShortString) -> Result<
 /// Dropping a channel closes it too, but later, and lapin reports an error if the connection is closed before that.
 pub(super) async fn close(channel: &Channel) -> Result<(), Error> {
     in_time("close a channel", channel.close(200, "done".into())).await
-}
-
-async fn declared(declare: impl Future<Output = lapin::Result<()>>) -> Result<(), Error> {
-    match in_time("declare the topology", declare).await {
-        Err(Error::Amqp(error)) => Err(match refusal(&error, AMQPSoftError::PRECONDITIONFAILED) {
-            Some(reply) => Error::DeclaredOtherwise { reply },
-            None => Error::Amqp(error),
-        }),
-        outcome => outcome,
-    }
 }
 
 /// The broker's words, if it refused for this reason.

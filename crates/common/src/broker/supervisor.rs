@@ -6,7 +6,7 @@ use super::{Connector, Error, Session, metrics};
 use crate::logging::chain;
 use crate::retry::Backoff;
 
-/// What a connection is for. A connection never does both: a broker that is short of memory or disk stops reading connections that
+/// What a connection is for. None both publishes and consumes: a broker that is short of memory or disk stops reading connections that
 /// publish, and with them their acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -14,6 +14,8 @@ pub enum Role {
     Publisher,
     /// It consumes.
     Listener,
+    /// It declares exchanges, queues and bindings.
+    Declarer,
 }
 
 /// Uses the sessions of a [`Supervisor`].
@@ -53,7 +55,12 @@ impl Supervisor {
         let name = self.connector.name;
         metrics::connecting(name);
         loop {
-            let attempt = Session::open(&self.connector);
+            let attempt = async {
+                match self.role {
+                    Role::Publisher | Role::Listener => Session::open(&self.connector).await,
+                    Role::Declarer => Session::open_declaring(&self.connector).await,
+                }
+            };
             match self.stopping.run_until_cancelled(attempt).await? {
                 Ok(session) => {
                     metrics::connected(name, session.status());
@@ -92,6 +99,7 @@ impl Supervisor {
         match self.role {
             Role::Publisher => tracing::info!(event = "queue_publisher_connected", queue_name),
             Role::Listener => tracing::info!(event = "queue_listener_starting_consumption", queue_name),
+            Role::Declarer => tracing::info!(event = "queue_declared", queue_name),
         }
     }
 
@@ -102,6 +110,7 @@ impl Supervisor {
         let cause = chain(error);
         let (event, info, error) = match self.role {
             Role::Publisher => ("queue_publisher_failed_to_connect", Some(cause), None),
+            Role::Declarer => ("queue_not_declared", Some(cause), None),
             Role::Listener => ("queue_listener_failed_to_connect", None, Some(cause)),
         };
         tracing::warn!(event, queue_host, queue_port, queue_name, info, error);

@@ -1,5 +1,5 @@
-//! Everything that exists on the broker, and why it is declared the way it is. Publishers and consumers declare all of it whenever they
-//! connect: either can come first, and what was deleted by mistake comes back.
+//! Everything that exists on the broker, and why it is declared the way it is. `migration` declares all of it, again and again: what was
+//! deleted by mistake comes back. Publishers and consumers may not declare. They check that it exists whenever they connect.
 //!
 //! RabbitMQ 3.10 and 4.x give some of these options different defaults; every option that matters is therefore set.
 
@@ -27,20 +27,48 @@ const DELIVERY_LIMIT: i32 = i32::MAX;
 /// Declares a queue, its dead-letter queue, their exchanges and bindings. Declaring what exists already changes nothing, and fails if its
 /// options differ.
 pub(super) async fn declare(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
-    declare_unbound(channel, exchange, queue).await?;
-    bind(channel, &dead_letter_name(queue), &dead_letter_name(exchange)).await?;
-    bind(channel, queue, exchange).await
-}
-
-/// As [`declare`], but without the bindings: enough to find out that something was replaced.
-pub(super) async fn declare_unbound(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
     declare_exchange(channel, exchange).await?;
     declare_exchange(channel, &dead_letter_name(exchange)).await?;
 
     // The dead-letter queue last, because it is the quiet one: RabbitMQ 3.10.8 forgets the quorum queue that was declared last when its node
     // is killed within seconds of that, and the queue then answers nobody until it is deleted (measured).
     declare_queue(channel, queue, dead_lettered(quorum(), exchange, queue)).await?;
-    declare_queue(channel, &dead_letter_name(queue), quorum()).await
+    declare_queue(channel, &dead_letter_name(queue), quorum()).await?;
+
+    bind(channel, &dead_letter_name(queue), &dead_letter_name(exchange)).await?;
+    bind(channel, queue, exchange).await
+}
+
+/// Takes the queue away from the exchange: what is published is then returned to its publisher.
+pub(super) async fn unbind(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
+    channel
+        .queue_unbind(short(queue), short(exchange), short(queue), FieldTable::default())
+        .await
+}
+
+/// Fails if an exchange or a queue is missing. It needs no permission.
+pub(super) async fn check(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
+    for name in [exchange, &dead_letter_name(exchange)] {
+        check_exchange(channel, name).await?;
+    }
+    for name in [queue, &dead_letter_name(queue)] {
+        let options = QueueDeclareOptions::durable().passive();
+        channel
+            .queue_declare(short(name), options, FieldTable::default())
+            .await?;
+    }
+    Ok(())
+}
+
+/// Fails if the exchange is missing.
+pub(super) async fn check_exchange(channel: &Channel, name: &str) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions {
+        passive: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    channel
+        .exchange_declare(short(name), ExchangeKind::Direct, options, FieldTable::default())
+        .await
 }
 
 /// Options of a queue that survives the loss of a node and of power: replicated, and on disk before it confirms.

@@ -11,6 +11,25 @@ use super::outbox::{everything_is_projected, place};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The services that use the broker, with the event of a refusal and what is refused first.
+const REFUSED: [(Service, &str, &str); 3] = [
+    (
+        Service::Migration,
+        "queue_not_declared",
+        "access to exchange 'pydist'",
+    ),
+    (
+        Service::CreateBuyOrder,
+        "queue_publisher_failed_to_connect",
+        "access to exchange 'pydist'",
+    ),
+    (
+        Service::ReadModelSync,
+        "queue_listener_failed_to_connect",
+        "access to queue 'buy_order'",
+    ),
+];
+
 /// Does the same as `scripts/queue.sh RESOURCE METHOD JSON`.
 async fn manage(
     cluster: &Cluster,
@@ -70,7 +89,7 @@ async fn orders_that_a_ttl_policy_took_from_the_queue_come_back_by_republish() -
 }
 
 #[tokio::test]
-async fn a_broker_that_refuses_to_declare_is_told_by_an_event_and_used_again_once_it_permits()
+async fn a_broker_that_refuses_a_permission_is_told_by_an_event_and_used_again_once_it_permits()
 -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
     // A separate user: that of the tests is an administrator, shared by all tests.
@@ -91,16 +110,14 @@ async fn a_broker_that_refuses_to_declare_is_told_by_an_event_and_used_again_onc
     )
     .await?;
     manage(&cluster, Method::PUT, &permissions, Some(permit(""))).await?;
-    for service in [Service::CreateBuyOrder, Service::ReadModelSync] {
+    for (service, ..) in REFUSED {
         cluster.stop(service).await?;
         cluster.set_env(service, "Q_USER", &user.user);
         cluster.set_env(service, "Q_PWD", "limited");
-        cluster.launch(service)?;
+        cluster.start_service(service).await?;
     }
-    for (service, name) in [
-        (Service::CreateBuyOrder, "queue_publisher_failed_to_connect"),
-        (Service::ReadModelSync, "queue_listener_failed_to_connect"),
-    ] {
+    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 2).await?;
+    for (service, name, refused) in REFUSED {
         wait_until("the event says who refuses what", LIMIT, async || {
             let told: Vec<Value> = cluster.logs(service);
             let told: Vec<String> = told
@@ -110,15 +127,13 @@ async fn a_broker_that_refuses_to_declare_is_told_by_an_event_and_used_again_onc
                 .collect();
             anyhow::ensure!(
                 told.iter()
-                    .any(|text| text.contains("ACCESS_REFUSED")
-                        && text.contains("access to exchange 'pydist'")),
+                    .any(|text| text.contains("ACCESS_REFUSED") && text.contains(refused)),
                 "{told:?}"
             );
             Ok(true)
         })
         .await?;
     }
-    place(&cluster, &[cluster.url(Service::CreateBuyOrder)], 2).await?;
 
     let shown = manage(&cluster, Method::GET, &permissions, None).await?;
     assert!(shown.contains("\"configure\":\"\""), "{shown}");

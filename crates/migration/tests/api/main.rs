@@ -8,5 +8,6 @@ mod read_model;
 mod read_only;
 mod roles;
 mod support;
+mod topology;
 mod upgrade;
 mod write_model;

@@ -116,8 +116,8 @@ impl Publishing {
                 ));
             }
         };
-        // After a failure it connects anew, because that declares a queue that a returned letter did not find. And a channel whose queue was full
-        // goes on refusing after a policy has made room (RabbitMQ 3.10, quorum queue).
+        // After a failure it connects anew: a channel whose queue was full goes on refusing after a policy has made room (RabbitMQ 3.10, quorum
+        // queue).
         if results.iter().all(Result::is_ok) {
             self.publisher = Some(publisher);
         }

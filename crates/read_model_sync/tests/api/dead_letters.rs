@@ -99,6 +99,45 @@ async fn garbage_goes_to_the_dead_letters_with_its_reason_while_its_neighbours_a
 }
 
 #[tokio::test]
+async fn an_id_far_beyond_the_newest_is_dead_lettered_alone_and_no_true_one_is() -> anyhow::Result<()> {
+    /// As many orders as the book can hold.
+    const BOOK: i64 = 10_000_000_000;
+    let cluster = projection().await?;
+    let broker = Broker::of(&cluster).await?;
+    // Into an empty read model, as while it is rebuilt: the newest order of all, then the oldest.
+    broker.publish([&with(1, "id", json!(BOOK)), &event(2)]).await?;
+    rows_appear(&cluster, 2).await?;
+    broker.publish([&with(3, "id", json!(BOOK + 1))]).await?;
+    rows_appear(&cluster, 3).await?;
+    let (near, far) = (2 * BOOK + 1, 2 * BOOK + 2);
+    broker
+        .publish([
+            &with(4, "id", json!(far)),
+            &event(5),
+            &with(6, "id", json!(i64::MAX - 1)),
+        ])
+        .await?;
+    rows_appear(&cluster, 4).await?;
+    broker.publish([&with(7, "id", json!(near))]).await?;
+    rows_appear(&cluster, 5).await?;
+    for (letter, (number, id)) in broker
+        .dead_letters(2)
+        .await?
+        .iter()
+        .zip([(4, far), (6, i64::MAX - 1)])
+    {
+        assert_eq!(letter.message_id(), external_id(number));
+        assert_eq!(
+            letter.header("x-reason"),
+            Some(format!(
+                "id {id} is more than 10000000000 beyond 10000000001, the newest order's"
+            ))
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_row_that_the_database_refuses_is_dead_lettered_alone() -> anyhow::Result<()> {
     let cluster = projection().await?;
     let broker = Broker::of(&cluster).await?;

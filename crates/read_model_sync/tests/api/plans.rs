@@ -21,6 +21,7 @@ async fn everything_prepared(cluster: &Cluster) -> anyhow::Result<PgConnection> 
     let order = serde_json::from_value(event(1))?;
     db::checksum(&mut session, 1, 1).await?;
     db::extra_rows(&mut session, 1, 1, 0).await?;
+    db::newest_id(&mut session).await?;
     sqlx::raw_sql("BEGIN").execute(&mut session).await?;
     for _ in 0..2 {
         db::insert_and_compare(&mut session, &[&order]).await?;
@@ -71,6 +72,7 @@ async fn whatever_was_known_of_the_table_every_statement_looks_at_what_it_asks_f
         Bounded::new("CROSS JOIN LATERAL", &[&ids, &external_ids], 1000),
         Bounded::new("WITH line AS", &["1000", "1099"], 100),
         Bounded::new("AS younger", &["11", "49990", "0"], 20),
+        Bounded::new("SELECT coalesce((SELECT id FROM", &[], 1),
     ];
     for statistics in Statistics::ALL {
         let cluster = Cluster::start(Options {

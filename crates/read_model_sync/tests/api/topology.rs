@@ -18,6 +18,7 @@ async fn what_the_original_left_is_named_with_the_brokers_words_and_nothing_else
 -> anyhow::Result<()> {
     let cluster = projection().await?;
     cluster.stop(Service::ReadModelSync).await?;
+    cluster.stop(Service::Migration).await?;
     let exchange = cluster.environment(Service::ReadModelSync)?["Q_EXCHANGE"].clone();
     let connection = Connection::connect(&cluster.queue().uri(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
@@ -42,14 +43,16 @@ async fn what_the_original_left_is_named_with_the_brokers_words_and_nothing_else
         )
         .await?;
 
-    cluster.launch(Service::ReadModelSync)?;
+    for service in [Service::Migration, Service::ReadModelSync] {
+        cluster.launch(service)?;
+    }
     let told = async |words: &str| {
         wait_until(words, LIMIT, async || {
-            Ok(cluster.logs(Service::ReadModelSync).iter().any(|line| {
-                let error = line["error"].as_str().unwrap_or_default();
-                line["event"] == "queue_listener_failed_to_connect"
-                    && error.contains("is declared otherwise")
-                    && error.contains(words)
+            Ok(cluster.logs(Service::Migration).iter().any(|line| {
+                let info = line["info"].as_str().unwrap_or_default();
+                line["event"] == "queue_not_declared"
+                    && info.contains("is declared otherwise")
+                    && info.contains(words)
             }))
         })
         .await
