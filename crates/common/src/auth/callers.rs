@@ -38,6 +38,7 @@ impl Callers {
     /// # Errors
     /// No HTTP client can be built.
     pub fn start(auth: Auth, scope: &'static str, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
+        Refusal::show_metric();
         let issuer = match auth {
             Auth::None => {
                 let info = "every request is client 1's; AUTH_MODE=jwt asks for tokens";
@@ -46,7 +47,6 @@ impl Callers {
             }
             Auth::Jwt(jwt) => {
                 ring_provider::install();
-                Refusal::show_metric();
                 let (issuer, refresher) = Issuer::new(jwt)?;
                 lifecycle.spawn("issuer_keys", refresher.run(lifecycle.stopping()));
                 Some(issuer)
