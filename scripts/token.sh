@@ -13,9 +13,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/running.sh
 
 if demands_tokens natively; then
-    ISSUER_KEY_FILE=.cluster/issuer.key exec "${CARGO_TARGET_DIR:-target}/release/issuer" token "$@"
+    RUST_LOG=warn ISSUER_KEY_FILE=.cluster/issuer.key exec "${CARGO_TARGET_DIR:-target}/release/issuer" token "$@"
 elif demands_tokens in_docker; then
-    exec scripts/compose.sh exec -T issuer /service token "$@"
+    exec scripts/compose.sh exec -T -e RUST_LOG=warn issuer /service token "$@"
 else
     echo "${0##*/}: no cluster with an issuer runs here: ./run.sh --auth starts one" >&2
     exit 1

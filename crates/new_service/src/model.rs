@@ -24,7 +24,7 @@ pub(crate) struct Model {
     /// The fields of the databases.
     databases: Vec<String>,
     waits_for_migration: bool,
-    /// A service that consumes waits for the broker. One that publishes from an outbox does not.
+    /// A service that consumes waits for the broker, and for what `migration` declares there. One that publishes from an outbox does not.
     waits_for_broker: bool,
 }
 
@@ -64,13 +64,14 @@ impl Model {
         let groups: Vec<Group> = config.lines().filter_map(group).collect();
         let shared = groups.iter().filter(|group| group.field != "migration");
         let databases = groups.iter().filter(|group| group.kind == "Database");
+        let waits_for_migration = groups.iter().any(|group| group.field == "migration");
         Ok(Self {
             name: name.to_owned(),
             variant,
             shared: shared.cloned().collect(),
             databases: databases.map(|group| group.field.clone()).collect(),
-            waits_for_migration: groups.iter().any(|group| group.field == "migration"),
-            waits_for_broker: app.contains("broker::"),
+            waits_for_migration,
+            waits_for_broker: waits_for_migration && app.contains("broker::"),
             groups,
         })
     }
@@ -92,14 +93,16 @@ fn services(root: &Path) -> anyhow::Result<BTreeSet<String>> {
 fn group(line: &str) -> Option<Group> {
     let (kind, required): (_, &[_]) = if line.contains("Database::from_env(") {
         ("Database", &["HOST", "PORT", "NAME", "USER", "PWD"])
-    } else if line.contains("Queue::from_env(") {
+    } else if line.contains("Queue::from_env(") || line.contains("Queue::optional(") {
         ("Queue", &["HOST", "PORT", "USER", "PWD"])
     } else if line.contains("Peer::from_env(") {
         ("Peer", &["HOST", "PORT"])
     } else {
         return None;
     };
-    let (_, call) = line.split_once("::from_env(")?;
+    let (_, call) = line
+        .split_once("::from_env(")
+        .or_else(|| line.split_once("::optional("))?;
     let (arguments, _) = call.split_once(')')?;
     let prefix = arguments.split('"').nth(1);
     Some(Group {
