@@ -82,7 +82,6 @@ impl Callers {
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
-        document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
         let refusals = [
             (
                 "401",
@@ -98,6 +97,7 @@ impl Callers {
         for item in document.paths.paths.values_mut() {
             let operations = [&mut item.get, &mut item.put].into_iter().flatten();
             for operation in operations {
+                operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
                 for (status, description, refusal) in &refusals {
                     let response = RefOr::T(refusal.described(description));
                     operation
