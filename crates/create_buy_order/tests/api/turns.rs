@@ -65,6 +65,18 @@ impl Clients {
         .await
     }
 
+    /// Returns when so many orders were refused because the queue was full.
+    async fn wait_for_refusals(&self, refusals: usize) -> anyhow::Result<()> {
+        let url = self.cluster.url(Service::CreateBuyOrder);
+        let expected = format!("buy_orders_refused_total{{reason=\"busy\"}} {refusals}");
+        wait_until("orders are refused", LIMIT, async || {
+            Ok(super::metrics(&self.cluster.http(), &url)
+                .await?
+                .contains(&expected))
+        })
+        .await
+    }
+
     async fn lock(&self) -> anyhow::Result<Transaction<'static, Postgres>> {
         Ok(lock_running_total(self.cluster.write_model()).await?)
     }
@@ -113,6 +125,8 @@ async fn a_client_that_has_filled_the_queue_is_refused_and_another_is_not() -> a
     let clients = Clients::start().await?;
     let lock = clients.lock().await?;
     let lone = async {
+        // All were sent: otherwise one that comes late would find room.
+        clients.wait_for_refusals(TOO_MANY).await?;
         clients.wait_for_drafts(MAX_WAITING).await?;
         let release = async {
             clients.wait_for_drafts(MAX_WAITING + 1).await?;
