@@ -83,7 +83,7 @@ reason_against_docker() {
 }
 
 compose_files() {
-    local files=docker-compose.yml
+    local files=docker-compose.yml:docker-compose.override.yml
     [ "$prices" != simulator ] || files+=:docker-compose.simulator.yml
     [ -z "$auth" ] || files+=:docker-compose.auth.yml
     echo $files
