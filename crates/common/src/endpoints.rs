@@ -56,7 +56,13 @@ pub enum SslMode {
 
 impl SslMode {
     fn from_env(env: &mut Env, name: &str) -> Self {
-        match env.one_of(name, &["disable", "prefer", "require", "verify-full"]) {
+        let text = env.one_of(name, &["disable", "prefer", "require", "verify-full"]);
+        if text != Some("verify-full") {
+            env.refuse_in_production(&format!(
+                "{name} is not verify-full, so somebody may sit between us and the database"
+            ));
+        }
+        match text {
             Some("disable") => Self::Disable,
             Some("require") => Self::Require,
             Some("verify-full") => Self::VerifyFull,

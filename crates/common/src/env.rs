@@ -10,6 +10,8 @@ use std::{fmt, io};
 
 use url::Host;
 
+use crate::deployment::{DEPLOYMENTS, PRODUCTION, is_public};
+
 /// A reader of the environment that collects faults instead of stopping at the first.
 ///
 /// Each getter returns a placeholder if its variable is missing or malformed. [`Env::finish`] then refuses the whole configuration and names
@@ -180,6 +182,9 @@ impl Env {
             self.fault(fault);
             String::new()
         });
+        if is_public(&secret) {
+            self.refuse_in_production(&format!("{name} is a password that everybody can read in .env"));
+        }
         Secret {
             last: Arc::new(Mutex::new(secret)),
             file: path.map(|path| SecretFile { variable, path }),
@@ -218,6 +223,18 @@ impl Env {
     /// Adds the fault of a value, where `reason` ends the sentence: `is not …`.
     pub fn malformed(&mut self, name: &str, value: &str, reason: &str) {
         self.fault(format!("{name} is malformed: {value:?} {reason}"));
+    }
+
+    /// Reads `DEPLOYMENT`: `development`, the default, or `production`.
+    pub(crate) fn deployment(&mut self) {
+        self.one_of("DEPLOYMENT", &DEPLOYMENTS);
+    }
+
+    /// With `DEPLOYMENT=production` this is a fault, for example `AUTH_MODE is none`.
+    pub(crate) fn refuse_in_production(&mut self, what_is_wrong: &str) {
+        if self.optional("DEPLOYMENT").as_deref() == Some(PRODUCTION) {
+            self.fault(format!("{what_is_wrong}, which DEPLOYMENT=production refuses"));
+        }
     }
 
     /// Adds a fault that no getter can find, for example of two values together.

@@ -34,6 +34,8 @@ pub mod endpoints;
 pub mod env;
 mod tls;
 
+mod deployment;
+
 // What travels on the queue, and what the models are compared by.
 pub mod buy_order_event;
 pub mod range_checksum;

@@ -18,6 +18,10 @@ const LISTEN: Group = Group {
     required: &["SERVICE_HOST", "SERVICE_PORT"],
     malformed: &[("SERVICE_HOST", "a b"), ("SERVICE_PORT", "http")],
 };
+const DEPLOYMENT: Group = Group {
+    required: &[],
+    malformed: &[("DEPLOYMENT", "prod")],
+};
 const LOGGING: Group = Group {
     required: &[],
     malformed: &[("LOGGING_HOST", "a b"), ("LOGGING_PORT", "x")],
@@ -79,8 +83,9 @@ const ORDER_LIMITS: Group = Group {
     required: &[],
     malformed: &[("ORDER_MIN_BTC", "-1"), ("ORDER_MAX_BTC", "100.1")],
 };
-const ALL: [Group; 9] = [
+const ALL: [Group; 10] = [
     LISTEN,
+    DEPLOYMENT,
     LOGGING,
     WRITE_MODEL,
     READ_MODEL,
@@ -99,7 +104,10 @@ fn groups_of(service: Service) -> Vec<Group> {
         Service::Migration => vec![WRITE_MODEL, READ_MODEL],
         Service::ReadModelSync => vec![READ_MODEL, MIGRATION, QUEUE],
     };
-    [vec![LISTEN, LOGGING], own].into_iter().flatten().collect()
+    [vec![LISTEN, DEPLOYMENT, LOGGING], own]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn required_by(service: Service) -> BTreeSet<String> {
@@ -107,13 +115,8 @@ fn required_by(service: Service) -> BTreeSet<String> {
     names.map(|name| (*name).to_owned()).collect()
 }
 
-/// The variables that a service says are missing or malformed, before it ends with 1.
-fn named(
-    service: Service,
-    arguments: &[&str],
-    environment: &[(&str, &str)],
-    fault: &str,
-) -> anyhow::Result<BTreeSet<String>> {
+/// The faults that a service finds in its environment, before it ends with 1.
+fn faults(service: Service, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Vec<String>> {
     let output = Command::new(service.binary()?)
         .args(arguments)
         .env_clear()
@@ -121,9 +124,21 @@ fn named(
         .output()?;
     ensure!(output.status.code() == Some(1), "{output:?}");
     let stderr = String::from_utf8(output.stderr)?;
-    let names = stderr
-        .lines()
-        .filter_map(|line| line.strip_prefix("  ")?.split_once(fault))
+    let lines = stderr.lines().filter_map(|line| line.strip_prefix("  "));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// The variables that have this fault.
+fn named(
+    service: Service,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    fault: &str,
+) -> anyhow::Result<BTreeSet<String>> {
+    let faults = faults(service, arguments, environment)?;
+    let names = faults
+        .iter()
+        .filter_map(|line| line.split_once(fault))
         .map(|(name, _)| name.to_owned());
     Ok(names.collect())
 }
@@ -178,6 +193,60 @@ fn every_malformed_value_is_named_and_none_that_the_service_does_not_read() -> a
         let own = groups_of(service).into_iter().flat_map(|group| group.malformed);
         let own: BTreeSet<_> = own.map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(malformed, own, "{service:?}");
+    }
+    Ok(())
+}
+
+/// The environment of the service in a deployment that is meant, but with the settings and passwords of `.env`, which are for development.
+#[test]
+fn in_production_all_that_is_for_development_is_refused_at_once() -> anyhow::Result<()> {
+    let environment = [
+        ("DEPLOYMENT", "production"),
+        ("WRITE_MODEL_DB_PWD", "write_model_owner_password"),
+        ("READ_MODEL_DB_PWD", "read_model_owner_password"),
+        ("CREATE_BUY_ORDER_DB_USER", "create_buy_order"),
+        ("CREATE_BUY_ORDER_DB_PWD", "create_buy_order_password"),
+        ("Q_HOST", "queue"),
+        ("Q_PWD", "pydist_password"),
+        ("AUTH_MODE", "none"),
+        ("WRITE_MODEL_DB_SSLMODE", "prefer"),
+        ("READ_MODEL_DB_SSLMODE", "require"),
+    ];
+    let (write_model, read_model) = (
+        ["WRITE_MODEL_DB_PWD", "WRITE_MODEL_DB_SSLMODE"],
+        ["READ_MODEL_DB_PWD", "READ_MODEL_DB_SSLMODE"],
+    );
+    let queue = ["Q_PWD", "Q_PROTOCOL"];
+    for (service, expected) in [
+        (Service::BtcPrice, [].into()),
+        (
+            Service::CreateBuyOrder,
+            [&write_model[..], &queue, &["AUTH_MODE"]].concat(),
+        ),
+        (
+            Service::FetchBuyOrders,
+            [&read_model[..], &["AUTH_MODE"]].concat(),
+        ),
+        (
+            Service::Migration,
+            [
+                &write_model[..],
+                &read_model,
+                &queue,
+                &["CREATE_BUY_ORDER_DB_PWD"],
+            ]
+            .concat(),
+        ),
+        (Service::ReadModelSync, [&read_model[..], &queue].concat()),
+    ] {
+        let faults = faults(service, &[], &environment)?;
+        let refused: BTreeSet<&str> = faults
+            .iter()
+            .filter(|line| line.ends_with(", which DEPLOYMENT=production refuses"))
+            .filter_map(|line| Some(line.split_once(" is ")?.0))
+            .collect();
+        let expected: BTreeSet<&str> = expected.into_iter().collect();
+        assert_eq!(refused, expected, "{service:?}");
     }
     Ok(())
 }

@@ -44,7 +44,10 @@ impl Auth {
     pub fn from_env(env: &mut Env) -> Self {
         match env.one_of("AUTH_MODE", &["none", "jwt"]) {
             Some("jwt") => Jwt::from_env(env).map_or(Self::None, Self::Jwt),
-            _ => Self::None,
+            _ => {
+                env.refuse_in_production("AUTH_MODE is not jwt, so whoever asks is client 1");
+                Self::None
+            }
         }
     }
 }
@@ -73,7 +76,14 @@ impl Source {
     fn from_env(env: &mut Env, expected: &Expected) -> Option<Self> {
         match (env.optional("AUTH_JWKS_URL"), env.optional("AUTH_JWKS_FILE")) {
             (Some(text), None) => match Url::parse(&text) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") => Some(Self::Url(url)),
+                Ok(url) if matches!(url.scheme(), "http" | "https") => {
+                    if url.scheme() == "http" {
+                        env.refuse_in_production(
+                            "AUTH_JWKS_URL is not https, so somebody may give us keys of their own",
+                        );
+                    }
+                    Some(Self::Url(url))
+                }
                 _ => {
                     env.malformed(
                         "AUTH_JWKS_URL",

@@ -40,6 +40,7 @@ where
         // Fails only if a provider is installed already, which will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut env = Env::from_process();
+        env.deployment();
         let config = configure(&mut env);
         let log_server = endpoints::log_server(&mut env);
         let filter = env.optional("RUST_LOG");
