@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prints RabbitMQ's definitions of the virtual host and of who may do what there, as JSON. RabbitMQ reads them at each start, so passwords
-# follow the environment: Q_VHOST, Q_EXCHANGE, and Q_USER and Q_PWD of the administrator. A service whose ..._Q_USER is empty gets no user.
+# follow the environment: Q_VHOST, Q_EXCHANGE, and Q_USER and Q_PWD (or Q_PWD_FILE) of the administrator. A service whose ..._Q_USER is empty
+# gets no user.
 #
 # `migration` declares what the permissions speak of: crates/common/src/broker/topology.rs.
 set -euo pipefail
@@ -32,14 +33,15 @@ only() {
 
 users=() permissions=()
 
-# user PREFIX TAGS CONFIGURE WRITE READ: a user, with the name and password of PREFIX_USER and PREFIX_PWD.
+# user PREFIX TAGS CONFIGURE WRITE READ: a user, with the name and password of PREFIX_USER and PREFIX_PWD (or PREFIX_PWD_FILE).
 user() {
-    local name=$1_USER password=$1_PWD
+    local name=$1_USER password=$1_PWD file=$1_PWD_FILE
     [ -n "${!name:-}" ] || return 0
     # A service may go on logging in as the administrator, which then stays one.
     [ "$1" = Q ] || [ "${!name}" != "${Q_USER:-}" ] || return 0
     name=$(json "${!name}")
-    users+=("{\"name\": $name, \"password\": $(json "${!password:?}"), \"tags\": \"$2\"}")
+    password=${!password:-$(cat "${!file:?}")}
+    users+=("{\"name\": $name, \"password\": $(json "$password"), \"tags\": \"$2\"}")
     permissions+=("{\"user\": $name, \"vhost\": $vhost, \"configure\": $(json "$3"), \"write\": $(json "$4"), \"read\": $(json "$5")}")
 }
 

@@ -9,7 +9,7 @@
 admin() {
     local service=$1 process name options=()
     shift
-    if runs_in_docker; then
+    if has_containers; then
         # In a pipe, Compose must not allocate a terminal.
         [ -t 0 ] && [ -t 1 ] || options=(-T)
         # By name only: Compose reads the value from its own environment, as every user of the machine can read arguments.

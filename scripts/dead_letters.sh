@@ -12,8 +12,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/settings.sh
 . scripts/settings.sh
 
-# The service itself may neither read its dead letters nor publish orders.
+# The service itself may neither read its dead letters nor publish orders. The password of the administrator may be in a file here.
 Q_USER=$(setting Q_USER) Q_PWD=$(setting Q_PWD)
-export Q_USER Q_PWD
-replaced=(Q_USER Q_PWD)
+if [ -n "${Q_PWD_FILE:-}" ]; then Q_PWD=$(<"$Q_PWD_FILE"); fi
+Q_PWD_FILE=
+export Q_USER Q_PWD Q_PWD_FILE
+replaced=(Q_USER Q_PWD Q_PWD_FILE)
 admin read_model_sync dead-letters "$@"

@@ -11,7 +11,7 @@ if [ $# -ne 1 ]; then
     sed -n '2s/^# //p' "$0" >&2
     exit 2
 fi
-if runs_in_docker; then
+if has_containers; then
     # The port of `stats socket` in docker/entry/haproxy.cfg, inside the container only.
     scripts/compose.sh exec -T entry nc 127.0.0.1 8775 <<<"$1"
 elif runs_natively; then

@@ -16,10 +16,10 @@ if [ $# -eq 0 ]; then
     exit 2
 fi
 # Every user of the machine can read arguments, so no password is among them.
-if runs_in_docker; then
+if has_containers; then
     # shellcheck disable=SC2016 # the variables are the container's
     exec scripts/compose.sh exec -T "$1" sh -c \
-        'PGPASSWORD=$POSTGRES_PASSWORD exec psql --host=127.0.0.1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" --command="$1"' sh "$2"
+        'PGPASSWORD=${POSTGRES_PASSWORD:-$(cat "$POSTGRES_PASSWORD_FILE")} exec psql --host=127.0.0.1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" --command="$1"' sh "$2"
 fi
 runs_natively || { echo "psql: no cluster of this clone runs: ./run.sh starts one" >&2 && exit 1; }
 model=${1^^}

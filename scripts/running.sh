@@ -40,3 +40,6 @@ demands_tokens() {
 
 # ./run.sh writes this record before the first container starts. It is removed after the last has ended.
 runs_in_docker() { [ -e .cluster/docker_mode ]; }
+
+# Also of a deployment that ./run.sh did not start: COMPOSE_FILE names its files, as for Compose itself.
+has_containers() { [ -n "${COMPOSE_FILE:-}" ] || runs_in_docker; }

@@ -11,6 +11,8 @@ REGISTRY=https://registry-1.docker.io/v2/
 PULL_LIMIT_S=180
 IMAGES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE RUST_IMAGE)
 CHANGED_SERVICE=fetch_buy_orders
+DEVELOPMENT=(-f docker-compose.yml -f docker-compose.override.yml -f docker-compose.simulator.yml -f docker-compose.auth.yml)
+PRODUCTION=(-f docker-compose.yml -f docker-compose.production.yml)
 
 say() { echo "docker suite: $*"; }
 fail() {
@@ -26,9 +28,16 @@ changed_image=pydist/changed:$$
 clear_up() {
     rm -rf "$work"
     docker image rm "$changed_image" >/dev/null 2>&1 || true
-    if [ -n "$(docker ps --all --quiet --filter "label=com.docker.compose.project=$COMPOSE_TEST_PROJECT")" ]; then
-        scripts/compose.sh -f docker-compose.yml -f docker-compose.simulator.yml -f docker-compose.auth.yml -p "$COMPOSE_TEST_PROJECT" down --volumes --remove-orphans
-    fi
+    remove_project "$COMPOSE_TEST_PROJECT" "${DEVELOPMENT[@]}"
+    remove_project "${COMPOSE_TEST_PROJECT}_production" "${PRODUCTION[@]}"
+}
+
+# remove_project NAME FILE...: if it has containers.
+remove_project() {
+    local project=$1
+    shift
+    [ -n "$(docker ps --all --quiet --filter "label=com.docker.compose.project=$project")" ] || return 0
+    scripts/compose.sh "$@" -p "$project" down --volumes --remove-orphans
 }
 trap clear_up EXIT
 
@@ -89,10 +98,13 @@ a_changed_line_compiles_no_dependency() {
 
 # The suite itself runs with one of the two Compose versions.
 every_compose_takes_the_files() {
-    local compose
+    local compose files
     for compose in "docker compose" docker-compose; do
         $compose version >/dev/null 2>&1 || continue
-        $compose -f docker-compose.yml -f docker-compose.simulator.yml -f docker-compose.auth.yml config --quiet || fail "$compose does not take the files"
+        for files in "${DEVELOPMENT[*]}" "${PRODUCTION[*]}"; do
+            # shellcheck disable=SC2086 # words
+            $compose $files config --quiet || fail "$compose does not take the files: $files"
+        done
         say "$compose takes the files"
     done
 }

@@ -3,6 +3,7 @@
 # change the owner's password, run it in the container: docs/operations.md.
 set -euo pipefail
 
+export DB_OWNER_PASSWORD=${DB_OWNER_PASSWORD:-$(cat "${DB_OWNER_PASSWORD_FILE:?}")}
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" <<'SQL'
 \getenv owner DB_OWNER
 \getenv password DB_OWNER_PASSWORD

@@ -71,7 +71,7 @@ pub use cluster::processes::Starved;
 pub use cluster::server_control::Server;
 pub use cluster::{Cluster, Issuer, ProcessId};
 pub use docs_page::docs_page_needs_no_network;
-pub use http_client::{bearer, http_client, http_client_with};
+pub use http_client::{bearer, http_client, http_client_with, https_client_with, trusted};
 pub use links::Link;
 pub use log_server::LogServer;
 pub use options::{Options, ServerChoice};

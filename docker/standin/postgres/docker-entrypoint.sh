@@ -11,6 +11,7 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); fi
     if [ -z "${POSTGRES_PASSWORD:-}" ]; then
         echo "postgres: POSTGRES_PASSWORD is not set, and a new database needs one" >&2
         exit 1

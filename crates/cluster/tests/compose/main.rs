@@ -14,6 +14,8 @@ mod broker;
 mod confinement;
 mod environment;
 mod events;
+mod inside;
+mod production;
 mod project;
 mod restarts;
 mod scaling;
@@ -51,7 +53,7 @@ every_sentence!(one_after_another);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
     let started = Instant::now();
-    let project = Project::create()?;
+    let project = Project::development()?;
     let system = project.system()?;
     part("`up` alone is enough to become healthy", project.up(&system, &[])).await?;
 
@@ -113,5 +115,60 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
 
     part("`down -v` leaves nothing behind", async { project.down() }).await?;
     eprintln!("compose suite: {:.0} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_that_is_meant_can_be_put_on_the_internet() -> anyhow::Result<()> {
+    let started = Instant::now();
+    let deployment = production::Deployment::make()?;
+    let system = deployment.system()?;
+    part(
+        "`up` alone is enough to become healthy, with TLS everywhere",
+        deployment.project.up(&system, &[]),
+    )
+    .await?;
+    part(
+        "containers_have_no_rights",
+        confinement::containers_have_no_rights(&deployment.project),
+    )
+    .await?;
+    part("containers_write_nowhere_and_are_published_nowhere", async {
+        deployment.containers_write_nowhere_and_are_published_nowhere()
+    })
+    .await?;
+    part("no_password_is_in_the_environment_of_a_container", async {
+        deployment.no_password_is_in_the_environment_of_a_container()
+    })
+    .await?;
+    part(
+        "an_order_needs_a_token_and_tls",
+        deployment.an_order_needs_a_token_and_tls(),
+    )
+    .await?;
+    part("a_container_reaches_what_it_needs_and_nothing_else", async {
+        deployment.a_container_reaches_what_it_needs_and_nothing_else()
+    })
+    .await?;
+    part(
+        "attacks_on_the_databases_are_refused_inside_each_container",
+        async { deployment.attacks_on_the_databases_are_refused_inside_each_container() },
+    )
+    .await?;
+    part(
+        "attacks_on_the_broker_are_refused_inside_each_container",
+        deployment.attacks_on_the_broker_are_refused_inside_each_container(),
+    )
+    .await?;
+    part(
+        "new_certificates_are_used_without_a_restart",
+        deployment.new_certificates_are_used_without_a_restart(),
+    )
+    .await?;
+    part("`down -v` leaves nothing behind", async {
+        deployment.project.down()
+    })
+    .await?;
+    eprintln!("production: {:.0} s", started.elapsed().as_secs_f32());
     Ok(())
 }

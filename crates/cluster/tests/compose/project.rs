@@ -1,6 +1,6 @@
 //! A compose project of this test, independent of others on the machine.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -35,12 +35,29 @@ pub(crate) const BROKER_LOGIN: [(&str, &str); 9] = [
 
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The files of the deployment for development.
+const DEVELOPMENT: &[&str] = &[
+    "docker-compose.yml",
+    "docker-compose.override.yml",
+    "docker-compose.simulator.yml",
+];
+
+/// The files of a deployment that is meant. Its prices come from the simulator, too.
+const PRODUCTION: &[&str] = &[
+    "docker-compose.yml",
+    "docker-compose.production.yml",
+    "docker-compose.simulator.yml",
+    "crates/cluster/tests/compose/production.yml",
+];
+
 /// A project with its own host ports. Dropping it removes containers, networks and volumes.
 #[derive(Debug)]
 pub(crate) struct Project {
     name: String,
+    files: &'static [&'static str],
     // Override `.env`.
     ports: Vec<(&'static str, u16)>,
+    variables: Vec<(&'static str, String)>,
 }
 
 /// What the engine knows about a container.
@@ -86,6 +103,20 @@ impl Container {
                 .is_none_or(|status| status == "healthy")
     }
 
+    /// Its addresses, one in each network.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let networks = self.0["NetworkSettings"]["Networks"].as_object();
+        let addresses = networks.into_iter().flat_map(|networks| networks.values());
+        addresses
+            .filter_map(|network| network["IPAddress"].as_str()?.parse().ok())
+            .collect()
+    }
+
+    /// The process that the engine started.
+    pub(crate) fn process(&self) -> anyhow::Result<i64> {
+        self.0["State"]["Pid"].as_i64().context("it does not run")
+    }
+
     /// Its output so far.
     pub(crate) fn logs(&self) -> anyhow::Result<String> {
         docker(&["logs", self.id()])
@@ -93,15 +124,29 @@ impl Container {
 }
 
 impl Project {
-    pub(crate) fn create() -> anyhow::Result<Self> {
-        let name = match std::env::var_os(PROJECT_VARIABLE) {
+    pub(crate) fn development() -> anyhow::Result<Self> {
+        let variables = BROKER_LOGIN.map(|(name, value)| (name, value.to_owned()));
+        Self::create("", DEVELOPMENT, variables.into())
+    }
+
+    pub(crate) fn production(variables: Vec<(&'static str, String)>) -> anyhow::Result<Self> {
+        Self::create("_production", PRODUCTION, variables)
+    }
+
+    fn create(
+        suffix: &str,
+        files: &'static [&'static str],
+        variables: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        let mut name = match std::env::var_os(PROJECT_VARIABLE) {
             Some(name) => name
                 .into_string()
                 .ok()
                 .context("COMPOSE_TEST_PROJECT is not text")?,
             None => format!("pydist_test_{}", Uuid::new_v4().simple()),
         };
-        let variables = [
+        name.push_str(suffix);
+        let names = [
             "CREATE_BUY_ORDER_EXT_PORT",
             "FETCH_BUY_ORDERS_EXT_PORT",
             "WRITE_MODEL_DB_EXT_PORT",
@@ -109,16 +154,18 @@ impl Project {
             "Q_EXT_ADMIN_PORT",
         ];
         // All are held until all are found, so that no port is used twice.
-        let held: Vec<TcpListener> = variables
-            .iter()
-            .map(|_| free_port())
-            .collect::<anyhow::Result<_>>()?;
-        let ports = variables
+        let held: Vec<TcpListener> = names.iter().map(|_| free_port()).collect::<anyhow::Result<_>>()?;
+        let ports = names
             .iter()
             .zip(&held)
-            .map(|(variable, listener)| Ok((*variable, listener.local_addr()?.port())))
+            .map(|(name, listener)| Ok((*name, listener.local_addr()?.port())))
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { name, ports })
+        Ok(Self {
+            name,
+            files,
+            ports,
+            variables,
+        })
     }
 
     /// The published addresses.
@@ -136,9 +183,13 @@ impl Project {
     }
 
     fn url(&self, variable: &str) -> anyhow::Result<String> {
+        Ok(format!("http://127.0.0.1:{}", self.port(variable)?))
+    }
+
+    /// The port that this variable of `.env` has here.
+    pub(crate) fn port(&self, variable: &str) -> anyhow::Result<u16> {
         let port = self.ports.iter().find(|(name, _)| *name == variable);
-        let (_, port) = port.context("no such port")?;
-        Ok(format!("http://127.0.0.1:{port}"))
+        Ok(port.context("no such port")?.1)
     }
 
     /// Runs `up` with these additional arguments, and waits until everything is healthy.
@@ -243,16 +294,10 @@ impl Project {
     fn compose(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(Path::new(ROOT).join("scripts/compose.sh"));
         command
-            .args([
-                "-f",
-                "docker-compose.yml",
-                "-f",
-                "docker-compose.simulator.yml",
-                "-p",
-                &self.name,
-            ])
+            .args(self.files.iter().flat_map(|file| ["-f", file]))
+            .args(["-p", &self.name])
             .args(arguments)
-            .envs(BROKER_LOGIN)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .envs(self.ports.iter().map(|(name, port)| (name, port.to_string())));
         output(&mut command)
     }

@@ -66,8 +66,8 @@ impl Entry {
         } else {
             "haproxy"
         })
-        .env("CREATE_BUY_ORDER", orders.trim_start_matches("http://"))
-        .env("FETCH_BUY_ORDERS", pages.trim_start_matches("http://"))
+        .envs(address("CREATE_BUY_ORDER", orders)?)
+        .envs(address("FETCH_BUY_ORDERS", pages)?)
         .envs(settings_of_env()?)
         .envs(settings.iter().copied())
         .args(["-db", "-f"])
@@ -111,6 +111,13 @@ impl Entry {
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("log")
     }
+}
+
+/// The variables with the host and the port of a service.
+fn address(service: &str, url: &str) -> anyhow::Result<[(String, String); 2]> {
+    let address = url.trim_start_matches("http://").rsplit_once(':');
+    let (host, port) = address.context("no port")?;
+    Ok([("HOST", host), ("PORT", port)].map(|(part, value)| (format!("{service}_{part}"), value.to_owned())))
 }
 
 /// `ENTRY_…` of `.env`.
