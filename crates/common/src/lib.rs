@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod trace;
 
 // How it connects, retries and batches.
+mod client_address;
 pub mod coalesce;
 pub mod net;
 mod request_id;

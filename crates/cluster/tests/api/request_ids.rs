@@ -46,6 +46,7 @@ async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outl
     let put = cluster.http().put(cluster.url(CreateBuyOrder) + "/buy_order");
     let answer = put
         .header("X-Request-Id", ID)
+        .header("X-Forwarded-For", "10.0.0.1, 192.0.2.7")
         .json(&cluster::new_order("USD", "1"))
         .send()
         .await?;
@@ -67,6 +68,14 @@ async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outl
         .flat_map(|service| events_of(&cluster, service, ID))
         .collect();
     let trace_id = events[0]["trace_id"].as_str().unwrap_or_default().to_owned();
+    let with_address = events
+        .iter()
+        .filter(|event| event["client_address"] == "192.0.2.7");
+    assert_eq!(
+        names(&with_address.cloned().collect::<Vec<_>>()),
+        CREATING,
+        "{events:?}"
+    );
     assert!(trace_id.len() == 32 && events.iter().all(|event| event["trace_id"] == trace_id.as_str()));
 
     wait_until("the order is projected", LIMIT, async || {

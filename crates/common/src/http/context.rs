@@ -7,13 +7,17 @@ use axum::response::Response;
 use opentelemetry::trace::{FutureExt as _, SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 
+use crate::client_address::ClientAddress;
 use crate::request_id::RequestId;
 use crate::{trace, trace_context};
 
 /// Handles a request in its context, and sends its id in the answer.
 pub(super) async fn handle_in_context(request: Request, next: Next) -> Response {
     let id = RequestId::from_headers(request.headers());
-    let context = span(&request).with_value(id.clone());
+    let mut context = span(&request).with_value(id.clone());
+    if let Some(address) = ClientAddress::from_headers(request.headers()) {
+        context = context.with_value(address);
+    }
     let mut response = next.run(request).with_context(context.clone()).await;
     id.add_to_headers(response.headers_mut());
     // The conventions say that a `4xx` is not a failure of the server's span.

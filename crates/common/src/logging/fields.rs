@@ -8,6 +8,7 @@ use serde::Serialize;
 use tracing::Event;
 use tracing::field::{Field, Visit};
 
+use crate::client_address::ClientAddress;
 use crate::request_id::RequestId;
 
 /// What an outlet writes fields into.
@@ -50,7 +51,7 @@ impl<E: Encoder> Fields<E> {
         }
     }
 
-    /// Adds the ids of the request and of the trace that the event belongs to.
+    /// Adds the ids of the request and of the trace that the event belongs to, and the address of the client.
     pub(super) fn add_context(&mut self, event: &Event<'_>) {
         // OpenTelemetry logs faults of a context while that context is borrowed: to read it here would panic.
         if event.metadata().target().starts_with("opentelemetry") {
@@ -59,6 +60,9 @@ impl<E: Encoder> Fields<E> {
         Context::map_current(|context| {
             if let Some(id) = context.get::<RequestId>() {
                 self.add("request_id", id.as_str());
+            }
+            if let Some(ClientAddress(address)) = context.get() {
+                self.add("client_address", address);
             }
             let span = context.span();
             let span = span.span_context();
