@@ -4,15 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the highest to the lowest.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["auth"],
     &["migrations", "service"],
     &["broker", "database", "http"],
     &["logging", "readiness"],
     &["metrics", "trace"],
-    &["coalesce", "net", "request_id", "retry", "trace_context"],
+    &[
+        "client_address",
+        "coalesce",
+        "net",
+        "request_id",
+        "retry",
+        "trace_context",
+    ],
     &["endpoints"],
     &["env", "tls"],
+    &["deployment"],
     &["buy_order_event", "range_checksum"],
     &["money", "timestamp"],
 ];
