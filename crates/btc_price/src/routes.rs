@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use common::http::{self, Detail, FRESH_FOR_MS, FieldFaults, QueryFields};
+use common::http::{self, Detail, FRESH_FOR_MS, FieldFaults, QueryFields, Routes};
 use common::money::Currency;
 use common::readiness::Readiness;
 use utoipa::OpenApi;
@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::quote::{Quote, Quotes};
 
 /// All routes of this service.
-pub(crate) fn router(quotes: Quotes, readiness: Readiness) -> Router {
+pub(crate) fn router(quotes: Quotes, readiness: Readiness) -> Routes {
     let api = Router::new().route("/buy", get(buy)).with_state(quotes);
     http::routes(api, ApiDoc::openapi(), readiness)
 }

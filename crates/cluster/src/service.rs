@@ -31,6 +31,7 @@ const TRACES: &[&str] = &[
 const EVERY_SERVICE: &[&str] = &[
     "SERVICE_HOST",
     "SERVICE_PORT",
+    "OPS_PORT",
     "DEPLOYMENT",
     "LOGGING_HOST",
     "LOGGING_PORT",

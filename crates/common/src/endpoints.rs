@@ -11,23 +11,34 @@ use crate::tls::add_authorities;
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
-/// Where a service listens: `SERVICE_HOST`, `SERVICE_PORT`.
+/// Where a service listens: `SERVICE_HOST`, `SERVICE_PORT`, `OPS_PORT`.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// The address to bind, for example `0.0.0.0`, or `::` for IPv6 and IPv4.
     pub host: String,
     /// The TCP port; 0 lets the system choose.
     pub port: u16,
+    /// The port for what operators ask; `None`: the same port.
+    pub ops_port: Option<u16>,
 }
 
 impl Listen {
-    /// Reads `SERVICE_HOST` and `SERVICE_PORT`.
+    /// Reads `SERVICE_HOST`, `SERVICE_PORT` and `OPS_PORT`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             host: env.host("SERVICE_HOST"),
             port: env.parse("SERVICE_PORT"),
+            ops_port: ops_port(env),
         }
     }
+}
+
+fn ops_port(env: &mut Env) -> Option<u16> {
+    let port = env.optional("OPS_PORT").map(|_| env.parse("OPS_PORT"))?;
+    if port != 0 && env.optional("SERVICE_PORT") == env.optional("OPS_PORT") {
+        env.fault("OPS_PORT is that of SERVICE_PORT: leave it empty for one port".to_owned());
+    }
+    Some(port)
 }
 
 /// The log server: `LOGGING_HOST`, `LOGGING_PORT`, `LOGGING_RETRY_S`. `None`: events go to standard output only.

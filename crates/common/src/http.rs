@@ -24,7 +24,7 @@ use axum::http::HeaderName;
 pub use field::FieldFault;
 pub use fields::{BodyFields, Fields, QueryFields};
 pub use problem::{Detail, ErrorItem, FieldFaults, Location, Problem};
-pub use routes::routes;
+pub use routes::{Routes, routes};
 pub use server::{CannotListen, bind, serve};
 
 /// For how many milliseconds an answer may be reused, counted from when it was given. A client counts from when it asked, to be safe.

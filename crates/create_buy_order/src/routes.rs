@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
 use common::auth::{Callers, Client};
-use common::http::{BodyFields, Detail, FieldFaults};
+use common::http::{BodyFields, Detail, FieldFaults, Routes};
 use common::money::BtcRate;
 use common::readiness::Readiness;
 use common::timestamp::rfc3339_micros;
@@ -43,7 +43,7 @@ impl FromRef<State> for Callers {
 }
 
 /// All routes of this service.
-pub(crate) fn router(state: State, readiness: Readiness) -> Router {
+pub(crate) fn router(state: State, readiness: Readiness) -> Routes {
     let mut document = ApiDoc::openapi();
     state.callers.describe(&mut document);
     let api = Router::new()

@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue, LINK};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use common::auth::{Callers, Client};
-use common::http::{self, Detail, FieldFaults, QueryFields, field};
+use common::http::{self, Detail, FieldFaults, QueryFields, Routes, field};
 use common::readiness::Readiness;
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
@@ -44,7 +44,7 @@ impl FromRef<State> for Callers {
 }
 
 /// All routes of the service.
-pub(crate) fn router(state: State, readiness: Readiness) -> Router {
+pub(crate) fn router(state: State, readiness: Readiness) -> Routes {
     let mut document = ApiDoc::openapi();
     state.callers.describe(&mut document);
     let api = Router::new()

@@ -120,6 +120,8 @@ impl Contract {
     fn use_local_addresses(&mut self) -> anyhow::Result<()> {
         // There is no Fluentd: the events are in the log files.
         self.set("LOGGING_HOST", "");
+        // One port cannot be that of all services.
+        self.set("OPS_PORT", "");
         self.set("SERVICE_HOST", "127.0.0.1");
         for model in ["WRITE_MODEL_DB", "READ_MODEL_DB"] {
             let port = self.port(&format!("{model}_EXT_PORT"))?;

@@ -16,7 +16,11 @@ struct Group {
 
 const LISTEN: Group = Group {
     required: &["SERVICE_HOST", "SERVICE_PORT"],
-    malformed: &[("SERVICE_HOST", "a b"), ("SERVICE_PORT", "http")],
+    malformed: &[
+        ("SERVICE_HOST", "a b"),
+        ("SERVICE_PORT", "http"),
+        ("OPS_PORT", "65536"),
+    ],
 };
 const DEPLOYMENT: Group = Group {
     required: &[],

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cluster::{Behaviour, Cluster, Options, Server, Service, wait_until};
+use cluster::{Behaviour, Cluster, Options, PortLease, Server, Service, wait_until};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,6 +28,49 @@ fn ready() -> (u16, Value) {
 
 fn away(detail: &str) -> (u16, Value) {
     (503, json!({ "detail": format!("not ready: {detail}") }))
+}
+
+#[tokio::test]
+async fn operators_ask_on_a_port_of_their_own_where_there_is_one() -> anyhow::Result<()> {
+    let lease = PortLease::take()?;
+    let service = Service::FetchBuyOrders;
+    let options = Options::default().with_env(service, "OPS_PORT", lease.port().to_string());
+    let cluster = Cluster::start(options).await?;
+    let (for_clients, for_operators) = (cluster.url(service), format!("http://127.0.0.1:{}", lease.port()));
+    for (path, of_clients, of_operators) in [
+        ("/healthcheck", 200, 404),
+        ("/buy_orders", 200, 404),
+        ("/docs/", 200, 404),
+        ("/livez", 404, 200),
+        ("/readyz", 404, 200),
+        ("/metrics", 404, 200),
+    ] {
+        for (base, expected) in [(&for_clients, of_clients), (&for_operators, of_operators)] {
+            let answer = cluster.http().get(format!("{base}{path}")).send().await?;
+            assert_eq!(answer.status().as_u16(), expected, "{base}{path}");
+            if expected == 404 {
+                assert_eq!(answer.json::<Value>().await?, json!({"detail": "Not Found"}));
+            }
+        }
+    }
+    for probe in ["healthcheck", "livez", "readyz", "metrics"] {
+        let mut own = Command::new(service.binary()?);
+        let asked = own.arg(probe).envs(cluster.environment(service)?).output()?;
+        assert!(asked.status.success(), "{probe}: {asked:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_port_for_both_is_said_once() -> anyhow::Result<()> {
+    let output = Command::new(Service::BtcPrice.binary()?)
+        .env_clear()
+        .envs([("SERVICE_PORT", "8080"), ("OPS_PORT", "8080")])
+        .output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr)?;
+    assert!(said.contains("OPS_PORT is that of SERVICE_PORT"), "{said}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -124,7 +124,11 @@ pub(crate) fn ask_own_service(probe: &str, mut env: Env) -> ExitCode {
 
 fn ask(listen: &Listen, probe: &str) -> anyhow::Result<String> {
     // For `0.0.0.0` and `::`, Linux connects to the loopback address.
-    let address = (listen.host.as_str(), listen.port)
+    let port = match probe {
+        "healthcheck" => listen.port,
+        _ => listen.ops_port.unwrap_or(listen.port),
+    };
+    let address = (listen.host.as_str(), port)
         .to_socket_addrs()?
         .next()
         .context("the host has no address")?;

@@ -17,19 +17,32 @@ use super::problem::Problem;
 use crate::metrics;
 use crate::readiness::Readiness;
 
-/// Adds the common routes to those of a service, which `document` describes: `GET /healthcheck`, `/livez`, `/readyz` and `/metrics`,
-/// `GET /openapi.json` and `GET /docs`, whose page needs no network.
-pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Router {
+/// All routes of a service.
+#[derive(Debug)]
+pub struct Routes {
+    /// For everybody who may reach the service.
+    pub(super) clients: Router,
+    /// For those who operate it: on a port of their own, where there is one.
+    pub(super) operators: Router,
+}
+
+/// Adds the common routes to those of a service, which `document` describes: `GET /healthcheck`, `GET /openapi.json` and `GET /docs`, whose
+/// page needs no network; and for operators `/livez`, `/readyz` and `/metrics`.
+pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Routes {
     document.merge(Common::openapi());
     let readiness = Arc::new(readiness);
     let checks = Arc::new(Mutex::new(HealthChecks::default()));
     // The answers are of one client, at one moment.
-    api.layer(map_response(not_stored))
-        .route("/livez", get(livez))
-        .route("/healthcheck", get(healthcheck).with_state(checks))
-        .route("/readyz", get(readyz).with_state(Arc::clone(&readiness)))
-        .route("/metrics", get(show_metrics).with_state(readiness))
-        .merge(docs::routes(document))
+    Routes {
+        clients: api
+            .layer(map_response(not_stored))
+            .route("/healthcheck", get(healthcheck).with_state(checks))
+            .merge(docs::routes(document)),
+        operators: Router::new()
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz).with_state(Arc::clone(&readiness)))
+            .route("/metrics", get(show_metrics).with_state(readiness)),
+    }
 }
 
 async fn not_stored(mut response: Response) -> Response {

@@ -20,6 +20,7 @@ use super::connection_limit::{ConnectionLimit, Permit};
 use super::context::handle_in_context;
 use super::measure::{HTTP, measure};
 use super::refusal::{refusals, reject_malformed};
+use super::routes::Routes;
 use crate::endpoints::Listen;
 use crate::metrics::count_in;
 
@@ -46,12 +47,30 @@ pub struct CannotListen {
     source: std::io::Error,
 }
 
-/// Binds the address that a service listens on.
+/// The ports of a service.
+#[derive(Debug)]
+pub struct Listeners {
+    clients: TcpListener,
+    /// `None`: operators ask on the port of the clients.
+    operators: Option<TcpListener>,
+}
+
+/// Binds the addresses that a service listens on.
 ///
 /// # Errors
 /// [`CannotListen`].
-pub async fn bind(listen: &Listen) -> Result<TcpListener, CannotListen> {
-    let Listen { host, port } = listen.clone();
+pub async fn bind(listen: &Listen) -> Result<Listeners, CannotListen> {
+    Ok(Listeners {
+        clients: bind_port(listen, listen.port).await?,
+        operators: match listen.ops_port {
+            Some(port) => Some(bind_port(listen, port).await?),
+            None => None,
+        },
+    })
+}
+
+async fn bind_port(listen: &Listen, port: u16) -> Result<TcpListener, CannotListen> {
+    let host = listen.host.clone();
     TcpListener::bind((host.as_str(), port))
         .await
         .map_err(|source| CannotListen { host, port, source })
@@ -59,6 +78,29 @@ pub async fn bind(listen: &Listen) -> Result<TcpListener, CannotListen> {
 
 /// Serves requests until asked to stop. Then it accepts no more, and ends when the requests in flight are answered.
 pub fn serve(
+    listeners: Listeners,
+    routes: Routes,
+    stopping: CancellationToken,
+) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let Routes { clients, operators } = routes;
+    let (clients, apart) = match listeners.operators {
+        None => (clients.merge(operators), None),
+        Some(listener) => (clients, Some(serve_port(listener, operators, stopping.clone()))),
+    };
+    let clients = serve_port(listeners.clients, clients, stopping);
+    async {
+        let apart = async {
+            match apart {
+                Some(serving) => serving.await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(clients, apart).map(drop)
+    }
+}
+
+/// Each port has its own limit of connections, so clients cannot take those of the operators.
+fn serve_port(
     listener: TcpListener,
     router: Router,
     stopping: CancellationToken,
