@@ -70,7 +70,7 @@ impl Prices {
     /// Must be called inside the async runtime.
     pub(crate) fn new(btc_price: &Peer) -> anyhow::Result<Self> {
         let client = Arc::new(Client {
-            http: client::client(TIMEOUT, None)?,
+            http: client::client(TIMEOUT, btc_price.extra_ca.as_deref())?,
             url: btc_price.url("/buy"),
             latest: PerCurrency::default(),
         });
