@@ -366,7 +366,10 @@ mod tests {
     #[test]
     fn half_a_certificate_of_a_service_or_a_broken_one_is_refused_by_its_name() {
         for (variables, named) in [
-            (&[(CERTIFICATE, "/dev/null")][..], "SERVICE_TLS_KEY_FILE is missing"),
+            (
+                &[(CERTIFICATE, "/dev/null")][..],
+                "SERVICE_TLS_KEY_FILE is missing",
+            ),
             (&[(KEY, "/dev/null")], "SERVICE_TLS_CERT_FILE is missing"),
             (
                 &[(CERTIFICATE, "/nowhere/c.pem"), (KEY, "/dev/null")],
@@ -378,7 +381,10 @@ mod tests {
             let mut env = Env::from_pairs(listen.iter().chain(variables).copied());
             Listen::from_env(&mut env);
             let faults = env.finish(()).map_err(|faults| faults.to_string());
-            assert!(faults.as_ref().is_err_and(|faults| faults.contains(named)), "{faults:?}");
+            assert!(
+                faults.as_ref().is_err_and(|faults| faults.contains(named)),
+                "{faults:?}"
+            );
         }
     }
 

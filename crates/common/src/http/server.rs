@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::FutureExt as _;
+use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -22,6 +23,7 @@ use super::measure::{HTTP, measure};
 use super::refusal::{refusals, reject_malformed};
 use crate::endpoints::Listen;
 use crate::metrics::count_in;
+use crate::tls::Identity;
 
 /// Pause after a failed accept. The usual reason is a lack of file descriptors, and a closing connection frees one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -46,20 +48,32 @@ pub struct CannotListen {
     source: std::io::Error,
 }
 
+/// A port that accepts connections: HTTPS if the service has a certificate, else HTTP.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+}
+
 /// Binds the address that a service listens on.
 ///
 /// # Errors
-/// [`CannotListen`].
-pub async fn bind(listen: &Listen) -> Result<TcpListener, CannotListen> {
-    let Listen { host, port } = listen.clone();
-    TcpListener::bind((host.as_str(), port))
+/// [`CannotListen`]; or TLS cannot be set up.
+pub async fn bind(listen: &Listen) -> anyhow::Result<Listener> {
+    let Listen { host, port, identity } = listen.clone();
+    let tls = identity.map(Identity::server_config).transpose()?;
+    let tcp = TcpListener::bind((host.as_str(), port))
         .await
-        .map_err(|source| CannotListen { host, port, source })
+        .map_err(|source| CannotListen { host, port, source })?;
+    Ok(Listener {
+        tcp,
+        tls: tls.map(Arc::new),
+    })
 }
 
 /// Serves requests until asked to stop. Then it accepts no more, and ends when the requests in flight are answered.
 pub fn serve(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     stopping: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
@@ -77,13 +91,14 @@ pub fn serve(
         service: Service {
             router: with_layers(router.layer(from_fn(reject_malformed))),
             refusals: with_layers(refusals()),
+            tls: listener.tls,
             closing: CancellationToken::new(),
             overdue: shutdown.overdue.clone(),
         },
         open: TaskTracker::new(),
         limit: ConnectionLimit::new(),
     }
-    .run(listener, stopping)
+    .run(listener.tcp, stopping)
 }
 
 struct Server {

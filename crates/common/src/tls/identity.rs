@@ -58,7 +58,7 @@ fn certified(contents: &[Vec<u8>]) -> anyhow::Result<Arc<CertifiedKey>> {
         .context("the certificate is not PEM")?;
     ensure!(!chain.is_empty(), "the file of the certificate holds none");
     let key = PrivateKeyDer::from_pem_slice(key).context("the key is not a private key in PEM")?;
-    let certified =
-        CertifiedKey::from_der(chain, key, &provider()).context("certificate and key cannot be used together")?;
+    let certified = CertifiedKey::from_der(chain, key, &provider())
+        .context("certificate and key cannot be used together")?;
     Ok(Arc::new(certified))
 }
