@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
@@ -27,7 +27,7 @@ impl Shown {
             Self::Right => "nothing is wrong with it",
             Self::OfAnotherAuthority => "invalid peer certificate: UnknownIssuer",
             Self::ForAnotherHost => "certificate not valid for name",
-            Self::Expired => "certificate expired: verified at time",
+            Self::Expired => "certificate expired: verification time",
         }
     }
 }
@@ -83,6 +83,7 @@ impl Certificates {
             parameters.not_before = date_time_ymd(2024, 1, 1);
             parameters.not_after = date_time_ymd(2025, 1, 1);
         }
+        parameters.distinguished_name.push(DnType::CommonName, "server");
         let key = KeyPair::generate()?;
         let signed = if shown == Shown::OfAnotherAuthority {
             parameters.signed_by(&key, &*authority()?)?
@@ -114,5 +115,8 @@ impl Certificates {
 fn authority() -> anyhow::Result<Issuer> {
     let mut parameters = CertificateParams::new(Vec::new())?;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Two authorities of one name would be tried by their keys.
+    let name = format!("authority {}", uuid::Uuid::new_v4());
+    parameters.distinguished_name.push(DnType::CommonName, name);
     Ok(CertifiedIssuer::self_signed(parameters, KeyPair::generate()?)?)
 }
