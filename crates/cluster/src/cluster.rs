@@ -315,6 +315,14 @@ impl Cluster {
         self.replica(process)?.wait_until_healthy(&self.http).await
     }
 
+    /// Waits until a process that was launched is healthy.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn wait_until_healthy(&self, service: Service) -> anyhow::Result<()> {
+        self.replica(service)?.wait_until_healthy(&self.http).await
+    }
+
     /// Starts one more process of a service, waits until it is healthy, and returns its URL.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(crate) struct Replica {
     program: Program,
     output: Output,
     process: Mutex<Option<Arc<Process>>>,
+    /// Of the last start.
+    environment: Mutex<BTreeMap<String, String>>,
     _lease: Option<Lease>,
 }
 
@@ -53,6 +56,7 @@ impl Replica {
             program,
             output,
             process: Mutex::new(None),
+            environment: Mutex::default(),
             _lease: lease,
         }
     }
@@ -66,11 +70,19 @@ impl Replica {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.speaks_tls() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        let environment = locked(&self.environment);
+        let certificate = environment.get("SERVICE_TLS_CERT_FILE");
+        certificate.is_some_and(|file| !file.is_empty())
     }
 
     /// Starts it. A process that still runs on this port is killed.
     pub(crate) fn start(&self, environment: BTreeMap<String, String>) -> anyhow::Result<()> {
+        locked(&self.environment).clone_from(&environment);
         let mut program = self.program.clone();
         program.path = self.service.binary()?;
         let allocator = ALLOCATOR.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -106,6 +118,9 @@ impl Replica {
             if process.ended().is_some() {
                 return Ok(true);
             }
+            if self.speaks_tls() {
+                return self.healthcheck().await;
+            }
             Ok(client
                 .get(&url)
                 .timeout(Duration::from_secs(2))
@@ -117,5 +132,19 @@ impl Replica {
         let outcome = healthy.await;
         process.still_runs()?;
         outcome.with_context(|| format!("{}; its last lines:\n{}", self.service.name(), self.output.tail()))
+    }
+
+    /// Whether the service answers its own `healthcheck` command, which trusts its certificate, whoever has signed it.
+    async fn healthcheck(&self) -> anyhow::Result<bool> {
+        let mut command = Command::new(self.service.binary()?);
+        command
+            .arg("healthcheck")
+            .env_clear()
+            .envs(&*locked(&self.environment));
+        let asked = tokio::task::spawn_blocking(move || command.output());
+        let output = asked.await??;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(output.status.success(), "{said}");
+        Ok(true)
     }
 }

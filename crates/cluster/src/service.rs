@@ -33,6 +33,8 @@ const EVERY_SERVICE: &[&str] = &[
     "SERVICE_PORT",
     "OPS_PORT",
     "DEPLOYMENT",
+    "SERVICE_TLS_CERT_FILE",
+    "SERVICE_TLS_KEY_FILE",
     "LOGGING_HOST",
     "LOGGING_PORT",
     "LOGGING_RETRY_S",
@@ -71,10 +73,17 @@ const ROLES: &[&str] = &[
     "FETCH_BUY_ORDERS_DB_PWD",
     "FETCH_BUY_ORDERS_DB_PWD_FILE",
 ];
-const MIGRATION: &[&str] = &["MIGRATION_PROTOCOL", "MIGRATION_HOST", "MIGRATION_PORT"];
+const MIGRATION: &[&str] = &[
+    "MIGRATION_PROTOCOL",
+    "MIGRATION_HOST",
+    "MIGRATION_PORT",
+    "EXTRA_CA_FILE",
+];
 const QUEUE: &[&str] = &[
+    "Q_PROTOCOL",
     "Q_HOST",
     "Q_PORT",
+    "Q_CA_FILE",
     "Q_USER",
     "Q_PWD",
     "Q_PWD_FILE",
@@ -102,7 +111,6 @@ const AUTH: &[&str] = &[
     "AUTH_JWKS_FILE",
     "AUTH_JWKS_REFETCH_S",
     "AUTH_CLIENT_CLAIM",
-    "EXTRA_CA_FILE",
 ];
 const ORDER_LIMITS: &[&str] = &["ORDER_MIN_BTC", "ORDER_MAX_BTC"];
 

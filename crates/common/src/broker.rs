@@ -1,6 +1,6 @@
 //! RabbitMQ: what exists there, how messages are published and consumed, and how connections are kept up.
 //!
-//! In reading order: [`topology`] (exchanges and queues), `session` (one connection), `message` and `publisher` (publishing with
+//! In reading order: [`topology`] (exchanges and queues), `session` (one connection) and its `encryption`, `message` and `publisher` (publishing with
 //! confirms), `consumer` and `intake` (batches of deliveries, bounded in bytes), `listener` (a consumer that notices a lost queue and
 //! large messages), `supervisor` (connects again after any failure), `metrics`, `spans`.
 //!
@@ -9,6 +9,7 @@
 pub mod topology;
 
 mod consumer;
+mod encryption;
 mod intake;
 mod listener;
 mod message;
@@ -35,6 +36,9 @@ pub enum Error {
     /// The broker cannot be reached.
     #[error("the broker cannot be reached")]
     Unreachable(#[from] std::io::Error),
+    /// No TLS, because of the certificate or because the broker does not speak it.
+    #[error("no encrypted connection to the broker")]
+    NotEncrypted(#[source] std::io::Error),
     /// The broker refused something, or the connection is gone.
     #[error("the broker or the connection to it failed")]
     Amqp(#[from] lapin::Error),

@@ -1,17 +1,17 @@
 //! Groups of variables that several services read: where to listen, and which servers to use.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::RootCertStore;
 use stringprep::saslprep;
 
 use crate::env::{Env, Secret};
-use crate::tls::add_authorities;
+use crate::tls::{Identity, check_authorities};
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
-/// Where a service listens: `SERVICE_HOST`, `SERVICE_PORT`, `OPS_PORT`.
+/// Where a service listens, and its certificate: `SERVICE_HOST`, `SERVICE_PORT`, `OPS_PORT`, `SERVICE_TLS_CERT_FILE`, `SERVICE_TLS_KEY_FILE`.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// The address to bind, for example `0.0.0.0`, or `::` for IPv6 and IPv4.
@@ -20,15 +20,68 @@ pub struct Listen {
     pub port: u16,
     /// The port for what operators ask; `None`: the same port.
     pub ops_port: Option<u16>,
+    /// The certificate to show; `None`: HTTP without TLS.
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 impl Listen {
-    /// Reads `SERVICE_HOST`, `SERVICE_PORT` and `OPS_PORT`.
+    /// Reads the `SERVICE_…` group and `OPS_PORT`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             host: env.host("SERVICE_HOST"),
             port: env.parse("SERVICE_PORT"),
             ops_port: ops_port(env),
+            identity: identity(env).map(Arc::new),
+        }
+    }
+}
+
+const CERTIFICATE: &str = "SERVICE_TLS_CERT_FILE";
+const KEY: &str = "SERVICE_TLS_KEY_FILE";
+
+fn identity(env: &mut Env) -> Option<Identity> {
+    let path = |env: &Env, name| env.optional(name).map(PathBuf::from);
+    match (path(env, CERTIFICATE), path(env, KEY)) {
+        (Some(certificate), Some(key)) => Identity::read(certificate, key)
+            .map_err(|error| {
+                env.fault(format!(
+                    "{CERTIFICATE} and {KEY} name files that cannot be used: {error:#}"
+                ));
+            })
+            .ok(),
+        (None, None) => None,
+        (Some(_), None) => {
+            env.fault(format!(
+                "{KEY} is missing: {CERTIFICATE} is set, and TLS needs both"
+            ));
+            None
+        }
+        (None, Some(_)) => {
+            env.fault(format!(
+                "{CERTIFICATE} is missing: {KEY} is set, and TLS needs both"
+            ));
+            None
+        }
+    }
+}
+
+/// Where the service of this environment listens, for a probe of it: the files of its certificate may be in the middle of a rotation, which
+/// must not make it unhealthy.
+#[derive(Debug)]
+pub(crate) struct OwnService {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) ops_port: Option<u16>,
+    pub(crate) speaks_tls: bool,
+}
+
+impl OwnService {
+    pub(crate) fn from_env(env: &mut Env) -> Self {
+        Self {
+            host: env.host("SERVICE_HOST"),
+            port: env.parse("SERVICE_PORT"),
+            ops_port: ops_port(env),
+            speaks_tls: env.optional(CERTIFICATE).is_some(),
         }
     }
 }
@@ -155,30 +208,34 @@ impl Database {
             password,
             retry_wait: env.seconds_or(&format!("{prefix}_RETRY_WAIT_S"), ONE_SECOND),
             ssl_mode: SslMode::from_env(env, &format!("{prefix}_SSLMODE")),
-            ca_file: Self::ca_file(env, prefix),
+            ca_file: ca_file(env, prefix, "SSLMODE", "verify-full"),
         }
-    }
-
-    fn ca_file(env: &mut Env, prefix: &str) -> Option<PathBuf> {
-        let name = format!("{prefix}_CA_FILE");
-        let path = PathBuf::from(env.optional(&name)?);
-        let mode = env.optional(&format!("{prefix}_SSLMODE")).unwrap_or_default();
-        if mode != "verify-full" {
-            // Otherwise an operator would rely on a check that does not happen.
-            env.fault(format!(
-                "{name} is set, but certificates are verified with {prefix}_SSLMODE=verify-full only"
-            ));
-        }
-        if let Err(error) = add_authorities(&mut RootCertStore::empty(), &path) {
-            env.fault(format!("{name} names {path:?}, which {error:#}"));
-        }
-        Some(path)
     }
 }
 
-/// The RabbitMQ broker: `Q_HOST`, `Q_PORT`, `Q_EXCHANGE`, `Q_USER`, `Q_PWD` (or `Q_PWD_FILE`), `Q_VHOST`, `Q_CLIENT_CONNECT_RETRY_S`.
+/// The PEM file `{prefix}_CA_FILE`, which has an effect only where `{prefix}_{mode}` is `verifying`.
+fn ca_file(env: &mut Env, prefix: &str, mode: &str, verifying: &str) -> Option<PathBuf> {
+    let name = format!("{prefix}_CA_FILE");
+    let path = PathBuf::from(env.optional(&name)?);
+    if env.optional(&format!("{prefix}_{mode}")).as_deref() != Some(verifying) {
+        // Otherwise an operator would rely on a check that does not happen.
+        env.fault(format!(
+            "{name} is set, but certificates are verified with {prefix}_{mode}={verifying} only"
+        ));
+    }
+    if let Err(error) = check_authorities(&path) {
+        env.fault(format!("{name} names {path:?}, which {error:#}"));
+    }
+    Some(path)
+}
+
+/// The RabbitMQ broker: `Q_PROTOCOL`, `Q_CA_FILE`, `Q_HOST`, `Q_PORT`, `Q_EXCHANGE`, `Q_USER`, `Q_PWD` (or `Q_PWD_FILE`), `Q_VHOST`, `Q_CLIENT_CONNECT_RETRY_S`.
 #[derive(Debug, Clone)]
 pub struct Queue {
+    /// Whether connections are encrypted: `amqps`. The certificate of the broker must be valid for `host`.
+    pub encrypted: bool,
+    /// A PEM file with authorities to trust besides the public ones. It is read for each connection.
+    pub ca_file: Option<PathBuf>,
     /// The host name.
     pub host: String,
     /// The AMQP port.
@@ -198,7 +255,13 @@ pub struct Queue {
 impl Queue {
     /// Reads the `Q_…` group.
     pub fn from_env(env: &mut Env) -> Self {
+        let encrypted = env.one_of("Q_PROTOCOL", &["amqp", "amqps"]) == Some("amqps");
+        if !encrypted {
+            env.refuse_in_production("Q_PROTOCOL is not amqps, so passwords and orders travel as plain text");
+        }
         Self {
+            encrypted,
+            ca_file: ca_file(env, "Q", "PROTOCOL", "amqps"),
             host: env.host("Q_HOST"),
             port: env.parse("Q_PORT"),
             exchange: env.string_or("Q_EXCHANGE", "pydist"),
@@ -215,7 +278,7 @@ impl Queue {
     }
 }
 
-/// Another service of the cluster: `{PREFIX}_PROTOCOL`, `_HOST`, `_PORT`.
+/// Another service of the cluster: `{PREFIX}_PROTOCOL`, `_HOST`, `_PORT`; and `EXTRA_CA_FILE`, which all of them share.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// `http` or `https`.
@@ -224,6 +287,8 @@ pub struct Peer {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+    /// A PEM file with authorities to trust besides the public ones, for `https`. It is read for each connection.
+    pub extra_ca: Option<PathBuf>,
 }
 
 impl Peer {
@@ -234,13 +299,16 @@ impl Peer {
             protocol: protocol.unwrap_or("http"),
             host: env.host(&format!("{prefix}_HOST")),
             port: env.parse(&format!("{prefix}_PORT")),
+            extra_ca: env.optional("EXTRA_CA_FILE").map(PathBuf::from),
         }
     }
 
     /// The URL of a path of this service; the path begins with a slash.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        let Self { protocol, host, port } = self;
+        let Self {
+            protocol, host, port, ..
+        } = self;
         if host.contains(':') {
             format!("{protocol}://[{host}]:{port}{path}") // IPv6
         } else {
@@ -289,6 +357,57 @@ mod tests {
             &[("CA_FILE", "/dev/null"), ("SSLMODE", "verify-full")],
         ] {
             assert!(database(variables).is_err_and(|faults| faults.contains("X_DB_CA_FILE ")));
+        }
+    }
+
+    #[test]
+    fn a_broker_is_encrypted_with_amqps_only_and_a_ca_file_that_would_verify_nothing_is_refused() {
+        let queue = |variables: &[(&str, &str)]| {
+            let required = [("Q_HOST", "a"), ("Q_PORT", "1"), ("Q_USER", "b"), ("Q_PWD", "c")];
+            let mut env = Env::from_pairs(required.iter().chain(variables).copied());
+            let queue = Queue::from_env(&mut env);
+            env.finish(queue.encrypted).map_err(|faults| faults.to_string())
+        };
+        assert_eq!(queue(&[]), Ok(false));
+        assert_eq!(queue(&[("Q_PROTOCOL", "")]), Ok(false));
+        assert_eq!(queue(&[("Q_PROTOCOL", "amqp")]), Ok(false));
+        assert_eq!(queue(&[("Q_PROTOCOL", "amqps")]), Ok(true));
+        for text in ["AMQPS", "tls", "amqp+ssl"] {
+            let refused = queue(&[("Q_PROTOCOL", text)]);
+            assert!(refused.is_err_and(|faults| faults.contains("Q_PROTOCOL is malformed")));
+        }
+        for variables in [
+            &[("Q_CA_FILE", "/nowhere")][..],
+            &[("Q_CA_FILE", "/nowhere"), ("Q_PROTOCOL", "amqp")],
+            &[("Q_CA_FILE", "/nowhere"), ("Q_PROTOCOL", "amqps")],
+            &[("Q_CA_FILE", "/dev/null"), ("Q_PROTOCOL", "amqps")],
+        ] {
+            assert!(queue(variables).is_err_and(|faults| faults.contains("Q_CA_FILE ")));
+        }
+    }
+
+    #[test]
+    fn half_a_certificate_of_a_service_or_a_broken_one_is_refused_by_its_name() {
+        for (variables, named) in [
+            (
+                &[(CERTIFICATE, "/dev/null")][..],
+                "SERVICE_TLS_KEY_FILE is missing",
+            ),
+            (&[(KEY, "/dev/null")], "SERVICE_TLS_CERT_FILE is missing"),
+            (
+                &[(CERTIFICATE, "/nowhere/c.pem"), (KEY, "/dev/null")],
+                "/nowhere/c.pem cannot be read",
+            ),
+            (&[(CERTIFICATE, "/dev/null"), (KEY, "/dev/null")], "holds none"),
+        ] {
+            let listen = [("SERVICE_HOST", "a"), ("SERVICE_PORT", "1")];
+            let mut env = Env::from_pairs(listen.iter().chain(variables).copied());
+            Listen::from_env(&mut env);
+            let faults = env.finish(()).map_err(|faults| faults.to_string());
+            assert!(
+                faults.as_ref().is_err_and(|faults| faults.contains(named)),
+                "{faults:?}"
+            );
         }
     }
 

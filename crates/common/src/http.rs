@@ -18,6 +18,7 @@ mod refusal;
 mod request_body;
 mod routes;
 mod server;
+mod transport;
 
 use axum::http::HeaderName;
 
@@ -25,7 +26,7 @@ pub use field::FieldFault;
 pub use fields::{BodyFields, Fields, QueryFields};
 pub use problem::{Detail, ErrorItem, FieldFaults, Location, Problem};
 pub use routes::{Routes, routes};
-pub use server::{CannotListen, bind, serve};
+pub use server::{CannotListen, Listeners, bind, serve};
 
 /// For how many milliseconds an answer may be reused, counted from when it was given. A client counts from when it asked, to be safe.
 /// `Cache-Control: max-age` counts whole seconds: too coarse for a quote that is reused for two.

@@ -17,7 +17,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// The HTTP client cannot be built.
 pub async fn wait(migration: &Peer) -> anyhow::Result<()> {
-    let client = client::client(REQUEST_TIMEOUT, None)?;
+    let client = client::client(REQUEST_TIMEOUT, migration.extra_ca.as_deref())?;
     let url = migration.url("/healthcheck");
     tracing::info!(event = "waiting_for_migrations");
     let ask = || async {

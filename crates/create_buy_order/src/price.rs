@@ -9,6 +9,7 @@ use common::coalesce::Coalesced;
 use common::endpoints::Peer;
 use common::http::FRESH_FOR_MS;
 use common::http::client::{self, Recipient};
+use common::logging::chain;
 use common::money::{BtcRate, Currency, MoneyError, PerCurrency};
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
@@ -70,7 +71,7 @@ impl Prices {
     /// Must be called inside the async runtime.
     pub(crate) fn new(btc_price: &Peer) -> anyhow::Result<Self> {
         let client = Arc::new(Client {
-            http: client::client(TIMEOUT, None)?,
+            http: client::client(TIMEOUT, btc_price.extra_ca.as_deref())?,
             url: btc_price.url("/buy"),
             latest: PerCurrency::default(),
         });
@@ -128,8 +129,8 @@ impl Client {
     async fn rate(&self, currency: Currency) -> Result<FreshRate, PriceError> {
         let is_restarting = |error: &PriceError| matches!(error, PriceError::Unreachable(error) if !error.is_timeout() && !error.is_decode());
         let rate = (|| self.ask(currency)).retry(RETRIES).when(is_restarting).await;
-        if rate.is_err() {
-            tracing::warn!(event = "btc_price_client_failed", %currency);
+        if let Err(error) = &rate {
+            tracing::warn!(event = "btc_price_client_failed", %currency, error = chain(error));
         }
         rate
     }

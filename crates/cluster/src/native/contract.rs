@@ -129,6 +129,14 @@ impl Contract {
             self.set(&format!("{model}_PORT"), port.to_string());
         }
         self.set("Q_HOST", "127.0.0.1");
+        // The private servers listen on the loopback address, without TLS.
+        self.set("Q_PROTOCOL", "amqp");
+        for model in ["WRITE_MODEL_DB", "READ_MODEL_DB"] {
+            self.set(&format!("{model}_SSLMODE"), "prefer");
+        }
+        for server in ["Q", "WRITE_MODEL_DB", "READ_MODEL_DB"] {
+            self.set(&format!("{server}_CA_FILE"), "");
+        }
         for service in Service::ALL {
             let prefix = service.name().to_uppercase();
             let port = if let Some(port) = self.ports.get(format!("{prefix}_EXT_PORT").as_str()) {

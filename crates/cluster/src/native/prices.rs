@@ -48,7 +48,10 @@ async fn reaches_coinbase(
     btc_price: &Replica,
     client: &reqwest::Client,
 ) -> anyhow::Result<bool> {
-    btc_price.start(contract.environment(Service::BtcPrice, btc_price.port()))?;
+    let mut environment = contract.environment(Service::BtcPrice, btc_price.port());
+    // Nobody else asks it yet, and this client trusts no certificate.
+    environment.retain(|name, _| !name.starts_with("SERVICE_TLS_"));
+    btc_price.start(environment)?;
     btc_price.wait_until_healthy(client).await?;
     let request = client
         .get(btc_price.url() + "/buy?currency=USD")

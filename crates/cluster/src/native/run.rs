@@ -120,19 +120,23 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
     } else {
         ""
     };
+    let scheme = match contract.get("SERVICE_TLS_CERT_FILE") {
+        Ok(_) => "https",
+        Err(_) => "http",
+    };
     println!(
         "\nThe cluster is healthy. Prices come from: {prices}\n\
-         \n  create_buy_order   http://127.0.0.1:{create}/docs\
-         \n  fetch_buy_orders   http://127.0.0.1:{fetch}/docs\
-         \n  btc_price          http://127.0.0.1:{}/docs\
+         \n  create_buy_order   {scheme}://127.0.0.1:{create}/docs\
+         \n  fetch_buy_orders   {scheme}://127.0.0.1:{fetch}/docs\
+         \n  btc_price          {scheme}://127.0.0.1:{}/docs\
          \n  RabbitMQ           http://127.0.0.1:{}   user {}, password {}\
          \n  write model        {}\
          \n  read model         {}\
          \n  logs               {}\n\
          \nTry it:\n\
-         \n  curl -X PUT http://127.0.0.1:{create}/buy_order -H 'Content-Type: application/json' {token}\\\
+         \n  curl -X PUT {scheme}://127.0.0.1:{create}/buy_order -H 'Content-Type: application/json' {token}\\\
          \n    -d '{{\"currency\":\"USD\",\"amount\":\"123.45\",\"idempotence_key\":\"{}\"}}'\
-         \n  curl {token}http://127.0.0.1:{fetch}/buy_orders\n",
+         \n  curl {token}{scheme}://127.0.0.1:{fetch}/buy_orders\n",
         contract.get("BTC_PRICE_PORT")?,
         port("Q_EXT_ADMIN_PORT")?,
         contract.get("Q_USER")?,

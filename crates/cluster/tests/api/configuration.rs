@@ -64,7 +64,11 @@ const MIGRATION: Group = Group {
 };
 const QUEUE: Group = Group {
     required: &["Q_HOST", "Q_PORT", "Q_USER", "Q_PWD (or Q_PWD_FILE)"],
-    malformed: &[("Q_PORT", "x"), ("Q_CLIENT_CONNECT_RETRY_S", "soon")],
+    malformed: &[
+        ("Q_PROTOCOL", "tls"),
+        ("Q_PORT", "x"),
+        ("Q_CLIENT_CONNECT_RETRY_S", "soon"),
+    ],
 };
 const BTC_PRICE: Group = Group {
     required: &["BTC_PRICE_HOST", "BTC_PRICE_PORT"],
@@ -174,6 +178,20 @@ fn a_role_without_a_password_or_a_name_is_refused() -> anyhow::Result<()> {
         "FETCH_BUY_ORDERS_DB_USER",
     ];
     assert_eq!(of_roles, wanted.map(str::to_owned).into());
+    Ok(())
+}
+
+#[test]
+fn half_a_certificate_is_refused_with_the_name_of_the_other_half() -> anyhow::Result<()> {
+    const HALVES: [&str; 2] = ["SERVICE_TLS_CERT_FILE", "SERVICE_TLS_KEY_FILE"];
+    for service in Service::ALL {
+        for (half, other) in [(HALVES[0], HALVES[1]), (HALVES[1], HALVES[0])] {
+            let missing = named(service, &[], &[(half, "/dev/null")], " is missing")?;
+            let mut wanted = required_by(service);
+            wanted.insert(other.to_owned());
+            assert_eq!(missing, wanted, "{service:?}");
+        }
+    }
     Ok(())
 }
 

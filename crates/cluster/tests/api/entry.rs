@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use Service::{BtcPrice, CreateBuyOrder, FetchBuyOrders};
 
-use haproxy::Entry;
+pub(crate) use haproxy::Entry;
 
 /// Clients in other languages send bodies that are too large. Each must get the answer.
 async fn every_client_is_told(url: &str) -> anyhow::Result<()> {

@@ -32,5 +32,6 @@ mod request_ids;
 mod rotation;
 mod servers;
 mod support;
+mod tls;
 mod traces;
 mod upgrades;

@@ -6,16 +6,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_compat::CompatExt as _;
+use async_rs::Runtime;
+use async_rs::traits::RuntimeKit;
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ConnectionStatus};
 use socket2::{SockRef, Socket};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Error, in_time, topology};
+use super::{Error, encryption, in_time, topology};
 use crate::{endpoints, net};
 
 /// For each address of the broker's name: TCP sends a lost packet again within the first second.
@@ -108,9 +109,17 @@ impl Session {
         let Connector { endpoint, name, .. } = connector;
         let stream = net::connect((endpoint.host.as_str(), endpoint.port), ADDRESS_TIMEOUT).await?;
         let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
+        let uri = uri(endpoint);
+        let connection = if endpoint.encrypted {
+            let stream = encryption::encrypt(stream, endpoint).await?.compat();
+            in_time("log in", log_in(stream, encryption::runtime(), uri, name)).await?
+        } else {
+            let runtime = lapin::runtime::default_runtime().map_err(lapin::Error::from)?;
+            in_time("log in", log_in(stream.compat(), runtime, uri, name)).await?
+        };
         Ok(Self {
             connector: connector.clone(),
-            connection: in_time("log in", log_in(stream, uri(endpoint), name)).await?,
+            connection,
             _hang_up: hang_up,
         })
     }
@@ -195,16 +204,22 @@ impl Session {
     }
 }
 
-async fn log_in(stream: TcpStream, uri: AMQPUri, name: &str) -> lapin::Result<Connection> {
+/// Over a stream that is connected, and encrypted where that is wanted: lapin does neither.
+async fn log_in<K: RuntimeKit + Clone + Send + 'static>(
+    stream: K::TcpStream,
+    runtime: Runtime<K>,
+    uri: AMQPUri,
+    name: &str,
+) -> lapin::Result<Connection> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let stream = Mutex::new(Some(stream));
     let connect = async move |_uri, _runtime| {
         // lapin calls this once: its own recovery is off.
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-        Ok(AsyncTcpStream::Plain(stream.compat()))
+        Ok(AsyncTcpStream::Plain(stream))
     };
-    Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
+    Connection::connector(uri, runtime, connect, properties).await
 }
 
 pub(super) async fn depth(channel: &Channel, queue_name: ShortString) -> Result<Depth, Error> {
@@ -235,6 +250,7 @@ fn refusal(error: &lapin::Error, reason: AMQPSoftError) -> Option<String> {
 /// Built from parts and not parsed from text: no character in a password or vhost needs escaping.
 fn uri(queue: &endpoints::Queue) -> AMQPUri {
     AMQPUri {
+        // lapin does not look at it: the stream is encrypted by us.
         scheme: AMQPScheme::AMQP,
         authority: AMQPAuthority {
             userinfo: AMQPUserInfo {

@@ -1,14 +1,12 @@
 //! The HTTP client, for requests to other services and to the outside world.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 use reqwest::{Request, RequestBuilder, Response};
-use rustls::{ClientConfig, RootCertStore};
 
 use super::context::{known_method, record_status};
 use crate::logging::chain;
@@ -30,14 +28,16 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// An HTTP/1.1 client. `timeout` covers a whole request, from the first connection attempt to the end of the body. Redirects are not
 /// followed: they are returned as they are.
 ///
-/// TLS trusts the roots of `webpki-roots`, because the images have no certificate store, and the certificates in the PEM file `extra_ca`.
+/// TLS trusts the public authorities, and those in the PEM file `extra_ca`, which is read again at each handshake.
 /// Proxy variables of the environment are ignored: they are not part of the environment contract.
 ///
 /// # Errors
 /// `extra_ca` cannot be read, or holds no usable certificate.
 pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    let mut tls = tls::client_config(extra_ca).context("EXTRA_CA_FILE")?;
+    tls.alpn_protocols = vec![tls::HTTP_1_1.to_vec()];
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls_config(extra_ca)?)
+        .tls_backend_preconfigured(tls)
         .http1_only()
         .timeout(timeout)
         .connect_timeout(timeout)
@@ -123,23 +123,6 @@ fn span(request: &Request) -> Context {
             .with_kind(SpanKind::Client)
             .with_attributes(attributes)
     })
-}
-
-fn tls_config(extra_ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = extra_ca {
-        tls::add_authorities(&mut roots, path)
-            .with_context(|| format!("EXTRA_CA_FILE {}", path.display()))?;
-    }
-    // The provider is passed explicitly, so that a client can be built before the process has installed a default.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("TLS versions")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 #[cfg(test)]

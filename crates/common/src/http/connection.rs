@@ -13,13 +13,15 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response, StatusCode};
+use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -27,9 +29,13 @@ use tokio_util::sync::CancellationToken;
 use super::connection_limit::Permit;
 use super::refusal::Refusal;
 use super::request_body::{DRAIN_BYTES, DRAIN_SILENCE, DRAIN_TIME, RequestBody, waits_for_continue};
+use super::transport::{Socket, Transport};
 
 /// Longer than the clients of the cluster keep an idle connection, so that the client closes it, and not the server.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// For TLS, from the first byte: a client that works needs two round trips.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Limit for what a connection has sent and is not yet read, and so for its headers. With hyper's own limit of about 400 KB the connections
 /// could take more memory than a container has.
@@ -42,6 +48,8 @@ pub(super) struct Service {
     pub(super) router: Router,
     /// Answers what is not a valid request.
     pub(super) refusals: Router,
+    /// Agrees on TLS, if the service has a certificate.
+    pub(super) tls: Option<Arc<ServerConfig>>,
     /// Cancelled when connections take no further requests.
     pub(super) closing: CancellationToken,
     /// Cancelled when the process can no longer wait for requests in flight.
@@ -55,16 +63,29 @@ impl Service {
         let begun = timeout(HEADER_TIMEOUT, socket.peek(&mut first));
         let begun = permit.shed.run_until_cancelled(begun);
         if let Some(Some(Ok(Ok(_)))) = self.closing.run_until_cancelled(begun).await {
-            Box::pin(self.serve_requests(Arc::new(socket), Arc::new(permit))).await;
+            Box::pin(self.serve_begun(Arc::new(socket), Arc::new(permit))).await;
         }
     }
 
-    async fn serve_requests(&self, socket: Arc<TcpStream>, permit: Arc<Permit>) {
+    async fn serve_begun(&self, socket: Arc<TcpStream>, permit: Arc<Permit>) {
+        let accepted = Transport::accept(Socket(Arc::clone(&socket)), self.tls.clone());
+        let accepted = timeout(HANDSHAKE_TIMEOUT, accepted);
+        let accepted = permit.shed.run_until_cancelled(accepted);
+        match self.closing.run_until_cancelled(accepted).await {
+            Some(Some(Ok(Ok(transport)))) => self.serve_requests(socket, transport, permit).await,
+            // Also a client that does not speak TLS.
+            Some(Some(Ok(Err(error)))) => tracing::debug!("no TLS with a client: {error}"),
+            _ => {}
+        }
+    }
+
+    async fn serve_requests(&self, socket: Arc<TcpStream>, transport: Transport, permit: Arc<Permit>) {
         let stream = Stream {
-            socket: Arc::clone(&socket),
+            transport,
             permit: Arc::clone(&permit),
             refused: None,
             flushed: true,
+            encrypted: 0,
         };
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -92,7 +113,7 @@ impl Service {
             }
         };
         let Parts { io, read_buf, .. } = connection.into_parts();
-        let stream = io.into_inner();
+        let mut stream = io.into_inner();
         let is_cut = matches!(ended, Ended::Shed | Ended::Reset);
         let refusal = match ended {
             Ended::ByItself(Err(error)) => {
@@ -103,8 +124,10 @@ impl Service {
             _ => None,
         };
         if let Some(refusal) = refusal.filter(|_| stream.flushed) {
-            self.refuse(&socket, refusal).await;
+            self.refuse(&mut stream.transport, refusal).await;
         }
+        // Its buffers are not needed any more.
+        drop(stream);
         if !is_cut {
             let _ = SockRef::from(&*socket).shutdown(Shutdown::Write);
             let lingered = permit.shed.run_until_cancelled(linger(&socket));
@@ -136,7 +159,7 @@ impl Service {
     }
 
     /// Answers what hyper did not accept as a request, in the form of all answers.
-    async fn refuse(&self, socket: &TcpStream, refusal: Refusal) {
+    async fn refuse(&self, transport: &mut Transport, refusal: Refusal) {
         let router = TowerToHyperService::new(self.refusals.clone());
         let Ok(answer) = router.call(refusal.into_request()).await;
         let (head, body) = answer.into_parts();
@@ -151,8 +174,11 @@ impl Service {
         text.extend_from_slice(b"connection: close\r\n\r\n");
         text.extend_from_slice(&body);
         // It is short enough for the kernel to take it at once. A client that no longer reads does not get it.
-        let _ = socket.try_write(&text);
-        let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+        let send = async {
+            transport.write_all(&text).await?;
+            transport.shutdown().await
+        };
+        let _ = tokio::task::coop::unconstrained(send).now_or_never();
     }
 }
 
@@ -191,40 +217,40 @@ async fn linger(socket: &TcpStream) {
     }
 }
 
-/// The socket as hyper sees it.
+/// The connection as hyper sees it.
 #[derive(Debug)]
 struct Stream {
-    socket: Arc<TcpStream>,
+    transport: Transport,
     permit: Arc<Permit>,
     /// The status of an answer that hyper wanted to send by itself, and that was held back.
     refused: Option<StatusCode>,
     /// Nothing of an answer waits to be written.
     flushed: bool,
+    /// Bytes of the answer that were written, and that the permit does not know of yet: TLS may still hold them.
+    encrypted: usize,
 }
 
 impl Stream {
     fn poll_write_by(
         &mut self,
-        context: &mut Context<'_>,
         begins_with: &[u8],
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        write: impl FnOnce(Pin<&mut Transport>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Some(status) = status_refused_by_hyper(begins_with) {
             self.refused = Some(status);
             return Poll::Ready(Ok(begins_with.len()));
         }
         self.flushed = false;
-        loop {
-            ready!(self.socket.poll_write_ready(context))?;
-            match write(&self.socket) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(bytes) => {
-                    self.permit.bytes_written(bytes);
-                    return Poll::Ready(Ok(bytes));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let bytes = ready!(write(Pin::new(&mut self.transport)))?;
+        self.encrypted += bytes;
+        if self.transport.is_flushed() {
+            self.report_written();
         }
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn report_written(&mut self) {
+        self.permit.bytes_written(std::mem::take(&mut self.encrypted));
     }
 }
 
@@ -242,23 +268,17 @@ fn status_refused_by_hyper(answer: &[u8]) -> Option<StatusCode> {
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        mut buffer: &mut ReadBuf<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.socket.poll_read_ready(context))?;
-            match self.socket.try_read_buf(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(bytes) => {
-                    if bytes > 0 {
-                        self.permit.bytes_read(bytes);
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.transport).poll_read(context, buffer))?;
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.permit.bytes_read(bytes);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -268,7 +288,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_by(context, bytes, |socket| socket.try_write(bytes))
+        self.poll_write_by(bytes, |transport| transport.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -278,7 +298,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         // hyper's own answers are heads without a body.
         let alone: &[u8] = if let [slice] = slices { slice } else { &[] };
-        self.poll_write_by(context, alone, |socket| socket.try_write_vectored(slices))
+        self.poll_write_by(alone, |transport| transport.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -286,15 +306,17 @@ impl AsyncWrite for Stream {
     }
 
     /// hyper calls this when everything is written.
-    fn poll_flush(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.transport).poll_flush(context))?;
+        self.report_written();
         self.flushed = true;
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.refused.is_none() {
-            SockRef::from(&*self.socket).shutdown(Shutdown::Write)?;
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.refused.is_some() {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.transport).poll_shutdown(context)
     }
 }

@@ -1,7 +1,7 @@
 //! `GET /healthcheck`, `/livez` and `/readyz`, and the client for the commands that ask them: images have no `curl`.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,11 +10,14 @@ use anyhow::{Context as _, bail};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 
 use super::problem::{Detail, Problem};
-use crate::endpoints::Listen;
+use crate::endpoints::OwnService;
 use crate::env::Env;
 use crate::readiness::Readiness;
+use crate::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -103,11 +106,11 @@ pub(super) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Result<Js
     reason = "the container engine keeps what a failed check prints"
 )]
 pub(crate) fn ask_own_service(probe: &str, mut env: Env) -> ExitCode {
-    let listen = Listen::from_env(&mut env);
+    let service = OwnService::from_env(&mut env);
     let asked = env
         .finish(())
         .context("the environment")
-        .and_then(|()| ask(&listen, probe));
+        .and_then(|()| ask(&service, probe));
     match asked {
         Ok(body) => {
             if body != "null" {
@@ -122,23 +125,26 @@ pub(crate) fn ask_own_service(probe: &str, mut env: Env) -> ExitCode {
     }
 }
 
-fn ask(listen: &Listen, probe: &str) -> anyhow::Result<String> {
+fn ask(service: &OwnService, probe: &str) -> anyhow::Result<String> {
     // For `0.0.0.0` and `::`, Linux connects to the loopback address.
     let port = match probe {
-        "healthcheck" => listen.port,
-        _ => listen.ops_port.unwrap_or(listen.port),
+        "healthcheck" => service.port,
+        _ => service.ops_port.unwrap_or(service.port),
     };
-    let address = (listen.host.as_str(), port)
+    let address = (service.host.as_str(), port)
         .to_socket_addrs()?
         .next()
         .context("the host has no address")?;
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    // HTTP/1.0, because its answer is not chunked and ends with the connection.
-    write!(stream, "GET /{probe} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let answer = if service.speaks_tls {
+        let name = ServerName::from(Ipv4Addr::LOCALHOST);
+        let session = ClientConnection::new(Arc::new(tls::own_service_config()?), name)?;
+        exchange(StreamOwned::new(session, stream), probe)?
+    } else {
+        exchange(stream, probe)?
+    };
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .context("the service did not answer")?;
@@ -147,6 +153,14 @@ fn ask(listen: &Listen, probe: &str) -> anyhow::Result<String> {
         bail!("the service answered {status:?} {body}");
     }
     Ok(body.to_owned())
+}
+
+fn exchange(mut stream: impl Read + Write, probe: &str) -> io::Result<String> {
+    // HTTP/1.0, because its answer is not chunked and ends with the connection.
+    write!(stream, "GET /{probe} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::FutureExt as _;
+use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ use super::refusal::{refusals, reject_malformed};
 use super::routes::Routes;
 use crate::endpoints::Listen;
 use crate::metrics::count_in;
+use crate::tls::Identity;
 
 /// Pause after a failed accept. The usual reason is a lack of file descriptors, and a closing connection frees one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,16 +52,23 @@ pub struct CannotListen {
 /// The ports of a service.
 #[derive(Debug)]
 pub struct Listeners {
-    clients: TcpListener,
+    clients: Listener,
     /// `None`: operators ask on the port of the clients.
-    operators: Option<TcpListener>,
+    operators: Option<Listener>,
+}
+
+/// A port that accepts connections: HTTPS if the service has a certificate, else HTTP.
+#[derive(Debug)]
+struct Listener {
+    tcp: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// Binds the addresses that a service listens on.
 ///
 /// # Errors
-/// [`CannotListen`].
-pub async fn bind(listen: &Listen) -> Result<Listeners, CannotListen> {
+/// [`CannotListen`]; or TLS cannot be set up.
+pub async fn bind(listen: &Listen) -> anyhow::Result<Listeners> {
     Ok(Listeners {
         clients: bind_port(listen, listen.port).await?,
         operators: match listen.ops_port {
@@ -69,11 +78,16 @@ pub async fn bind(listen: &Listen) -> Result<Listeners, CannotListen> {
     })
 }
 
-async fn bind_port(listen: &Listen, port: u16) -> Result<TcpListener, CannotListen> {
-    let host = listen.host.clone();
-    TcpListener::bind((host.as_str(), port))
+async fn bind_port(listen: &Listen, port: u16) -> anyhow::Result<Listener> {
+    let Listen { host, identity, .. } = listen.clone();
+    let tls = identity.map(Identity::server_config).transpose()?;
+    let tcp = TcpListener::bind((host.as_str(), port))
         .await
-        .map_err(|source| CannotListen { host, port, source })
+        .map_err(|source| CannotListen { host, port, source })?;
+    Ok(Listener {
+        tcp,
+        tls: tls.map(Arc::new),
+    })
 }
 
 /// Serves requests until asked to stop. Then it accepts no more, and ends when the requests in flight are answered.
@@ -101,7 +115,7 @@ pub fn serve(
 
 /// Each port has its own limit of connections, so clients cannot take those of the operators.
 fn serve_port(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     stopping: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
@@ -119,13 +133,14 @@ fn serve_port(
         service: Service {
             router: with_layers(router.layer(from_fn(reject_malformed))),
             refusals: with_layers(refusals()),
+            tls: listener.tls,
             closing: CancellationToken::new(),
             overdue: shutdown.overdue.clone(),
         },
         open: TaskTracker::new(),
         limit: ConnectionLimit::new(),
     }
-    .run(listener, stopping)
+    .run(listener.tcp, stopping)
 }
 
 struct Server {
