@@ -14,7 +14,8 @@ fail() {
     exit 1
 }
 
-export SEEDS=crates/fuzz/corpus OUT=target/fuzz SECONDS_EACH=10
+TARGET_DIR=${CARGO_TARGET_DIR:-target}
+export SEEDS=crates/fuzz/corpus FUZZER=$TARGET_DIR/release/fuzz OUT=$TARGET_DIR/fuzz SECONDS_EACH=10
 targets=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -45,10 +46,10 @@ run() {
     local log=$OUT/$1.log
     mkdir -p "$OUT/corpus/$1" "$OUT/found"
     # What the fuzzer generates must not fill the memory, and no input may take long.
-    if ! FUZZ_TARGET=$1 target/release/fuzz "$OUT/corpus/$1" "$SEEDS/$1" -max_total_time="$SECONDS_EACH" -timeout=5 -rss_limit_mb=1024 \
+    if ! FUZZ_TARGET=$1 "$FUZZER" "$OUT/corpus/$1" "$SEEDS/$1" -max_total_time="$SECONDS_EACH" -timeout=5 -rss_limit_mb=1024 \
         -artifact_prefix="$OUT/found/$1-" >"$log" 2>&1; then
-        grep -A 3 -E "panicked|^==|^artifact_prefix|Test unit written" "$log" >&2 || tail -n 20 "$log" >&2
-        echo "fuzz: $1 broke its promise: see $log. Again: FUZZ_TARGET=$1 target/release/fuzz $OUT/found/$1-..." >&2
+        grep -A 1 -E "panicked|^SUMMARY|Test unit written" "$log" >&2 || tail -n 20 "$log" >&2
+        echo "fuzz: $1 broke its promise: see $log. Again: FUZZ_TARGET=$1 $FUZZER $OUT/found/$1-..." >&2
         return 1
     fi
     # The coverage counts edges, with the seeds and at the end.
