@@ -9,6 +9,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/settings.sh
 . scripts/settings.sh
+# shellcheck source=scripts/image_labels.sh
+. scripts/image_labels.sh
 
 IMAGE=${BASE_IMAGE:-pydist/base}
 LABEL=pydist.inputs # its value: the hash of what the image was built from
@@ -67,6 +69,7 @@ if [ -n "${EXTRA_CA_BUNDLE:-}" ]; then cat "$EXTRA_CA_BUNDLE" >"$context/extra-c
 cp docker/base/Dockerfile "$context/Dockerfile"
 
 say "building $IMAGE on $RUST_IMAGE: compiles every dependency once, which takes some minutes"
-tar -C "$context" -c . | docker build --force-rm --build-arg "RUST_IMAGE=$RUST_IMAGE" --label "$LABEL=$hash" --tag "$IMAGE" - ||
+image_labels "$IMAGE" crates/common
+tar -C "$context" -c . | docker build --force-rm --build-arg "RUST_IMAGE=$RUST_IMAGE" --label "$LABEL=$hash" "${labels[@]}" --tag "$IMAGE" - ||
     fail "the build failed: see above. 'certificate' in its message: see EXTRA_CA_BUNDLE at the top of $0."
 say "$IMAGE is built, in $SECONDS s"

@@ -11,6 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/settings.sh
 . scripts/settings.sh
+# shellcheck source=scripts/image_labels.sh
+. scripts/image_labels.sh
 
 export BASE_IMAGE=${BASE_IMAGE:-pydist/base}
 LABEL=pydist.inputs # its value: the hash of what the image was built from
@@ -33,7 +35,7 @@ done
 
 # What the images are made from: the sources that .dockerignore lets through, and the inputs of pydist/base.
 inputs() {
-    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -not -path 'crates/new_service/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -not -path 'crates/new_service/*' -not -path 'crates/fuzz/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     cat .dockerignore docker/base/Dockerfile docker/services/Dockerfile
     setting RUST_IMAGE
 }
@@ -55,8 +57,11 @@ fi
 ./build_base_images.sh
 for service in "${stale[@]}"; do
     say "building pydist/$service"
+    crate=crates/$service
+    [ -d "$crate" ] || crate=crates/cluster # has the simulator and the issuer
+    image_labels "pydist/$service" "$crate"
     # BuildKit does not follow a link out of the Dockerfile's folder.
-    docker build --force-rm --file "$(readlink -f "docker/services/$service/Dockerfile")" --label "$LABEL=$hash" \
+    docker build --force-rm --file "$(readlink -f "docker/services/$service/Dockerfile")" --label "$LABEL=$hash" "${labels[@]}" \
         --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg "SERVICE=$service" --tag "pydist/$service" . ||
         fail "pydist/$service could not be built: see above."
 done

@@ -109,7 +109,26 @@ every_compose_takes_the_files() {
     done
 }
 
+# A reference with a digest must reach the engine as it is, and is no name for a stand-in. The digest of this test is of no image.
+a_digest_reaches_the_engine() {
+    local name digest said
+    digest=image.invalid/name:tag@sha256:$(sha256sum </dev/null | cut -d ' ' -f 1)
+    for name in "${IMAGES[@]}"; do
+        if [ "$name" = RUST_IMAGE ]; then
+            said=$(BASE_IMAGE=pydist/none RUST_IMAGE=$digest ./build_base_images.sh 2>&1) && fail "pydist/base was built on no image"
+            [[ $said == *"pulling $digest"* && $said != *"invalid reference"* ]] || fail "a digest in $name: $said"
+        else
+            said=$(env "$name=$digest" scripts/compose.sh -f docker-compose.yml config)
+            grep -qF "image: $digest" <<<"$said" || fail "a digest in $name does not reach docker-compose.yml"
+        fi
+    done
+    said=$(HAPROXY_IMAGE=$digest docker/standin/build.sh 2>&1) && fail "a stand-in was built under a digest"
+    [[ $said == *"leave the digest out"* ]] || fail "a digest for a stand-in: $said"
+    say "digests reach the engine"
+}
+
 images_of_env
+a_digest_reaches_the_engine
 every_compose_takes_the_files
 ./build_run_images.sh
 ./build_run_images.sh --check || fail "the run images are out of date right after they were built"

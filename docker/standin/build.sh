@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 SUITE=trixie
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 NPM_REGISTRY=${NPM_REGISTRY:-https://registry.npmjs.org}
+VARIABLES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE RUST_IMAGE)
 ROOT_IMAGE=pydist/standin-root:$SUITE
 LABEL=pydist.standin # its value: the hash of what the image was built from
 
@@ -137,9 +138,19 @@ build_rust() {
     rm -rf "$work"
 }
 
+# An image that is named by its digest is here, or it is none that can be built.
+refuse_digests() {
+    local variable image
+    for variable in "${VARIABLES[@]}"; do
+        image=$(image_name "$variable")
+        [[ $image != *@* ]] || standin_label "$image" >/dev/null ||
+            fail "$variable is $image: only a registry has the image of a digest. For a stand-in, leave the digest out."
+    done
+}
+
 remove() {
     local variable image label
-    for variable in POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE RUST_IMAGE; do
+    for variable in "${VARIABLES[@]}"; do
         image=$(image_name "$variable")
         label=$(standin_label "$image") || continue
         if [ -n "$label" ] && [ "$label" != '<no value>' ]; then docker image rm "$image"; fi
@@ -150,6 +161,7 @@ remove() {
 docker version >/dev/null 2>&1 || fail "no Docker engine answers: run scripts/ensure_docker.sh"
 case "${1:-all}" in
 all)
+    refuse_digests
     build_root
     build_directory POSTGRES_IMAGE postgres
     build_directory RABBITMQ_IMAGE rabbitmq

@@ -12,6 +12,10 @@ use reqwest::header::{ACCEPT, RETRY_AFTER, USER_AGENT};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+pub mod fuzz;
+
 /// The kind of price, as Coinbase and the events name it: what a buyer pays.
 pub(crate) const PRICE_TYPE: &str = "buy";
 

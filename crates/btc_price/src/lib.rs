@@ -17,3 +17,6 @@ mod deviation;
 mod coinbase;
 
 mod metrics;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use coinbase::fuzz;

@@ -6,6 +6,9 @@
 
 mod callers;
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+pub mod fuzz;
 mod issuer;
 mod keys;
 mod refusal;

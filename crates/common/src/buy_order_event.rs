@@ -4,6 +4,10 @@
 //! digits, never through a float. Unknown fields are ignored. Values that no order can have are refused. No value may make the reader panic,
 //! because the message would be redelivered for ever.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+pub mod fuzz;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;

@@ -11,6 +11,8 @@ mod docs;
 mod echo;
 pub mod field;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub(crate) mod health;
 mod measure;
 mod problem;

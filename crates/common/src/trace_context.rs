@@ -2,6 +2,9 @@
 //!
 //! The context is OpenTelemetry's. Its own parser accepts texts that the specification forbids, so parsing is done here.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
 use std::str::FromStr as _;
 
 use axum::http::{HeaderMap, HeaderValue};

@@ -32,3 +32,6 @@ pub mod checksums;
 pub mod republish;
 
 mod metrics;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use routes::fuzz;

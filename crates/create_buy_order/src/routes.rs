@@ -1,5 +1,8 @@
 //! `PUT /buy_order`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+pub mod fuzz;
 mod request;
 
 use axum::extract::{FromRef, State as FromState};

@@ -17,3 +17,6 @@ pub mod db;
 mod error;
 
 mod metrics;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use routes::fuzz;

@@ -1,5 +1,9 @@
 //! The HTTP surface: `GET /buy_orders`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+pub mod fuzz;
+
 use axum::Router;
 use axum::extract::{FromRef, State as FromState};
 use axum::http::header::{CONTENT_TYPE, HeaderValue, LINK};

@@ -6,6 +6,9 @@ use rmp::Marker;
 use rmp_serde::decode::Error;
 use serde::Deserialize;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
 /// An answer that is still incomplete after this many bytes is not an acknowledgement.
 const MAX_BYTES: usize = 4096;
 

@@ -10,6 +10,8 @@ mod record;
 mod sender;
 mod worker;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use ack::fuzz;
 pub use config::{Config, Status};
 pub use record::Record;
 pub use sender::Sender;

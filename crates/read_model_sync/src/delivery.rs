@@ -1,5 +1,9 @@
 //! What a delivery says, and what can become of it.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+pub mod fuzz;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -19,6 +19,7 @@ mod production;
 mod project;
 mod restarts;
 mod scaling;
+mod supply_chain;
 mod tokens;
 mod traffic;
 
@@ -58,8 +59,13 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
     part("`up` alone is enough to become healthy", project.up(&system, &[])).await?;
 
     part(
-        "images_are_small_and_hold_one_file",
-        confinement::images_are_small_and_hold_one_file(&project),
+        "images_are_small_and_hold_nothing_but_the_binary_and_its_list",
+        confinement::images_are_small_and_hold_nothing_but_the_binary_and_its_list(&project),
+    )
+    .await?;
+    part(
+        "images_say_what_they_are_and_what_is_compiled_in",
+        supply_chain::images_say_what_they_are_and_what_is_compiled_in(&project),
     )
     .await?;
     part(

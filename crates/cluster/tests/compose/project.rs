@@ -1,5 +1,6 @@
 //! A compose project of this test, independent of others on the machine.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
@@ -259,6 +260,15 @@ impl Project {
         inspect.extend(ids.split_whitespace());
         let containers: Vec<Value> = serde_json::from_str(&docker(&inspect)?)?;
         Ok(containers.into_iter().map(Container).collect())
+    }
+
+    /// The images that are built from this repository.
+    pub(crate) fn own_images(&self) -> anyhow::Result<BTreeSet<String>> {
+        let containers = self.containers(None)?.into_iter();
+        let own = containers.filter(Container::is_ours);
+        let images: BTreeSet<String> = own.map(|container| container.image().to_owned()).collect();
+        ensure!(images.len() >= 5, "five services have five images: {images:?}");
+        Ok(images)
     }
 
     /// Removes everything of the project, and fails if something is left.

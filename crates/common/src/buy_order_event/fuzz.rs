@@ -1,0 +1,54 @@
+//! What is promised of every event: no bytes make the reader panic, and what it accepts can be stored and shown to clients.
+
+use super::BuyOrderCreated;
+use crate::timestamp::rfc3339_micros;
+
+/// The event that is read from `data` keeps the limits of the read model's columns and of `fetch_buy_orders`' answers, and is the same when it
+/// is written and read again.
+///
+/// # Panics
+///
+/// If that is not so.
+pub fn event(data: &[u8]) {
+    let Ok(event) = serde_json::from_slice::<BuyOrderCreated>(data) else {
+        return;
+    };
+    assert!(event.id >= 1 && event.client_id >= 1 && event.currency_id >= 1);
+    assert!((1970..=9999).contains(&event.created_at.year()));
+    assert!(event.created_at.offset().is_utc() && event.created_at.nanosecond().is_multiple_of(1000));
+    assert_eq!(
+        rfc3339_micros(event.created_at).len(),
+        "2026-11-23T15:37:32.531853Z".len()
+    );
+    assert!(
+        event.currency_iso3.len() == 3 && event.currency_iso3.bytes().all(|byte| byte.is_ascii_uppercase())
+    );
+    for (text, integer_digits, decimals) in [
+        (event.currency_amount.to_string(), 10, 2),
+        (event.btc_rate.to_string(), 12, 8),
+        (event.btc_amount.to_string(), 3, 8),
+    ] {
+        let (integer, fraction) = text.split_once('.').unwrap_or_default();
+        assert!(
+            (1..=integer_digits).contains(&integer.len()) && fraction.len() == decimals,
+            "{text}"
+        );
+        assert!(
+            text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) && !text.starts_with('-'),
+            "{text}"
+        );
+    }
+    let written = serde_json::to_vec(&event).unwrap();
+    assert_eq!(
+        serde_json::from_slice::<BuyOrderCreated>(&written).unwrap(),
+        event
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_promise_holds_for_the_corpus() {
+        fuzz::replay("event", super::event);
+    }
+}
