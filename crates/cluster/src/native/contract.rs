@@ -43,7 +43,7 @@ impl Contract {
                 *value = own;
             }
         }
-        let optional = ["RUST_LOG", "EXTRA_CA_FILE", "CB_TIMEOUT_S"].map(str::to_owned);
+        let optional = ["RUST_LOG", "CB_TIMEOUT_S"].map(str::to_owned);
         for name in optional.into_iter().chain(Currency::ALL.map(Rates::variable)) {
             if let Some(own) = environment_variable(&name)? {
                 variables.insert(name, own);

@@ -114,7 +114,7 @@ impl Session {
             let stream = encryption::encrypt(stream, endpoint).await?.compat();
             in_time("log in", log_in(stream, encryption::runtime(), uri, name)).await?
         } else {
-            let runtime = lapin::runtime::default_runtime().map_err(lapin::Error::from)?;
+            let runtime = lapin::runtime::default_runtime()?;
             in_time("log in", log_in(stream.compat(), runtime, uri, name)).await?
         };
         Ok(Self {
