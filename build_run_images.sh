@@ -35,7 +35,7 @@ done
 
 # What the images are made from: the sources that .dockerignore lets through, and the inputs of pydist/base.
 inputs() {
-    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -not -path 'crates/new_service/*' -not -path 'crates/fuzz/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -not -path 'crates/bench/*' -not -path 'crates/faults/*' -not -path 'crates/fuzz/*' -not -path 'crates/new_service/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     cat .dockerignore docker/base/Dockerfile docker/services/Dockerfile
     setting RUST_IMAGE
 }
