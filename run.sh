@@ -228,6 +228,7 @@ run_docker() {
     engine_answers || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh, or ./run.sh --native"
     compose_answers || fail "Compose is missing: install docker-compose, or run scripts/ensure_docker.sh, or ./run.sh --native"
     command -v curl >/dev/null || fail "curl is missing: install the package 'curl'"
+    [ -z "${COMPOSE_FILE:-}" ] || fail "COMPOSE_FILE names another deployment: unset it, and COMPOSE_PROJECT_NAME"
     COMPOSE_PROJECT_NAME=$(scripts/compose.sh project)
     export COMPOSE_PROJECT_NAME
     ! runs_natively || fail "the cluster of this clone runs natively: ./stop.sh stops it"

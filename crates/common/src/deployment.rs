@@ -1,4 +1,4 @@
-//! What a deployment that is meant refuses: `DEPLOYMENT=production`.
+//! What a production deployment refuses.
 
 /// The passwords of the repository's `.env`, which everybody can read.
 const PASSWORDS_OF_DEVELOPMENT: [&str; 12] = [

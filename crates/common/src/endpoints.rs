@@ -295,6 +295,11 @@ impl Peer {
     /// Reads the group of variables whose names begin with `prefix`, for example `BTC_PRICE`.
     pub fn from_env(env: &mut Env, prefix: &str) -> Self {
         let protocol = env.one_of(&format!("{prefix}_PROTOCOL"), &["http", "https"]);
+        if protocol != Some("https") {
+            env.refuse_in_production(&format!(
+                "{prefix}_PROTOCOL is not https, so somebody may answer in its place"
+            ));
+        }
         Self {
             protocol: protocol.unwrap_or("http"),
             host: env.host(&format!("{prefix}_HOST")),

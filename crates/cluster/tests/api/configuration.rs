@@ -219,7 +219,7 @@ fn every_malformed_value_is_named_and_none_that_the_service_does_not_read() -> a
     Ok(())
 }
 
-/// The environment of the service in a deployment that is meant, but with the settings and passwords of `.env`, which are for development.
+/// A production deployment with the settings and passwords of `.env`, which are for development.
 #[test]
 fn in_production_all_that_is_for_development_is_refused_at_once() -> anyhow::Result<()> {
     let environment = [
@@ -240,14 +240,19 @@ fn in_production_all_that_is_for_development_is_refused_at_once() -> anyhow::Res
     );
     let queue = ["Q_PWD", "Q_PROTOCOL"];
     for (service, expected) in [
-        (Service::BtcPrice, [].into()),
+        (Service::BtcPrice, ["CB_PROTOCOL"].into()),
         (
             Service::CreateBuyOrder,
-            [&write_model[..], &queue, &["AUTH_MODE"]].concat(),
+            [
+                &write_model[..],
+                &queue,
+                &["AUTH_MODE", "BTC_PRICE_PROTOCOL", "MIGRATION_PROTOCOL"],
+            ]
+            .concat(),
         ),
         (
             Service::FetchBuyOrders,
-            [&read_model[..], &["AUTH_MODE"]].concat(),
+            [&read_model[..], &["AUTH_MODE", "MIGRATION_PROTOCOL"]].concat(),
         ),
         (
             Service::Migration,
@@ -259,7 +264,10 @@ fn in_production_all_that_is_for_development_is_refused_at_once() -> anyhow::Res
             ]
             .concat(),
         ),
-        (Service::ReadModelSync, [&read_model[..], &queue].concat()),
+        (
+            Service::ReadModelSync,
+            [&read_model[..], &queue, &["MIGRATION_PROTOCOL"]].concat(),
+        ),
     ] {
         let faults = faults(service, &[], &environment)?;
         let refused: BTreeSet<&str> = faults

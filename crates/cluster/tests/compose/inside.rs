@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(crate) fn run(container: &Container, program: &mut Command) -> anyhow::Resul
                 .get_envs()
                 .filter_map(|(name, value)| Some((name, value?))),
         );
-    inside.output().context("nsenter")
+    inside.stdin(Stdio::null()).output().context("nsenter")
 }
 
 /// A TLS connection from inside the container to a server, whose certificate must be for this name.

@@ -125,7 +125,7 @@ async fn the_cluster_in_containers_keeps_every_promise() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deployment_that_is_meant_can_be_put_on_the_internet() -> anyhow::Result<()> {
+async fn the_production_deployment_can_be_put_on_the_internet() -> anyhow::Result<()> {
     let started = Instant::now();
     let deployment = production::Deployment::make()?;
     let system = deployment.system()?;

@@ -5,15 +5,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use cluster::Service;
 use cluster::issuer::{ALL_SCOPES, AUDIENCE, ISSUER, SigningKey, claims, jwks};
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use reqwest::header::HeaderMap;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -22,30 +24,30 @@ use tempfile::TempDir;
 
 use crate::black_box::System;
 use crate::inside;
-use crate::project::{Container, Project};
+use crate::project::{Container, Project, docker};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const TOKEN_LIFETIME_S: u64 = 3600;
 const PROJECTION_LIMIT: Duration = Duration::from_secs(60);
 const RELOAD_LIMIT: Duration = Duration::from_secs(60);
 
-/// The servers of the cluster and their ports, with the containers that may reach them.
-const SERVERS: [(&str, u16, &[&str]); 6] = [
+/// Ports, with the containers that may reach them.
+const PORTS: [(&str, u16, &[&str]); 14] = [
     ("write_model", 5432, &["migration", "create_buy_order"]),
     (
         "read_model",
         5432,
         &["migration", "read_model_sync", "fetch_buy_orders"],
     ),
-    (
-        "queue",
-        5671,
-        &["migration", "create_buy_order", "read_model_sync"],
-    ),
+    ("queue", 5671, OF_THE_BROKER),
+    // Erlang's own, which want its cookie.
+    ("queue", 4369, OF_THE_BROKER),
+    ("queue", 25672, OF_THE_BROKER),
     // Without TLS.
     ("queue", 5672, &[]),
-    // The management interface.
+    // The management interface, and metrics.
     ("queue", 15672, &[]),
+    ("queue", 15692, &[]),
     (
         "log",
         24224,
@@ -57,7 +59,63 @@ const SERVERS: [(&str, u16, &[&str]); 6] = [
             "fetch_buy_orders",
         ],
     ),
+    (
+        "create_buy_order",
+        8080,
+        &[
+            "entry",
+            "log",
+            "migration",
+            "btc_price",
+            "read_model_sync",
+            "fetch_buy_orders",
+            "write_model",
+            "queue",
+        ],
+    ),
+    (
+        "fetch_buy_orders",
+        8080,
+        &[
+            "entry",
+            "log",
+            "migration",
+            "btc_price",
+            "create_buy_order",
+            "read_model_sync",
+            "read_model",
+        ],
+    ),
+    (
+        "btc_price",
+        8080,
+        &[
+            "price_simulator",
+            "log",
+            "migration",
+            "create_buy_order",
+            "read_model_sync",
+            "fetch_buy_orders",
+        ],
+    ),
+    (
+        "migration",
+        8080,
+        &[
+            "log",
+            "btc_price",
+            "create_buy_order",
+            "read_model_sync",
+            "fetch_buy_orders",
+            "write_model",
+            "read_model",
+            "queue",
+        ],
+    ),
+    ("price_simulator", 8080, &["btc_price"]),
 ];
+
+const OF_THE_BROKER: &[&str] = &["migration", "create_buy_order", "read_model_sync"];
 
 /// Containers that can open connections to the world outside.
 const OUTWARD: [&str; 5] = [
@@ -92,13 +150,23 @@ impl Deployment {
             folder,
             key,
         };
-        deployment.make_secrets(&[])?;
+        deployment.make_secrets(&["--host", "localhost", "--host", "orders.test"])?;
+        deployment.trust_the_simulator()?;
         Ok(deployment)
+    }
+
+    /// The source of prices has a certificate of its own. A public authority vouches for that of Coinbase.
+    fn trust_the_simulator(&self) -> anyhow::Result<()> {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["price_simulator".to_owned()])?;
+        let folder = secrets(&self.folder);
+        fs::write(folder.join("price_simulator.crt"), cert.pem())?;
+        fs::write(folder.join("price_simulator.key"), signing_key.serialize_pem())?;
+        let authorities = fs::read_to_string(self.authority())? + &cert.pem();
+        Ok(fs::write(self.authority(), authorities)?)
     }
 
     fn make_secrets(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let output = Command::new(Path::new(ROOT).join("scripts/make_secrets.sh"))
-            .args(["--host", "localhost"])
             .args(arguments)
             .env("SECRETS_DIR", secrets(&self.folder))
             .output()?;
@@ -191,25 +259,54 @@ impl Deployment {
 
     pub(crate) fn a_container_reaches_what_it_needs_and_nothing_else(&self) -> anyhow::Result<()> {
         let containers = self.project.containers(None)?;
-        for (server, port, allowed) in SERVERS {
-            let addresses = self.container(server)?.addresses();
-            let others = containers
+        thread::scope(|scope| {
+            let checks: Vec<_> = PORTS
                 .iter()
-                .filter(|container| container.service() != server);
-            let reaching = others.filter(|container| {
-                let reaches =
-                    |address: &_| inside::connect(container, SocketAddr::new(*address, port)).is_ok();
-                addresses.iter().any(reaches)
-            });
-            let reaching: BTreeSet<&str> = reaching.map(Container::service).collect();
-            let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
-            ensure!(reaching == allowed, "{server}:{port} is reached by {reaching:?}");
+                .map(|port| scope.spawn(|| self.is_reached_by(&containers, port)))
+                .collect();
+            let outcomes = checks.into_iter().map(|check| check.join());
+            outcomes
+                .map(|outcome| outcome.map_err(|_| anyhow!("a check panicked"))?)
+                .collect::<anyhow::Result<()>>()
+        })?;
+        let mut outward = BTreeSet::new();
+        for container in &containers {
+            if container.has_a_way_out()? {
+                outward.insert(container.service());
+            }
         }
-        let outward = containers
-            .iter()
-            .filter(|container| has_default_route(container).unwrap_or(true));
-        let outward: BTreeSet<&str> = outward.map(Container::service).collect();
         ensure!(outward == OUTWARD.into(), "{outward:?} reach the world outside");
+        Ok(())
+    }
+
+    /// Whether these containers, and no others, reach this port. All try at once, because what is dropped is noticed only after a while.
+    fn is_reached_by(
+        &self,
+        containers: &[Container],
+        (server, port, allowed): &(&str, u16, &[&str]),
+    ) -> anyhow::Result<()> {
+        let addresses = self.container(server)?.addresses();
+        let reaches = |container: &Container| {
+            let mut sockets = addresses.iter().map(|address| SocketAddr::new(*address, *port));
+            sockets.any(|socket| inside::connect(container, socket).is_ok())
+        };
+        let others = containers
+            .iter()
+            .filter(|container| container.service() != *server);
+        let reaching: BTreeSet<&str> = thread::scope(|scope| {
+            let attempts: Vec<_> = others
+                .map(|container| scope.spawn(|| (container.service(), reaches(container))))
+                .collect();
+            let outcomes = attempts.into_iter().filter_map(|attempt| attempt.join().ok());
+            outcomes
+                .filter_map(|(service, reached)| reached.then_some(service))
+                .collect()
+        });
+        let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
+        ensure!(
+            reaching == allowed,
+            "{server}:{port} is reached by {reaching:?}, not by {allowed:?}"
+        );
         Ok(())
     }
 
@@ -255,7 +352,7 @@ impl Deployment {
                 _ => format!("{service}_db_password"),
             };
             let ask = |sql: &str| self.sql(service, model, user, &password, "verify-full", sql);
-            ask("SELECT 1")?.map_err(|error| anyhow::anyhow!("{user} cannot log in: {error}"))?;
+            ask("SELECT 1")?.map_err(|error| anyhow!("{user} cannot log in: {error}"))?;
             for attack in OF_ADMINISTRATORS.iter().chain(attacks) {
                 let refusal = ask(attack)?
                     .err()
@@ -386,7 +483,7 @@ impl Deployment {
         Ok(Connection::connect_uri(uri, ConnectionProperties::default()).await?)
     }
 
-    /// Each container sees that its files were written again. New connections get the new certificate.
+    /// Each container sees that its files were written again. New connections get the new certificate. PostgreSQL has to be told.
     pub(crate) async fn new_certificates_are_used_without_a_restart(&self) -> anyhow::Result<()> {
         let services = [
             "migration",
@@ -407,9 +504,46 @@ impl Deployment {
             })
             .await?;
         }
+        let model = self.container("write_model")?;
+        docker(&[
+            "exec",
+            model.id(),
+            "install",
+            "-m",
+            "600",
+            "/run/secrets/key",
+            "/var/run/postgresql/tls.key",
+        ])?;
+        docker(&[
+            "exec",
+            model.id(),
+            "psql",
+            "--username=write_model",
+            "-c",
+            "SELECT pg_reload_conf()",
+        ])?;
+        let address = SocketAddr::new(*model.addresses().first().context("no address")?, 5432);
+        let expected = self.secret("write_model.crt")?;
+        cluster::wait_until("PostgreSQL shows the new certificate", RELOAD_LIMIT, async || {
+            let mut openssl = Command::new("openssl");
+            openssl.args([
+                "s_client",
+                "-starttls",
+                "postgres",
+                "-connect",
+                &address.to_string(),
+            ]);
+            let shown = inside::run(&model, &mut openssl)?;
+            Ok(String::from_utf8_lossy(&shown.stdout).contains(&expected))
+        })
+        .await?;
+        // It keeps its names.
+        docker(&["restart", self.container("entry")?.id()])?;
         let system = self.system()?;
-        system.place("USD", "0.01").await?;
-        Ok(())
+        cluster::wait_until("an order is placed", RELOAD_LIMIT, async || {
+            system.place("USD", "0.01").await.map(|_| true)
+        })
+        .await
     }
 }
 
@@ -458,12 +592,4 @@ impl Attack {
 
 fn secrets(folder: &TempDir) -> PathBuf {
     folder.path().join("secrets")
-}
-
-/// Whether the container has a route to all addresses.
-fn has_default_route(container: &Container) -> anyhow::Result<bool> {
-    let routes = fs::read_to_string(format!("/proc/{}/net/route", container.process()?))?;
-    Ok(routes
-        .lines()
-        .any(|route| route.split_whitespace().nth(1) == Some("00000000")))
 }

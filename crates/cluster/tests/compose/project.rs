@@ -43,7 +43,7 @@ const DEVELOPMENT: &[&str] = &[
     "docker-compose.simulator.yml",
 ];
 
-/// The files of a deployment that is meant. Its prices come from the simulator, too.
+/// The files of the production deployment. Its prices come from the simulator, too.
 const PRODUCTION: &[&str] = &[
     "docker-compose.yml",
     "docker-compose.production.yml",
@@ -111,6 +111,16 @@ impl Container {
         addresses
             .filter_map(|network| network["IPAddress"].as_str()?.parse().ok())
             .collect()
+    }
+
+    /// Whether it is in a network that the engine connects with others.
+    pub(crate) fn has_a_way_out(&self) -> anyhow::Result<bool> {
+        let networks = self.0["NetworkSettings"]["Networks"]
+            .as_object()
+            .context("no networks")?;
+        let mut inspect = vec!["network", "inspect", "--format", "{{.Internal}}"];
+        inspect.extend(networks.keys().map(String::as_str));
+        Ok(docker(&inspect)?.lines().any(|internal| internal != "true"))
     }
 
     /// The process that the engine started.

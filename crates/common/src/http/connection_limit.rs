@@ -7,7 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-const MAX_CONNECTIONS: usize = 2_176;
+/// Of clients.
+pub(super) const MAX_CONNECTIONS: usize = 2_176;
+
+/// Of operators, on a port of their own.
+pub(super) const MAX_CONNECTIONS_OF_OPERATORS: usize = 64;
 
 /// Limit for all connections together. They take about three times as much memory, because buffers are larger than their content. With the
 /// connections themselves and the process it is less than the 64 MB that `create_buy_order/tests/api/unfinished.rs` allows.
@@ -121,9 +125,9 @@ impl State {
 }
 
 impl ConnectionLimit {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(max_connections: usize) -> Arc<Self> {
         Arc::new(Self {
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            permits: Arc::new(Semaphore::new(max_connections)),
             waiting: Mutex::default(),
         })
     }

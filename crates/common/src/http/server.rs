@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::always_answer::{Shutdown, always_answer};
 use super::connection::Service;
-use super::connection_limit::{ConnectionLimit, Permit};
+use super::connection_limit::{ConnectionLimit, MAX_CONNECTIONS, MAX_CONNECTIONS_OF_OPERATORS, Permit};
 use super::context::handle_in_context;
 use super::measure::{HTTP, measure};
 use super::refusal::{refusals, reject_malformed};
@@ -99,9 +99,17 @@ pub fn serve(
     let Routes { clients, operators } = routes;
     let (clients, apart) = match listeners.operators {
         None => (clients.merge(operators), None),
-        Some(listener) => (clients, Some(serve_port(listener, operators, stopping.clone()))),
+        Some(listener) => (
+            clients,
+            Some(serve_port(
+                listener,
+                operators,
+                MAX_CONNECTIONS_OF_OPERATORS,
+                stopping.clone(),
+            )),
+        ),
     };
-    let clients = serve_port(listeners.clients, clients, stopping);
+    let clients = serve_port(listeners.clients, clients, MAX_CONNECTIONS, stopping);
     async {
         let apart = async {
             match apart {
@@ -117,6 +125,7 @@ pub fn serve(
 fn serve_port(
     listener: Listener,
     router: Router,
+    max_connections: usize,
     stopping: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
     let shutdown = Shutdown {
@@ -138,7 +147,7 @@ fn serve_port(
             overdue: shutdown.overdue.clone(),
         },
         open: TaskTracker::new(),
-        limit: ConnectionLimit::new(),
+        limit: ConnectionLimit::new(max_connections),
     }
     .run(listener.tcp, stopping)
 }
