@@ -264,10 +264,8 @@ impl Deployment {
                 .iter()
                 .map(|port| scope.spawn(|| self.is_reached_by(&containers, port)))
                 .collect();
-            let outcomes = checks.into_iter().map(|check| check.join());
-            outcomes
-                .map(|outcome| outcome.map_err(|_| anyhow!("a check panicked"))?)
-                .collect::<anyhow::Result<()>>()
+            let mut outcomes = checks.into_iter().map(|check| check.join());
+            outcomes.try_for_each(|outcome| outcome.map_err(|_| anyhow!("a check panicked"))?)
         })?;
         let mut outward = BTreeSet::new();
         for container in &containers {
