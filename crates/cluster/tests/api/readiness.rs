@@ -53,7 +53,7 @@ async fn operators_ask_on_a_port_of_their_own_where_there_is_one() -> anyhow::Re
             }
         }
     }
-    for probe in ["healthcheck", "livez", "readyz", "metrics"] {
+    for probe in ["healthcheck", "readyz", "metrics"] {
         let mut own = Command::new(service.binary()?);
         let asked = own.arg(probe).envs(cluster.environment(service)?).output()?;
         assert!(asked.status.success(), "{probe}: {asked:?}");
