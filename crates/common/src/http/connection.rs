@@ -68,14 +68,33 @@ impl Service {
     }
 
     async fn serve_begun(&self, socket: Arc<TcpStream>, permit: Arc<Permit>) {
-        let accepted = Transport::accept(Socket(Arc::clone(&socket)), self.tls.clone());
-        let accepted = timeout(HANDSHAKE_TIMEOUT, accepted);
-        let accepted = permit.shed.run_until_cancelled(accepted);
-        match self.closing.run_until_cancelled(accepted).await {
-            Some(Some(Ok(Ok(transport)))) => self.serve_requests(socket, transport, permit).await,
+        let watched = Socket(Arc::clone(&socket));
+        let transport = match &self.tls {
+            None => Some(Transport::Plain(watched)),
+            // Boxed, because a connection would keep the room for a handshake until it ends.
+            Some(config) => Box::pin(self.agree_on_tls(Arc::clone(config), watched, &permit)).await,
+        };
+        if let Some(transport) = transport {
+            self.serve_requests(socket, transport, permit).await;
+        }
+    }
+
+    async fn agree_on_tls(
+        &self,
+        config: Arc<ServerConfig>,
+        socket: Socket,
+        permit: &Permit,
+    ) -> Option<Transport> {
+        let agreed = timeout(HANDSHAKE_TIMEOUT, Transport::agree_on_tls(config, socket));
+        let agreed = permit.shed.run_until_cancelled(agreed);
+        match self.closing.run_until_cancelled(agreed).await {
+            Some(Some(Ok(Ok(transport)))) => Some(transport),
             // Also a client that does not speak TLS.
-            Some(Some(Ok(Err(error)))) => tracing::debug!("no TLS with a client: {error}"),
-            _ => {}
+            Some(Some(Ok(Err(error)))) => {
+                tracing::debug!("no TLS with a client: {error}");
+                None
+            }
+            _ => None,
         }
     }
 

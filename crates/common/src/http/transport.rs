@@ -24,15 +24,12 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Agrees on TLS, if the service has a certificate.
-    pub(super) async fn accept(socket: Socket, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
-        let Some(config) = tls else {
-            return Ok(Self::Plain(socket));
-        };
-        let accepted = TlsAcceptor::from(config).accept_with(socket, |session| {
+    /// Agrees on TLS with the client.
+    pub(super) async fn agree_on_tls(config: Arc<ServerConfig>, socket: Socket) -> io::Result<Self> {
+        let agreed = TlsAcceptor::from(config).accept_with(socket, |session| {
             session.set_buffer_limit(Some(MAX_ENCRYPTED_BYTES));
         });
-        Ok(Self::Tls(Box::new(accepted.await?)))
+        Ok(Self::Tls(Box::new(agreed.await?)))
     }
 
     /// Whether the kernel has taken all that was written.

@@ -6,7 +6,7 @@ use axum::{Json, Router};
 use common::database::Pool;
 {% endif %}
 use common::endpoints::{ {{ shared | map(attribute="kind") | reject("eq", "Database") | unique | join(", ") }} };
-use common::http::{self, Detail};
+use common::http::{self, Detail, Routes};
 use common::readiness::Readiness;
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
@@ -28,7 +28,7 @@ pub struct State {
 }
 
 /// All routes of the service.
-pub fn router(state: State, readiness: Readiness) -> Router {
+pub fn router(state: State, readiness: Readiness) -> Routes {
     let api = Router::new()
         .route("/{{name}}", get(example))
         .with_state(state);
