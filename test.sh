@@ -94,6 +94,8 @@ missing_for_docker() {
         echo "a Docker engine that answers (scripts/ensure_docker.sh installs and starts one)"
     elif ! scripts/compose.sh version >/dev/null 2>&1; then
         echo "Compose (scripts/ensure_docker.sh installs it)"
+    elif ! command -v psql >/dev/null || ! command -v openssl >/dev/null; then
+        echo "psql or openssl (apt-get install postgresql-client openssl)"
     fi
 }
 
