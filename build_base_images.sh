@@ -11,6 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/settings.sh
 # shellcheck source=scripts/image_labels.sh
 . scripts/image_labels.sh
+# shellcheck source=scripts/docker_engine.sh
+. scripts/docker_engine.sh
 
 IMAGE=${BASE_IMAGE:-pydist/base}
 LABEL=pydist.inputs # its value: the hash of what the image was built from
@@ -21,26 +23,26 @@ fail() {
     exit 1
 }
 
-docker version >/dev/null 2>&1 || fail "no Docker engine answers: start it, or run scripts/ensure_docker.sh"
+case "${1:-}" in '' | --check) ;; *) fail "unknown argument '$1': --check or none" ;; esac
+ask_engine
+[ -z "$engine_fault" ] || fail "$engine_fault"
 RUST_IMAGE=$(setting RUST_IMAGE)
 [ -n "$RUST_IMAGE" ] || fail "RUST_IMAGE is set neither in the environment nor in .env"
-if [ -n "${EXTRA_CA_BUNDLE:-}" ] && [ ! -r "$EXTRA_CA_BUNDLE" ]; then fail "EXTRA_CA_BUNDLE names $EXTRA_CA_BUNDLE, which cannot be read."; fi
 
-manifests=(Cargo.toml Cargo.lock crates/*/Cargo.toml)
 # What decides which dependencies are compiled and how: the locked packages, the profile and the crates' dependencies. The names of our own
 # crates and their uses of each other do not count: a new service with known dependencies needs no new base.
 inputs() {
     local members
-    members=$(printf '%s\n' crates/*/Cargo.toml | sed -E 's|crates/(.*)/Cargo.toml|\1|' | paste -sd '|')
+    members=$(printf '%s\n' crates/*/Cargo.toml | sed -E 's|crates/(.*)/Cargo.toml|\1|' | paste -sd '|' -)
     awk 'BEGIN { RS = ""; ORS = "\n\n" } /\nsource = /' Cargo.lock
     grep -vE "^($members) *=" Cargo.toml
     # With the section: images do not compile dev-dependencies, so moving a crate to or from them can change the features that are compiled.
     awk '/^\[/ { section = $0 } section ~ /dependencies/ && section !~ /dev-/ && /^[A-Za-z0-9_-]+(\.workspace)? *=/ { print section, $0 }' crates/*/Cargo.toml |
         grep -vE "\] ($members)(\.workspace)? *=" | sort -u
-    cat docker/base/Dockerfile
+    sed "/^FROM.* AS build$/,\$d" docker/services/Dockerfile
     echo "$RUST_IMAGE"
 }
-hash=$(inputs | sha256sum | cut -c1-16)
+hash=$(inputs | short_hash)
 label=$(docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "$IMAGE" 2>/dev/null || true)
 if [ "${1:-}" = --check ]; then
     [ "$label" = "$hash" ]
@@ -56,20 +58,16 @@ docker image inspect "$RUST_IMAGE" >/dev/null 2>&1 || {
     docker pull "$RUST_IMAGE" || fail "$RUST_IMAGE cannot be pulled. Where no image registry can be reached: docker/standin/build.sh"
 }
 
-context=$(mktemp -d)
-trap 'rm -rf "$context"' EXIT
-cp --parents "${manifests[@]}" "$context"
-# Cargo looks for the stubs at the paths of the real sources.
-find crates -name '*.rs' | while read -r source; do
-    mkdir -p "$context/$(dirname "$source")"
-    echo 'fn main() {}' >"$context/$source"
-done
-: >"$context/extra-ca.pem"
-if [ -n "${EXTRA_CA_BUNDLE:-}" ]; then cat "$EXTRA_CA_BUNDLE" >"$context/extra-ca.pem"; fi
-cp docker/base/Dockerfile "$context/Dockerfile"
+if [ -n "${EXTRA_CA_BUNDLE:-}" ] && ! cmp -s "$EXTRA_CA_BUNDLE" extra-ca.pem; then
+    [ -r "$EXTRA_CA_BUNDLE" ] || fail "EXTRA_CA_BUNDLE names $EXTRA_CA_BUNDLE, which cannot be read."
+    [ ! -e extra-ca.pem ] || fail "EXTRA_CA_BUNDLE is set, and the file extra-ca.pem has other certificates: remove one of them."
+    trap 'rm -f extra-ca.pem' EXIT
+    cp "$EXTRA_CA_BUNDLE" extra-ca.pem
+fi
 
 say "building $IMAGE on $RUST_IMAGE: compiles every dependency once, which takes some minutes"
 image_labels "$IMAGE" crates/common
-tar -C "$context" -c . | docker build --force-rm --build-arg "RUST_IMAGE=$RUST_IMAGE" --label "$LABEL=$hash" "${labels[@]}" --tag "$IMAGE" - ||
+docker build --force-rm --target base --file docker/services/Dockerfile --build-arg "RUST_IMAGE=$RUST_IMAGE" \
+    --label "$LABEL=$hash" ${labels[@]+"${labels[@]}"} --tag "$IMAGE" . ||
     fail "the build failed: see above. 'certificate' in its message: see EXTRA_CA_BUNDLE at the top of $0."
 say "$IMAGE is built, in $SECONDS s"

@@ -29,19 +29,19 @@ services=("$@")
 if [ ${#services[@]} -eq 0 ]; then
     for dockerfile in docker/services/*/Dockerfile; do services+=("$(basename "$(dirname "$dockerfile")")"); done
 fi
-for service in "${services[@]}"; do
+for service in ${services[@]+"${services[@]}"}; do
     [ -e "docker/services/$service/Dockerfile" ] || fail "there is no service '$service' under docker/services/"
 done
 
 # What the images are made from: the sources that .dockerignore lets through, and the inputs of pydist/base.
 inputs() {
-    find Cargo.toml Cargo.lock crates migrations -type f -not -path 'crates/*/tests/*' -not -path 'crates/bench/*' -not -path 'crates/faults/*' -not -path 'crates/fuzz/*' -not -path 'crates/new_service/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
-    cat .dockerignore docker/base/Dockerfile docker/services/Dockerfile
+    find Cargo.toml Cargo.lock crates migrations docs/operations.md -type f -not -path 'crates/*/tests/*' -not -path 'crates/bench/*' -not -path 'crates/faults/*' -not -path 'crates/fuzz/*' -not -path 'crates/new_service/*' -exec "${SHA256[@]}" {} + | LC_ALL=C sort
+    cat .dockerignore docker/services/Dockerfile
     setting RUST_IMAGE
 }
-hash=$(inputs | sha256sum | cut -c1-16)
+hash=$(inputs | short_hash)
 stale=()
-for service in "${services[@]}"; do
+for service in ${services[@]+"${services[@]}"}; do
     label=$(docker image inspect --format "{{index .Config.Labels \"$LABEL\"}}" "pydist/$service" 2>/dev/null || true)
     [ "$label" = "$hash" ] || stale+=("$service")
 done
@@ -55,14 +55,16 @@ if [ ${#stale[@]} -eq 0 ]; then
 fi
 
 ./build_base_images.sh
-for service in "${stale[@]}"; do
+for service in ${stale[@]+"${stale[@]}"}; do
     say "building pydist/$service"
     crate=crates/$service
     [ -d "$crate" ] || crate=crates/cluster # has the simulator and the issuer
     image_labels "pydist/$service" "$crate"
+    dockerfile=docker/services/$service/Dockerfile
     # BuildKit does not follow a link out of the Dockerfile's folder.
-    docker build --force-rm --file "$(readlink -f "docker/services/$service/Dockerfile")" --label "$LABEL=$hash" "${labels[@]}" \
-        --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg "SERVICE=$service" --tag "pydist/$service" . ||
+    [ ! -L "$dockerfile" ] || dockerfile=docker/services/Dockerfile
+    docker build --force-rm --file "$dockerfile" --label "$LABEL=$hash" ${labels[@]+"${labels[@]}"} \
+        --build-arg "RUST_IMAGE=$(setting RUST_IMAGE)" --build-arg "BASE_IMAGE=$BASE_IMAGE" --build-arg "SERVICE=$service" --tag "pydist/$service" . ||
         fail "pydist/$service could not be built: see above."
 done
 say "built ${stale[*]} in $SECONDS s"

@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/running.sh
 . scripts/running.sh
+# shellcheck source=scripts/docker_engine.sh
+. scripts/docker_engine.sh
 case "${1:-}" in
 '') ;;
 -h | --help)
@@ -20,6 +22,11 @@ esac
 stop_docker() {
     local project files
     { read -r project && read -r files; } <.cluster/docker_mode || true
+    ask_engine
+    if [ -n "$engine_fault" ]; then
+        echo "stop.sh: $engine_fault" >&2
+        return 1
+    fi
     echo "stop.sh: stopping the containers"
     COMPOSE_PROJECT_NAME=$project COMPOSE_FILE=$files scripts/compose.sh down --remove-orphans --timeout 40 || return 1
     rm -f .cluster/docker_mode
@@ -29,7 +36,7 @@ stop_docker() {
 # The running program, even if its file was deleted or rebuilt since; otherwise the built one.
 cluster_program() {
     local running built=${CARGO_TARGET_DIR:-target}/release/cluster
-    running=/proc/$(cat .cluster/lock)/exe
+    running=/proc/$(cat .cluster/lock)/exe # Linux
     case "$(basename "$(readlink "$running" 2>/dev/null)")" in
     cluster | 'cluster (deleted)') echo "$running" ;;
     *) [ ! -x "$built" ] || echo "$built" ;;

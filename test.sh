@@ -15,6 +15,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+# shellcheck source=scripts/docker_engine.sh
+. scripts/docker_engine.sh
+
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
 fail() { echo "test.sh: $*" >&2; exit 1; }
 
@@ -22,10 +25,16 @@ wanted=${1:-possible}
 case "$wanted" in
 unit | integration | faults | docker | all | possible) ;;
 -h | --help) usage; exit 0 ;;
-*) usage >&2; exit 2 ;;
+*)
+    echo "test.sh: unknown suite '$wanted': unit, integration, faults, docker or all" >&2
+    exit 2
+    ;;
 esac
 [ $# -eq 0 ] || shift
-[ $# -eq 0 ] || [ "$wanted" = faults ] || { usage >&2; exit 2; }
+[ $# -eq 0 ] || [ "$wanted" = faults ] || {
+    echo "test.sh: unknown argument '$1': only the suite 'faults' takes any" >&2
+    exit 2
+}
 fault_arguments=("$@")
 command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
 command -v cargo >/dev/null || fail "cargo is missing: install Rust, https://rustup.rs"
@@ -74,28 +83,30 @@ missing_for_unit() { :; }
 # What the integration suite needs besides Rust.
 missing_for_integration() {
     if ! scripts/ensure_servers.sh --for-tests >&2; then
-        echo "PostgreSQL, RabbitMQ, promtool, HAProxy, Chromium or Python (apt-get install postgresql rabbitmq-server prometheus libfaketime haproxy chromium-driver python3-venv python3-requests)"
+        echo "PostgreSQL, RabbitMQ, promtool, HAProxy, Chromium or Python (apt-get install postgresql rabbitmq-server prometheus prometheus-alertmanager prometheus-postgres-exporter libfaketime haproxy chromium-driver python3-venv python3-requests) is missing"
     elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-        echo "Node.js, which the tests of fluent_logger use (apt-get install nodejs npm)"
+        echo "Node.js, which the tests of fluent_logger use (apt-get install nodejs npm) is missing"
     fi
 }
 
 # The faults include a wrong clock, a small disk and limits of other processes. They need more than the servers.
 missing_for_faults() {
     if ! scripts/ensure_servers.sh --for-tests >&2; then
-        echo "PostgreSQL, RabbitMQ, libfaketime or promtool (apt-get install postgresql rabbitmq-server libfaketime prometheus)"
+        echo "PostgreSQL, RabbitMQ, libfaketime or promtool (apt-get install postgresql rabbitmq-server libfaketime prometheus) is missing"
     elif [ "$(id -u)" -ne 0 ]; then
-        echo "root, which mounting a small disk takes,"
+        echo "root, which mounting a small disk takes, is missing"
     fi
 }
 
 missing_for_docker() {
-    if ! docker version >/dev/null 2>&1; then
-        echo "a Docker engine that answers (scripts/ensure_docker.sh installs and starts one)"
+    local engine engine_fault
+    ask_engine
+    if [ -n "$engine_fault" ]; then
+        echo "$engine_fault"
     elif ! scripts/compose.sh version >/dev/null 2>&1; then
-        echo "Compose (scripts/ensure_docker.sh installs it)"
+        echo "Compose (scripts/ensure_docker.sh installs it) is missing"
     elif ! command -v psql >/dev/null || ! command -v openssl >/dev/null; then
-        echo "psql or openssl (apt-get install postgresql-client openssl)"
+        echo "psql or openssl (apt-get install postgresql-client openssl) is missing"
     fi
 }
 
@@ -105,13 +116,13 @@ wants() { [ "$wanted" = "$1" ] || [ "$wanted" = all ] || [ "$wanted" = possible 
 suite() {
     local name=$1 missing
     wants "$name" || { record "$name" "left out: not asked for"; return; }
-    missing=$("missing_for_$name") || missing="what it needs"
+    missing=$("missing_for_$name") || missing="what it needs is missing"
     if [ -z "$missing" ]; then
         run "$name" "run_$name"
     elif [ "$wanted" = possible ]; then
-        record "$name" "left out: $missing is missing"
+        record "$name" "left out: $missing"
     else
-        record "$name" "FAILED: $missing is missing"
+        record "$name" "FAILED: $missing"
         failed=1
     fi
 }

@@ -18,4 +18,6 @@ if [ -n "${Q_PWD_FILE:-}" ]; then Q_PWD=$(<"$Q_PWD_FILE"); fi
 Q_PWD_FILE=
 export Q_USER Q_PWD Q_PWD_FILE
 replaced=(Q_USER Q_PWD Q_PWD_FILE)
+case " $* " in *" --yes "*) ;; *) [ "${1:-}" != drop ] || asks=1 ;; esac
+# shellcheck disable=SC2034 # admin reads it
 admin read_model_sync dead-letters "$@"

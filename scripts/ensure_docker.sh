@@ -6,6 +6,8 @@
 #
 # Installing and starting need root or passwordless sudo, and Debian or Ubuntu. Packages stay installed.
 set -euo pipefail
+# shellcheck source=scripts/docker_engine.sh
+. "$(dirname "${BASH_SOURCE[0]}")/docker_engine.sh"
 
 # Outside the repository: the clones on a machine share one engine.
 STATE_DIR=/run/pydist-docker
@@ -19,14 +21,10 @@ fail() {
     exit 1
 }
 
-engine_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 compose_answers() { docker compose version >/dev/null 2>&1 || docker-compose version >/dev/null 2>&1; }
 
 become_root() {
     [ "$(id -u)" -eq 0 ] && return
-    if docker version 2>&1 | grep -qi 'permission denied'; then
-        fail "the Docker engine refuses this user: add it to the group 'docker' (sudo usermod -aG docker $USER) and log in again."
-    fi
     sudo -n true 2>/dev/null || fail "Docker has to be $1, which needs root: run this script as root once."
     exec sudo -n "$0" "${ARGS[@]}"
 }
@@ -116,14 +114,16 @@ stop_engine() {
 ARGS=("$@")
 case "${1:-start}" in
 start)
-    if engine_answers && compose_answers; then exit 0; fi
+    ask_engine
+    if [ "$engine" = answers ] && compose_answers; then exit 0; fi
+    # Another engine would not help.
+    case $engine in refuses | silent | lost) fail "$engine_fault" ;; esac
     become_root "installed or started"
-    answered=no
-    engine_answers && answered=yes
+    answered=$engine
     install_packages
     if ! engine_answers; then
         start_engine
-    elif [ "$answered" = no ]; then
+    elif [ "$answered" != answers ]; then
         # The package started its service.
         mkdir -p "$STATE_DIR"
         echo service >"$STARTED"
@@ -132,5 +132,5 @@ start)
     say "engine $(docker version --format '{{.Server.Version}}') answers"
     ;;
 stop) stop_engine ;;
-*) fail "usage: $0 [start | stop]" ;;
+*) fail "unknown argument '$1': start, stop or none" ;;
 esac

@@ -4,11 +4,16 @@
 #
 #   scripts/ensure_servers.sh [--for-tests | --for-bench]
 #
-#   --for-tests    with promtool, too, which checks metrics and alert rules; libfaketime, which sets a clock wrong; a PgBouncer; HAProxy, which
-#                  is the entry; Chromium and its driver (400 MB, half a minute), by which pages are tried behind a prefix; Python, for
-#                  schemathesis, and its requests, a client
+#   --for-tests    with Prometheus, Alertmanager and postgres_exporter, too, which check metrics, alert rules and dashboards; libfaketime,
+#                  which sets a clock wrong; a PgBouncer; HAProxy, which is the entry; Chromium and its driver (400 MB, half a minute), by
+#                  which pages are tried behind a prefix; Python, for schemathesis, and its requests, a client; other awks, and script,
+#                  which gives a program a terminal
 #   --for-bench    with wrk, too, which makes load; pgbench comes with PostgreSQL
+# With VERBOSE set, the output of apt is shown; without it, a line of progress.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/progress.sh
+. scripts/progress.sh
 
 purpose=${1:-}
 say() { echo "ensure_servers: $*"; }
@@ -16,6 +21,7 @@ fail() {
     echo "ensure_servers: $*" >&2
     exit 1
 }
+case "$purpose" in '' | --for-tests | --for-bench) ;; *) fail "unknown argument '$purpose': --for-tests, --for-bench or none" ;; esac
 
 # The packages of what is missing.
 missing_packages() {
@@ -26,6 +32,10 @@ missing_packages() {
     case "$purpose" in
     --for-tests)
         command -v promtool >/dev/null || echo prometheus
+        command -v prometheus-alertmanager >/dev/null || echo prometheus-alertmanager
+        command -v prometheus-postgres-exporter >/dev/null || echo prometheus-postgres-exporter
+        for awk in mawk busybox original-awk; do command -v "$awk" >/dev/null || echo "$awk"; done
+        command -v script >/dev/null || echo bsdutils
         command -v haproxy >/dev/null || [ -e /usr/sbin/haproxy ] || echo haproxy
         /usr/bin/python3 -c 'import requests' 2>/dev/null || echo python3-requests
         compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || echo libfaketime
@@ -63,18 +73,24 @@ install_packages() {
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null || fail "missing here, and there is no apt-get to install it with: $packages"
     as_root true 2>/dev/null || fail "missing here: please install it with: sudo apt-get install $packages"
-    say "installing with apt: $packages"
+    local by=
+    [ "$(id -u)" -eq 0 ] || by=" by sudo"
+    say "installing these packages$by with apt; they stay installed:"
+    echo "  $packages"
     # apt must finish, and the policy must be removed.
     trap '' INT HUP TERM
     trap allow_starts EXIT
     forbid_starts
-    # An unreachable third-party source must not fail an installation that does not need it.
-    as_root apt-get update -q || true
     # shellcheck disable=SC2086
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages ||
-        fail "apt could not install $packages: see above"
+    with_progress "installing packages" "${CARGO_TARGET_DIR:-target}/apt.log" run_apt $packages || fail "apt could not install $packages: see above"
+}
+
+# run_apt PACKAGES...: an unreachable third-party source must not fail an installation that does not need it.
+run_apt() {
+    as_root apt-get update -q || true
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
 }
 
 install_packages
 # Not a package of this system: see that script.
-[ "$purpose" != --for-tests ] || "$(dirname "${BASH_SOURCE[0]}")/ensure_pgbouncer.sh" >/dev/null
+[ "$purpose" != --for-tests ] || scripts/ensure_pgbouncer.sh >/dev/null

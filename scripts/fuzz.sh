@@ -24,7 +24,11 @@ while [ $# -gt 0 ]; do
         SECONDS_EACH=$2
         shift
         ;;
-    -*) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 2 ;;
+    -h | --help)
+        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+        exit
+        ;;
+    -*) fail "unknown argument '$1': --seconds or --help" ;;
     *)
         [ -d "$SEEDS/$1" ] || fail "there is no target '$1' in $SEEDS"
         targets+=("$1")

@@ -1,5 +1,11 @@
 # shellcheck shell=bash
-# Sourced: the labels that every image gets.
+# Sourced: the labels that every image gets, and the hash of what it is built from.
+
+# macOS has no sha256sum, others have no shasum.
+if command -v sha256sum >/dev/null; then SHA256=(sha256sum); else SHA256=(shasum -a 256); fi # Linux
+
+# short_hash: of standard input.
+short_hash() { "${SHA256[@]}" | cut -c1-16; }
 
 # image_labels TITLE CRATE: puts the options of `docker build` for OCI's labels of an image into the array `labels`. Its description is that of the crate,
 # a folder. The revision is the last commit, with -dirty if files have changed since; there is none outside of a clone.

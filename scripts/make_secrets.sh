@@ -12,8 +12,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-PASSWORDS=(write_model_postgres read_model_postgres write_model_db read_model_db create_buy_order_db read_model_sync_db
-    fetch_buy_orders_db q migration_q create_buy_order_q read_model_sync_q)
+PASSWORDS=(write_model_postgres read_model_postgres write_model_db read_model_db create_buy_order_db buy_order_voider_db
+    read_model_sync_db fetch_buy_orders_db q migration_q create_buy_order_q read_model_sync_q)
 SERVERS=(write_model read_model queue migration btc_price create_buy_order read_model_sync fetch_buy_orders)
 
 folder=${SECRETS_DIR:-secrets} hosts=() days=365 certificates=
@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
         days=$2 && shift
         ;;
     --certificates) certificates=1 ;;
-    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit ;;
+    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0" && exit ;;
     *) fail "unknown argument '$1': see --help" ;;
     esac
     shift
@@ -85,19 +85,21 @@ make_certificates() {
 # The names in the last certificate of `entry`, unless it is of another authority.
 names_of_entry() {
     openssl verify -CAfile "$work/ca.crt" "$folder/entry.pem" >/dev/null 2>&1 || return
-    openssl x509 -in "$folder/entry.pem" -noout -ext subjectAltName | grep -oE '(DNS|IP Address):[^, ]+' | cut -d : -f 2-
+    # LibreSSL has no -ext.
+    openssl x509 -in "$folder/entry.pem" -noout -text | sed -n '/Subject Alternative Name/{n;p;}' | grep -oE '(DNS|IP Address):[^, ]+' | cut -d : -f 2-
 }
 
 make_certificate_of_entry() {
+    local name
     if [ ${#hosts[@]} -eq 0 ] && [ -e "$folder/entry.pem" ]; then
-        mapfile -t hosts < <(names_of_entry)
+        while IFS= read -r name; do hosts+=("$name"); done < <(names_of_entry)
         if [ ${#hosts[@]} -eq 0 ]; then
             echo "make_secrets.sh: $folder/entry.pem is of another authority and stays as it is"
             return
         fi
     fi
     [ ${#hosts[@]} -gt 0 ] || hosts=(localhost)
-    make_certificate entry "${hosts[@]}"
+    make_certificate entry ${hosts[@]+"${hosts[@]}"}
     cat "$work/entry.crt" "$work/entry.key" >"$work/entry.pem"
     rm "$work/entry.crt" "$work/entry.key"
 }

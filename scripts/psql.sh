@@ -9,7 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case "${1:-}" in
 write_model | read_model) [ $# -eq 2 ] || set -- ;;
-*) set -- ;;
+'') set -- ;;
+*)
+    echo "psql: unknown database '$1': write_model or read_model" >&2
+    exit 2
+    ;;
 esac
 if [ $# -eq 0 ]; then
     sed -n '2s/^# //p' "$0" >&2
@@ -22,7 +26,7 @@ if has_containers; then
         'PGPASSWORD=${POSTGRES_PASSWORD:-$(cat "$POSTGRES_PASSWORD_FILE")} exec psql --host=127.0.0.1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" --command="$1"' sh "$2"
 fi
 runs_natively || { echo "psql: no cluster of this clone runs: ./run.sh starts one" >&2 && exit 1; }
-model=${1^^}
+case $1 in write_model) model=WRITE_MODEL ;; *) model=READ_MODEL ;; esac
 PGPASSWORD=$(setting "${model}_POSTGRES_PASSWORD")
 export PGPASSWORD
 exec psql --host=127.0.0.1 --port="$(setting "${model}_DB_EXT_PORT")" --username="$(setting "${model}_POSTGRES_USER")" \

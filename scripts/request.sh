@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the curl scripts: sends one request, prints the body on stdout and the status on stderr, and fails unless the status is 2xx.
+# Sourced by the curl scripts. `request` sends one request, prints the body on stdout and the status on stderr, and fails unless the status
+# is 2xx.
 
 # shellcheck source=scripts/settings.sh
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
@@ -13,12 +14,19 @@ authorization() (
     [ -z "${TOKEN:-}" ] || echo "Authorization: Bearer $TOKEN"
 )
 
+# send FORMAT CURL_ARGUMENTS...: sends one request. Prints the body, and in a line of its own what FORMAT says, as for curl's --write-out.
+send() {
+    local format=$1
+    shift
+    # The token reaches curl through a pipe: every user of the machine can read arguments.
+    curl --silent --show-error --max-time 30 --noproxy '*' --write-out "\n$format" --header @<(authorization) "$@"
+}
+
 # request CURL_ARGUMENTS...
 request() {
     local answer
-    # The token reaches curl through a pipe: every user of the machine can read arguments.
     # --fail-with-body would be shorter, but needs curl 7.76.
-    answer=$(curl --silent --show-error --max-time 30 --noproxy '*' --write-out '\n%{http_code}' --header @<(authorization) "$@") || {
+    answer=$(send '%{http_code}' "$@") || {
         echo "${0##*/}: nothing answers: does the cluster run? ./run.sh starts it" >&2
         return 1
     }

@@ -2,11 +2,11 @@
 # Sourced, in the root of the repository: tells what is running of this clone.
 
 # A native cluster holds its lock while it runs.
-runs_natively() { [ -e .cluster/lock ] && ! flock --nonblock .cluster/lock true 2>/dev/null; }
+runs_natively() { [ -e .cluster/lock ] && ! flock --nonblock .cluster/lock true 2>/dev/null; } # Linux
 
 # native_process SERVICE: the process id of a service of the native cluster. The kernel keeps the first 15 characters of a name.
 native_process() {
-    pgrep --parent "$(cat .cluster/lock)" --exact "${1:0:15}" || {
+    pgrep --parent "$(cat .cluster/lock)" --exact "${1:0:15}" || { # Linux
         echo "${0##*/}: $1 does not run" >&2
         return 1
     }
@@ -21,13 +21,13 @@ run_again() (
     process=$1
     shift
     kept=()
-    for name in "${replaced[@]}"; do kept+=("$name=${!name}"); done
+    for name in ${replaced[@]+"${replaced[@]}"}; do kept+=("$name=${!name}"); done
     while IFS= read -r name; do unset "$name" || true; done < <(compgen -e)
     # shellcheck disable=SC2163 # the names are in the values
-    while IFS= read -r -d '' variable; do export "$variable"; done <"/proc/$process/environ"
+    while IFS= read -r -d '' variable; do export "$variable"; done <"/proc/$process/environ" # Linux
     # shellcheck disable=SC2163
-    for variable in "${kept[@]}"; do export "$variable"; done
-    exec "/proc/$process/exe" "$@"
+    for variable in ${kept[@]+"${kept[@]}"}; do export "$variable"; done
+    exec "/proc/$process/exe" "$@" # Linux
 )
 
 # demands_tokens natively|in_docker: whether it runs so, with the issuer of ./run.sh --auth.

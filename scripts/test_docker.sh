@@ -84,9 +84,11 @@ a_changed_line_compiles_no_dependency() {
     local ours compiled foreign
     mkdir "$work/copy"
     cp -R .dockerignore Cargo.toml Cargo.lock crates migrations "$work/copy"
+    mkdir "$work/copy/docs"
+    cp docs/operations.md "$work/copy/docs"
     # A text that no earlier build has seen, so that nothing comes from a cache.
     date '+// %s%N' >>"$work/copy/crates/$CHANGED_SERVICE/src/lib.rs"
-    BUILDKIT_PROGRESS=plain docker build --force-rm --target build --file docker/services/Dockerfile --tag "$changed_image" "$work/copy" >"$work/log" 2>&1 ||
+    BUILDKIT_PROGRESS=plain docker build --force-rm --build-arg "RUST_IMAGE=$(setting RUST_IMAGE)" --build-arg BASE_IMAGE=pydist/base --target build --file docker/services/Dockerfile --tag "$changed_image" "$work/copy" >"$work/log" 2>&1 ||
         { cat "$work/log" >&2 && fail "the images cannot be built after a changed line in $CHANGED_SERVICE"; }
     compiled=$(compiled "$work/log")
     ours=$(sed -n 's/^name = "\(.*\)"$/\1/p' crates/*/Cargo.toml | sort -u)
@@ -101,7 +103,7 @@ every_compose_takes_the_files() {
     local compose files
     for compose in "docker compose" docker-compose; do
         $compose version >/dev/null 2>&1 || continue
-        for files in "${DEVELOPMENT[*]}" "${PRODUCTION[*]}"; do
+        for files in "${DEVELOPMENT[*]}" "${DEVELOPMENT[*]} -f docker-compose.observability.yml" "${PRODUCTION[*]}"; do
             # shellcheck disable=SC2086 # words
             $compose $files config --quiet || fail "$compose does not take the files: $files"
         done

@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
 # Builds stand-ins for the images named in .env, from Debian packages, for machines that cannot reach an image registry.
 #
-#   docker/standin/build.sh           all that are missing or out of date
-#   docker/standin/build.sh remove    removes the stand-ins (real images under the same names are never touched)
+#   docker/standin/build.sh                  all that are missing or out of date, but those of observability
+#   docker/standin/build.sh observability    those of docker-compose.observability.yml that Debian has: not Grafana, Jaeger and pgAdmin
+#   docker/standin/build.sh remove           removes the stand-ins (real images under the same names are never touched)
 #
 # Needs: root (debootstrap), debootstrap, curl, a Docker engine, and Rust for the image of that name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/settings.sh
 . ../../scripts/settings.sh
+# shellcheck source=scripts/docker_engine.sh
+. ../../scripts/docker_engine.sh
 
 SUITE=trixie
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 NPM_REGISTRY=${NPM_REGISTRY:-https://registry.npmjs.org}
 VARIABLES=(POSTGRES_IMAGE RABBITMQ_IMAGE FLUENTD_IMAGE HAPROXY_IMAGE RUST_IMAGE)
+OBSERVABILITY=(PROMETHEUS_IMAGE ALERTMANAGER_IMAGE POSTGRES_EXPORTER_IMAGE)
 ROOT_IMAGE=pydist/standin-root:$SUITE
 LABEL=pydist.standin # its value: the hash of what the image was built from
 
@@ -138,10 +142,10 @@ build_rust() {
     rm -rf "$work"
 }
 
-# An image that is named by its digest is here, or it is none that can be built.
+# refuse_digests VARIABLE...: an image that is named by its digest is here, or it is none that can be built.
 refuse_digests() {
     local variable image
-    for variable in "${VARIABLES[@]}"; do
+    for variable; do
         image=$(image_name "$variable")
         [[ $image != *@* ]] || standin_label "$image" >/dev/null ||
             fail "$variable is $image: only a registry has the image of a digest. For a stand-in, leave the digest out."
@@ -150,7 +154,7 @@ refuse_digests() {
 
 remove() {
     local variable image label
-    for variable in "${VARIABLES[@]}"; do
+    for variable in "${VARIABLES[@]}" "${OBSERVABILITY[@]}"; do
         image=$(image_name "$variable")
         label=$(standin_label "$image") || continue
         if [ -n "$label" ] && [ "$label" != '<no value>' ]; then docker image rm "$image"; fi
@@ -158,10 +162,11 @@ remove() {
     docker image rm "$ROOT_IMAGE" 2>/dev/null || true
 }
 
-docker version >/dev/null 2>&1 || fail "no Docker engine answers: run scripts/ensure_docker.sh"
+ask_engine
+[ -z "$engine_fault" ] || fail "$engine_fault"
 case "${1:-all}" in
 all)
-    refuse_digests
+    refuse_digests "${VARIABLES[@]}"
     build_root
     build_directory POSTGRES_IMAGE postgres
     build_directory RABBITMQ_IMAGE rabbitmq
@@ -170,6 +175,14 @@ all)
     build_rust
     say "all stand-ins are there"
     ;;
+observability)
+    refuse_digests "${OBSERVABILITY[@]}"
+    build_root
+    build_directory PROMETHEUS_IMAGE prometheus
+    build_directory ALERTMANAGER_IMAGE alertmanager
+    build_directory POSTGRES_EXPORTER_IMAGE postgres_exporter
+    say "the stand-ins for observability are there"
+    ;;
 remove) remove ;;
-*) fail "usage: $0 [all | remove]" ;;
+*) fail "usage: $0 [all | observability | remove]" ;;
 esac

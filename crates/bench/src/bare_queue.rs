@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Service};
 use common::broker::topology::BUY_ORDER_QUEUE;
 use common::broker::{Connector, Consumer, Event, Outgoing, Publisher, Session, Unconfirmed, WINDOW};
-use common::buy_order_event::{BuyOrderCreated, MESSAGE_TYPE};
+use common::buy_order_event::BuyOrderCreated;
 use common::endpoints::Queue;
 use common::env::Env;
 use common::trace_context::context_of;
@@ -187,7 +187,7 @@ fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
             btc_amount: "0.00000021".parse()?,
         };
         let event = Event {
-            kind: MESSAGE_TYPE.to_owned(),
+            kind: BuyOrderCreated::MESSAGE_TYPE.to_owned(),
             // The default exchange reaches a queue by its name.
             routing_key: queue.to_owned(),
             message_id: order.external_id,

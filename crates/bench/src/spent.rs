@@ -104,7 +104,7 @@ impl Spent {
             let pid = pid.with_context(|| format!("{} does not run", service.name()))?;
             Ok((service.name(), processes::usage(pid)?.cpu))
         };
-        let services = Service::ALL.into_iter().map(service_cpu);
+        let services = Service::OF_ORDERS.into_iter().map(service_cpu);
         let servers = SERVERS.map(|(name, server)| Ok((name, server_cpu(cluster, server)?)));
         let cpu = services.chain(servers).collect::<anyhow::Result<_>>()?;
         let [write_model, read_model] = models(cluster);
@@ -125,7 +125,7 @@ impl Reported {
         tokio::time::sleep(BROKER_REPORTS_WITHIN).await;
         // The counts of a connection are gone when it ends.
         let broker = Self::so_far(cluster).await?;
-        for service in Service::ALL {
+        for service in Service::OF_ORDERS {
             cluster.stop(service).await?;
         }
         for model in models(cluster) {
@@ -141,7 +141,7 @@ impl Reported {
         }
         let [write_model, read_model] = models(cluster);
         let flushes = [flushes(write_model).await?, flushes(read_model).await?];
-        for service in Service::ALL {
+        for service in Service::OF_ORDERS {
             cluster.start_service(service).await?;
         }
         Ok(Self { flushes, ..broker })

@@ -6,13 +6,22 @@ use std::time::Instant;
 use common::metrics::{Histogram, IntCounterVec, LATENCIES, counters, histogram, read_gauges};
 use common::money::{Currency, PerCurrency};
 use reqwest::StatusCode;
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 
 use crate::coinbase::{CoinbaseError, Price};
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// When Coinbase last gave a price in each currency.
-static LAST_QUOTED: LazyLock<Mutex<PerCurrency<Option<Instant>>>> = LazyLock::new(Mutex::default);
+/// The latest price in each currency.
+static LATEST: LazyLock<Mutex<PerCurrency<Option<Latest>>>> = LazyLock::new(Mutex::default);
+
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    rate: Decimal,
+    /// When Coinbase gave it.
+    at: Instant,
+}
 
 const OUTCOMES: [&str; 10] = [
     "price",
@@ -44,18 +53,15 @@ impl Metrics {
         for outcome in OUTCOMES {
             requests.with_label_values(&[outcome]);
         }
-        read_gauges(
+        show_latest(
             "quote_age_seconds",
             "Age of the latest price from Coinbase by currency. It grows while nobody asks for a quote.",
-            &["currency"],
-            |ages| {
-                for (currency, at) in last_quoted().iter() {
-                    if let Some(at) = at {
-                        ages.with_label_values(&[currency.iso3()])
-                            .set(at.elapsed().as_secs_f64());
-                    }
-                }
-            },
+            |latest| Some(latest.at.elapsed().as_secs_f64()),
+        );
+        show_latest(
+            "quote_rate",
+            "The latest price of one BTC from Coinbase by currency.",
+            |latest| latest.rate.to_f64(),
         );
         Self {
             requests,
@@ -76,8 +82,11 @@ impl Metrics {
     ) {
         self.durations.observe(begun.elapsed().as_secs_f64());
         let outcome = match result {
-            Ok(_) => {
-                last_quoted()[currency] = Some(Instant::now());
+            Ok(price) => {
+                locked()[currency] = Some(Latest {
+                    rate: price.rate.decimal(),
+                    at: Instant::now(),
+                });
                 "price"
             }
             Err(error) => outcome(error),
@@ -86,8 +95,18 @@ impl Metrics {
     }
 }
 
-fn last_quoted() -> MutexGuard<'static, PerCurrency<Option<Instant>>> {
-    LAST_QUOTED.lock().unwrap_or_else(PoisonError::into_inner)
+fn show_latest(name: &str, help: &str, value: fn(&Latest) -> Option<f64>) {
+    read_gauges(name, help, &["currency"], move |gauges| {
+        for (currency, latest) in locked().iter() {
+            if let Some(value) = latest.as_ref().and_then(value) {
+                gauges.with_label_values(&[currency.iso3()]).set(value);
+            }
+        }
+    });
+}
+
+fn locked() -> MutexGuard<'static, PerCurrency<Option<Latest>>> {
+    LATEST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The label of a failed request.

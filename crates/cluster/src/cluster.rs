@@ -128,6 +128,10 @@ impl Cluster {
         let leases = Service::ALL.iter().map(|service| Ok((*service, Lease::take()?)));
         let leases: BTreeMap<Service, Lease> = leases.collect::<anyhow::Result<_>>()?;
         let mut contract = contract(&namespace.addresses, &leases, prices.port());
+        if !options.services.contains(&Service::Console) {
+            // The services would send their spans there.
+            contract.remove("CONSOLE_PORT");
+        }
         let issuer = options.tokens.then(Issuer::start).transpose()?;
         if let Some(Issuer { keys_server, .. }) = &issuer {
             let variables = issuer::variables(&keys_server.url());
@@ -441,11 +445,11 @@ fn contract(
             .to_string()
     };
     contract.extend(addresses.broker.variables());
-    let rest = [
-        ("MIGRATION_PORT", port(Service::Migration)),
-        ("BTC_PRICE_PORT", port(Service::BtcPrice)),
-        ("CB_PORT", prices_port.to_string()),
-    ];
-    contract.extend(rest.map(|(name, value)| (name.to_owned(), value)));
+    let ports = leases.keys().map(|service| {
+        let name = format!("{}_PORT", service.name().to_uppercase());
+        (name, port(*service))
+    });
+    contract.extend(ports);
+    contract.insert("CB_PORT".to_owned(), prices_port.to_string());
     contract
 }

@@ -3,13 +3,16 @@
 mod arguments;
 mod cluster;
 mod contract;
+mod control;
 mod detach;
 mod env_file;
 mod folder;
 mod leftovers;
+mod part;
 mod prices;
 mod run;
 mod shutdown;
+mod supervisor;
 mod test_servers;
 
 pub use arguments::{FolderArgument, PriceSource, RunOptions};

@@ -19,7 +19,7 @@ pub enum ServerChoice {
 /// What to start, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The services to start: by default all five. They wait for `migration`, and never become healthy without it.
+    /// The services to start: by default those that handle orders. They wait for `migration`, and never become healthy without it.
     pub services: Vec<Service>,
     /// Which PostgreSQL and RabbitMQ servers to use: by default the shared ones, with private databases and a private virtual host.
     pub servers: ServerChoice,
@@ -38,7 +38,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            services: Service::ALL.to_vec(),
+            services: Service::OF_ORDERS.to_vec(),
             servers: ServerChoice::Shared,
             brief_output: false,
             migrated: true,
@@ -102,6 +102,13 @@ impl Options {
     #[must_use]
     pub fn with_broker_setting(self, name: &str, value: impl Into<String>) -> Self {
         self.with_server_settings(|settings| settings.broker.push((name.to_owned(), value.into())))
+    }
+
+    /// Uses servers of its own, whose RabbitMQ has the plugin rabbitmq_prometheus, on this port.
+    #[must_use]
+    pub fn with_broker_metrics(self, port: u16) -> Self {
+        self.with_broker_setting("prometheus.tcp.ip", "127.0.0.1")
+            .with_broker_setting("prometheus.tcp.port", port.to_string())
     }
 
     /// Keeps only the end of the services' output: see [`Options::brief_output`].

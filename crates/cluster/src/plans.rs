@@ -110,7 +110,7 @@ async fn for_each_table(model: &PgPool, statement: &str) -> anyhow::Result<()> {
 pub struct Bounded {
     /// A part of its text that no other statement has.
     pub statement: &'static str,
-    /// The parameters as texts, which are cast to the types that the service declared.
+    /// The parameters as texts, which are cast to the types that the service declared; `NULL` for null.
     pub values: Vec<String>,
     /// The number of rows that it asks for. No step of its plan may read more than a few times as many.
     pub rows: u64,
@@ -275,7 +275,10 @@ async fn execute(
     let parameters: Vec<String> = values
         .iter()
         .zip(types)
-        .map(|(value, kind)| format!("'{value}'::{kind}"))
+        .map(|(value, kind)| match value.as_str() {
+            "NULL" => format!("NULL::{kind}"),
+            value => format!("'{value}'::{kind}"),
+        })
         .collect();
     let parameters = if parameters.is_empty() {
         String::new()

@@ -3,6 +3,7 @@
 mod clock;
 mod log_file;
 mod output;
+mod summary;
 mod vitals;
 
 use std::ffi::OsString;

@@ -113,25 +113,25 @@ impl Replica {
     /// Waits until it answers `/healthcheck`. Fails at once when it has ended.
     pub(crate) async fn wait_until_healthy(&self, client: &reqwest::Client) -> anyhow::Result<()> {
         let process = self.process()?;
-        let url = self.url() + "/healthcheck";
         let healthy = wait_until("it is healthy", HEALTHY_LIMIT, async || {
             if process.ended().is_some() {
                 return Ok(true);
             }
-            if self.speaks_tls() {
-                return self.healthcheck().await;
-            }
-            Ok(client
-                .get(&url)
-                .timeout(Duration::from_secs(2))
-                .send()
-                .await?
-                .status()
-                .is_success())
+            self.is_healthy(client).await
         });
         let outcome = healthy.await;
         process.still_runs()?;
         outcome.with_context(|| format!("{}; its last lines:\n{}", self.service.name(), self.output.tail()))
+    }
+
+    /// Whether it answers `/healthcheck`.
+    pub(crate) async fn is_healthy(&self, client: &reqwest::Client) -> anyhow::Result<bool> {
+        if self.speaks_tls() {
+            return self.healthcheck().await;
+        }
+        let request = client.get(self.url() + "/healthcheck");
+        let answer = request.timeout(Duration::from_secs(2)).send().await?;
+        Ok(answer.status().is_success())
     }
 
     /// Whether the service answers its own `healthcheck` command, which trusts its certificate, whoever has signed it.

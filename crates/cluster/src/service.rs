@@ -1,11 +1,11 @@
-//! The five services, and the variables of the environment contract that each of them gets.
+//! The services, and the variables of the environment contract that each of them gets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 
-/// One of the five services.
+/// One of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
     /// Brings both schemas up to date.
@@ -18,6 +18,8 @@ pub enum Service {
     ReadModelSync,
     /// Serves pages of orders.
     FetchBuyOrders,
+    /// Shows operators what the others do.
+    Console,
 }
 
 /// Without `OTEL_SERVICE_NAME`, because each service has its own name.
@@ -66,6 +68,9 @@ const ROLES: &[&str] = &[
     "CREATE_BUY_ORDER_DB_USER",
     "CREATE_BUY_ORDER_DB_PWD",
     "CREATE_BUY_ORDER_DB_PWD_FILE",
+    "BUY_ORDER_VOIDER_DB_USER",
+    "BUY_ORDER_VOIDER_DB_PWD",
+    "BUY_ORDER_VOIDER_DB_PWD_FILE",
     "READ_MODEL_SYNC_DB_USER",
     "READ_MODEL_SYNC_DB_PWD",
     "READ_MODEL_SYNC_DB_PWD_FILE",
@@ -112,11 +117,39 @@ const AUTH: &[&str] = &[
     "AUTH_JWKS_REFETCH_S",
     "AUTH_CLIENT_CLAIM",
 ];
-const ORDER_LIMITS: &[&str] = &["ORDER_MIN_BTC", "ORDER_MAX_BTC"];
+const ORDER_LIMITS: &[&str] = &["ORDER_MIN_BTC", "ORDER_MAX_BTC", "ORDER_MAX_BTC_PER_CLIENT"];
+
+/// Where spans go that a user sends nowhere else.
+const SPANS: &[&str] = &["CONSOLE_HOST", "CONSOLE_PORT", "EXTRA_CA_FILE"];
+/// What the console asks, and its own name.
+const WATCHED: &[&str] = &[
+    "CONSOLE_HOST",
+    "EXTRA_CA_FILE",
+    "MIGRATION_HOST",
+    "MIGRATION_PORT",
+    "BTC_PRICE_HOST",
+    "BTC_PRICE_PORT",
+    "CREATE_BUY_ORDER_HOST",
+    "CREATE_BUY_ORDER_PORT",
+    "READ_MODEL_SYNC_HOST",
+    "READ_MODEL_SYNC_PORT",
+    "FETCH_BUY_ORDERS_HOST",
+    "FETCH_BUY_ORDERS_PORT",
+];
 
 impl Service {
-    /// All five, in the order of their dependencies.
-    pub const ALL: [Self; 5] = [
+    /// All of them, in the order of their dependencies.
+    pub const ALL: [Self; 6] = [
+        Self::Migration,
+        Self::BtcPrice,
+        Self::CreateBuyOrder,
+        Self::ReadModelSync,
+        Self::FetchBuyOrders,
+        Self::Console,
+    ];
+
+    /// Those that handle orders: all but the console.
+    pub const OF_ORDERS: [Self; 5] = [
         Self::Migration,
         Self::BtcPrice,
         Self::CreateBuyOrder,
@@ -133,17 +166,27 @@ impl Service {
             Self::CreateBuyOrder => "create_buy_order",
             Self::ReadModelSync => "read_model_sync",
             Self::FetchBuyOrders => "fetch_buy_orders",
+            Self::Console => "console",
         }
     }
 
     /// The variables that it reads. Compose passes all of them, except passwords in files (`…_PWD_FILE`).
     pub fn variables(self) -> impl Iterator<Item = &'static str> {
         let groups: &[&[&str]] = match self {
-            Self::Migration => &[WRITE_MODEL, READ_MODEL, ROLES, QUEUE],
-            Self::BtcPrice => &[COINBASE],
-            Self::CreateBuyOrder => &[WRITE_MODEL, MIGRATION, QUEUE, BTC_PRICE, ORDER_LIMITS, AUTH],
-            Self::ReadModelSync => &[READ_MODEL, MIGRATION, QUEUE],
-            Self::FetchBuyOrders => &[READ_MODEL, MIGRATION, AUTH],
+            Self::Migration => &[SPANS, WRITE_MODEL, READ_MODEL, ROLES, QUEUE],
+            Self::BtcPrice => &[SPANS, COINBASE],
+            Self::CreateBuyOrder => &[
+                SPANS,
+                WRITE_MODEL,
+                MIGRATION,
+                QUEUE,
+                BTC_PRICE,
+                ORDER_LIMITS,
+                AUTH,
+            ],
+            Self::ReadModelSync => &[SPANS, READ_MODEL, MIGRATION, QUEUE],
+            Self::FetchBuyOrders => &[SPANS, READ_MODEL, MIGRATION, AUTH],
+            Self::Console => &[WATCHED],
         };
         let of_every_service = EVERY_SERVICE.iter().chain(TRACES);
         of_every_service.chain(groups.iter().copied().flatten()).copied()
@@ -151,7 +194,8 @@ impl Service {
 
     /// Its variables from `contract`. It logs in to its database and the broker as its own role and user, which the contract has under the
     /// name of the service, as `.env` and docker-compose.yml have.
-    pub(crate) fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    #[must_use]
+    pub fn environment(self, contract: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let value = |name: &str| {
             let own = [("WRITE_MODEL_DB_", "DB"), ("READ_MODEL_DB_", "DB"), ("Q_", "Q")]
                 .iter()
@@ -183,6 +227,8 @@ pub(crate) fn default_contract() -> BTreeMap<String, String> {
         ("LOGGING_HOST", ""),
         ("CREATE_BUY_ORDER_DB_USER", "create_buy_order"),
         ("CREATE_BUY_ORDER_DB_PWD", "create_buy_order_password"),
+        ("BUY_ORDER_VOIDER_DB_USER", "buy_order_voider"),
+        ("BUY_ORDER_VOIDER_DB_PWD", "buy_order_voider_password"),
         ("READ_MODEL_SYNC_DB_USER", "read_model_sync"),
         ("READ_MODEL_SYNC_DB_PWD", "read_model_sync_password"),
         ("FETCH_BUY_ORDERS_DB_USER", "fetch_buy_orders"),
@@ -201,6 +247,10 @@ pub(crate) fn default_contract() -> BTreeMap<String, String> {
         ("MIGRATION_HOST", "127.0.0.1"),
         ("BTC_PRICE_PROTOCOL", "http"),
         ("BTC_PRICE_HOST", "127.0.0.1"),
+        ("CREATE_BUY_ORDER_HOST", "127.0.0.1"),
+        ("READ_MODEL_SYNC_HOST", "127.0.0.1"),
+        ("FETCH_BUY_ORDERS_HOST", "127.0.0.1"),
+        ("CONSOLE_HOST", "127.0.0.1"),
         ("CB_PROTOCOL", "http"),
         ("CB_HOST", "127.0.0.1"),
         ("CB_PATH", "/v2/prices"),

@@ -24,7 +24,7 @@ pub use listener::Listener;
 pub use message::{Event, Outgoing};
 pub use metrics::state;
 pub use publisher::{Publisher, Unconfirmed, WINDOW};
-pub use session::{Connector, Depth, Session};
+pub use session::{Connector, Depth, Depths, Session};
 pub use spans::{process_span, publish_span};
 pub use supervisor::{Role, Supervisor, Worker};
 
@@ -80,6 +80,24 @@ pub enum Error {
         /// The reason for the first of them.
         reason: Unconfirmed,
     },
+}
+
+impl Error {
+    /// The kind of the error, for spans.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::NotEncrypted(_) => "not_encrypted",
+            Self::Amqp(_) => "amqp",
+            Self::TimedOut { .. } => "timeout",
+            Self::ConsumerCancelled => "consumer_cancelled",
+            Self::Missing { .. } => "missing",
+            Self::DeclaredOtherwise { .. } => "declared_otherwise",
+            Self::Closed => "closed",
+            Self::NotConfirmed { reason, .. } => reason.kind(),
+        }
+    }
 }
 
 /// A broker that works answers within milliseconds, even to a window of messages; one that needs longer hangs.

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use crate::endpoints::Database;
 use crate::retry;
 use connector::Connector;
-pub use outage::is_transient;
+pub use outage::{error_type, is_transient};
 pub use pool::{MAX_CONNECTIONS, Pool};
 pub use session::SESSION_SETTINGS;
 

@@ -1,7 +1,7 @@
 //! What a production deployment refuses.
 
 /// The passwords of the repository's `.env`, which everybody can read.
-const PASSWORDS_OF_DEVELOPMENT: [&str; 12] = [
+const PASSWORDS_OF_DEVELOPMENT: [&str; 13] = [
     "write_model_password",
     "write_model_owner_password",
     "read_model_password",
@@ -9,6 +9,7 @@ const PASSWORDS_OF_DEVELOPMENT: [&str; 12] = [
     "pydist_password",
     "migration_password",
     "create_buy_order_password",
+    "buy_order_voider_password",
     "fetch_buy_orders_password",
     "read_model_sync_password",
     // What the images of the servers bring.
@@ -42,7 +43,7 @@ mod tests {
             })
             .map(|(_, value)| value)
             .collect();
-        assert_eq!(passwords.len(), 11);
+        assert_eq!(passwords.len(), 12);
         for password in passwords {
             assert!(is_public(password), "{password}");
         }

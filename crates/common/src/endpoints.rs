@@ -29,7 +29,7 @@ impl Listen {
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             host: env.host("SERVICE_HOST"),
-            port: env.parse("SERVICE_PORT"),
+            port: env.port("SERVICE_PORT"),
             ops_port: ops_port(env),
             identity: identity(env).map(Arc::new),
         }
@@ -79,7 +79,7 @@ impl OwnService {
     pub(crate) fn from_env(env: &mut Env) -> Self {
         Self {
             host: env.host("SERVICE_HOST"),
-            port: env.parse("SERVICE_PORT"),
+            port: env.port("SERVICE_PORT"),
             ops_port: ops_port(env),
             speaks_tls: env.optional(CERTIFICATE).is_some(),
         }
@@ -87,7 +87,7 @@ impl OwnService {
 }
 
 fn ops_port(env: &mut Env) -> Option<u16> {
-    let port = env.optional("OPS_PORT").map(|_| env.parse("OPS_PORT"))?;
+    let port = env.optional("OPS_PORT").map(|_| env.port("OPS_PORT"))?;
     if port != 0 && env.optional("SERVICE_PORT") == env.optional("OPS_PORT") {
         env.fault("OPS_PORT is that of SERVICE_PORT: leave it empty for one port".to_owned());
     }
@@ -98,7 +98,7 @@ fn ops_port(env: &mut Env) -> Option<u16> {
 pub(crate) fn log_server(env: &mut Env) -> Option<fluent_logger::Config> {
     const FORWARD_PORT: u16 = 24224;
     let host = env.optional_host("LOGGING_HOST");
-    let port = env.parse_or("LOGGING_PORT", FORWARD_PORT);
+    let port = env.port_or("LOGGING_PORT", FORWARD_PORT);
     let retry = env.seconds_or("LOGGING_RETRY_S", ONE_SECOND);
     let mut config = fluent_logger::Config::new(host?, port);
     config.retry = retry;
@@ -202,7 +202,7 @@ impl Database {
         let Login { user, password } = Login::from_env(env, prefix);
         Self {
             host: env.host(&format!("{prefix}_HOST")),
-            port: env.parse(&format!("{prefix}_PORT")),
+            port: env.port(&format!("{prefix}_PORT")),
             name: env.string(&format!("{prefix}_NAME")),
             user,
             password,
@@ -263,7 +263,7 @@ impl Queue {
             encrypted,
             ca_file: ca_file(env, "Q", "PROTOCOL", "amqps"),
             host: env.host("Q_HOST"),
-            port: env.parse("Q_PORT"),
+            port: env.port("Q_PORT"),
             exchange: env.string_or("Q_EXCHANGE", "pydist"),
             user: env.string("Q_USER"),
             password: env.secret("Q_PWD"),
@@ -303,7 +303,7 @@ impl Peer {
         Self {
             protocol: protocol.unwrap_or("http"),
             host: env.host(&format!("{prefix}_HOST")),
-            port: env.parse(&format!("{prefix}_PORT")),
+            port: env.port(&format!("{prefix}_PORT")),
             extra_ca: env.optional("EXTRA_CA_FILE").map(PathBuf::from),
         }
     }

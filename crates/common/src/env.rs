@@ -126,10 +126,21 @@ impl Env {
         self.optional(name).unwrap_or_else(|| default.to_owned())
     }
 
-    /// A required value of a type that is read from text, for example a port.
-    pub fn parse<T: FromStr + Default>(&mut self, name: &str) -> T {
+    /// A required port.
+    pub fn port(&mut self, name: &str) -> u16 {
         self.require(name);
-        self.parse_or(name, T::default())
+        self.port_or(name, 0)
+    }
+
+    /// A port with a default.
+    pub fn port_or(&mut self, name: &str, default: u16) -> u16 {
+        let Some(text) = self.optional(name) else {
+            return default;
+        };
+        text.parse().unwrap_or_else(|_| {
+            self.malformed(name, &text, "is not a port, which is a number from 0 to 65535");
+            default
+        })
     }
 
     /// A value of a type that is read from text, with a default.
@@ -291,14 +302,14 @@ mod tests {
     #[test]
     fn every_faulty_variable_is_named_at_once() {
         let mut env = Env::from_pairs([("A_PORT", "http"), ("B", ""), ("WAIT_S", "-1")]);
-        let _: u16 = env.parse("A_PORT");
+        env.port("A_PORT");
         env.string("B");
         env.secret("PWD_C");
         env.seconds_or("WAIT_S", Duration::from_secs(1));
         let sentence = env.finish(()).map_err(|faults| faults.to_string());
         assert_eq!(
             sentence,
-            Err("the environment does not hold a valid configuration:\n  A_PORT is malformed: \"http\" is not a u16\n  B is missing\n  \
+            Err("the environment does not hold a valid configuration:\n  A_PORT is malformed: \"http\" is not a port, which is a number from 0 to 65535\n  B is missing\n  \
                  PWD_C (or PWD_C_FILE) is missing\n  WAIT_S is malformed: \"-1\" is not a number of seconds above 0 and up to 86400"
                 .to_owned())
         );

@@ -30,6 +30,10 @@ pub use problem::{Detail, ErrorItem, FieldFaults, Location, Problem};
 pub use routes::{Routes, routes};
 pub use server::{CannotListen, Listeners, bind, serve};
 
+/// The header of an accepted order that a client passes back to read what it has just written; see
+/// `docs/decisions/0021-a-client-can-wait-for-its-own-order.md`. In lower case, as faults name it.
+pub const ORDER_POSITION: &str = "order-position";
+
 /// For how many milliseconds an answer may be reused, counted from when it was given. A client counts from when it asked, to be safe.
 /// `Cache-Control: max-age` counts whole seconds: too coarse for a quote that is reused for two.
 pub const FRESH_FOR_MS: HeaderName = HeaderName::from_static("x-fresh-for-ms");

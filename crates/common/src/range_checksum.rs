@@ -18,6 +18,8 @@ pub struct RangeChecksum {
     pub checksum: String,
     /// The same over id and external id only: tells whether they are the same orders, whatever their other fields.
     pub identities: String,
+    /// Voids until then, in microseconds since 1970 by the clock of the write model, are part of the content. Later ones may be on their way.
+    pub voids_to_epoch_us: i64,
 }
 
 /// Follows the last range. Without it the input is truncated.
@@ -44,9 +46,10 @@ pub enum Line {
     End(End),
 }
 
-/// The checksum of the orders from `from_id` to `to_id`, both included.
+/// The checksum of the orders from `from_id` to `to_id`, both included, with their voids until `voids_to_epoch_us`.
 ///
-/// `orders` is a query that returns the columns named in the statement below, and maybe others. The models may differ in types and scales: a
+/// `orders` is a query that returns the columns named in the statement below, and maybe others. `void_reason` and `voided_at` are null where
+/// an order is not voided; its line is then the same as it would be without these columns. The models may differ in types and scales: a
 /// time is written as microseconds since 1970, a decimal without trailing zeros, and a text without trailing blanks.
 ///
 /// # Errors
@@ -56,23 +59,28 @@ pub async fn of_range(
     orders: &'static str,
     from_id: i64,
     to_id: i64,
+    voids_to_epoch_us: i64,
 ) -> sqlx::Result<RangeChecksum> {
     let statement = format!(
         "WITH line AS (
              SELECT id, concat_ws('|', id, external_id) AS identity,
                     concat_ws('|', id, client_id, external_id, trim_scale(extract(epoch FROM created_at) * 1000000), currency_id,
-                              currency_iso3::text, trim_scale(currency_amount), trim_scale(btc_rate), trim_scale(btc_amount)) AS text
+                              currency_iso3::text, trim_scale(currency_amount), trim_scale(btc_rate), trim_scale(btc_amount),
+                              CASE WHEN extract(epoch FROM voided_at) * 1000000 <= $3
+                                   THEN concat('void|', void_reason, '|', trim_scale(extract(epoch FROM voided_at) * 1000000)) END) AS text
              FROM ({orders}) AS orders
              WHERE id BETWEEN $1::bigint AND $2::bigint
          )
          SELECT $1 AS from_id, $2 AS to_id, count(*) AS orders,
                 encode(sha256(convert_to(coalesce(string_agg(text, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex') AS checksum,
-                encode(sha256(convert_to(coalesce(string_agg(identity, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex') AS identities
+                encode(sha256(convert_to(coalesce(string_agg(identity, E'\\n' ORDER BY id), ''), 'UTF8')), 'hex') AS identities,
+                $3 AS voids_to_epoch_us
          FROM line"
     );
     sqlx::query_as(AssertSqlSafe(statement))
         .bind(from_id)
         .bind(to_id)
+        .bind(voids_to_epoch_us)
         .fetch_one(connection)
         .await
 }
@@ -85,7 +93,7 @@ mod tests {
     #[test]
     fn the_two_kinds_of_line_are_distinguished() {
         for json in [
-            r#"{"from_id":1,"to_id":3,"orders":2,"checksum":"ab","identities":"cd"}"#,
+            r#"{"from_id":1,"to_id":3,"orders":2,"checksum":"ab","identities":"cd","voids_to_epoch_us":4}"#,
             r#"{"ranges":1,"orders":2,"last_id":3,"as_of_epoch_us":4}"#,
         ] {
             let line: Line = serde_json::from_str(json).unwrap();

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::batch;
 use crate::config::Config;
+use crate::limits;
 use crate::look_up::LookUp;
 use crate::metrics::{METRICS, watch_write_model};
 use crate::price::Prices;
@@ -27,6 +28,9 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let callers = Callers::start(config.auth, "orders:write", &lifecycle)?;
     migrations::wait(&config.migration).await?;
     let pool = database::connect(&config.write_model, "write_model").await?;
+    if config.limits.per_client.is_some() && !limits::count_orders(&pool, &lifecycle.stopping()).await? {
+        return Ok(());
+    }
     let readiness = Readiness::default().needs("write_model", pool.writable());
     let readiness = callers.needed_by(readiness);
 
@@ -42,7 +46,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     );
 
     lifecycle.spawn("gauges", watch_write_model(pool.clone(), lifecycle.stopping()));
-    let (orders, writer) = batch::writer(pool.clone(), outbox_grew);
+    let (orders, writer) = batch::writer(pool.clone(), outbox_grew, config.limits.per_client);
     let state = State {
         callers,
         look_up: LookUp::new(pool),

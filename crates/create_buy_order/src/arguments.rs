@@ -2,7 +2,7 @@
 
 use common::service;
 
-use crate::{checksums, republish};
+use crate::{checksums, republish, void};
 
 /// Accept orders and relay them to the queue until the process is told to stop, or run one of these commands and exit.
 #[derive(Debug, clap::Args)]
@@ -15,6 +15,8 @@ pub struct Arguments {
 /// Commands for operators.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Take an order out of the book: its BTC are free again, and no page shows it. It cannot be undone
+    Void(void::Options),
     /// Publish orders again, for a read model that was emptied or lost; orders that it still has are kept
     Republish(republish::Options),
     /// Print one JSON line for each range of orders, to be piped into `read_model_sync verify`
@@ -61,6 +63,7 @@ mod tests {
             "republish --to-id 5 --rate 1",
             "republish --since 2026-11-23T15:37:32Z",
             "republish --since 2026-11-23T15:37:32.5+01:00 --rate 100000",
+            "void --id 3b14efb6-041f-4d31-b35a-37c82333af36 --reason error",
             "checksums",
             "checksums --range-size 1",
         ] {
@@ -83,6 +86,20 @@ mod tests {
             ("republish --rate 0", "0 is not in 1..=100000"),
             ("republish everything", "unexpected argument"),
             ("checksums --range-size 0", "0 is not in 1..=100000"),
+            ("void --reason error", "--id <ORDER_ID>"),
+            ("void --id 7 --reason error", "invalid length"),
+            (
+                "void --id 3b14efb6-041f-4d31-b35a-37c82333af36",
+                "--reason <TEXT>",
+            ),
+            (
+                "void --id 3b14efb6-041f-4d31-b35a-37c82333af36 --reason \u{1b}[2J",
+                "without control characters",
+            ),
+            (
+                "void --id 3b14efb6-041f-4d31-b35a-37c82333af36 --reason \u{a0}",
+                "must be one line of 1 to 500 characters",
+            ),
             ("checksum", "unrecognized subcommand"),
         ] {
             let said = read(wrong).map(|_| ()).unwrap_err();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::database::outage::{Retries, is_invalid_value};
 use common::database::with_connection;
+use common::money::BtcAmount;
 use common::{database, trace};
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
@@ -68,7 +69,7 @@ impl Queue {
             return Err(WriteError::Stopped);
         };
         if !turns.has_room(client_id) {
-            trace::fail(&job.draft.trace, WriteError::Busy.to_string());
+            trace::fail(&job.draft.trace, "busy", WriteError::Busy.to_string());
             return Err(WriteError::Busy);
         }
         turns.push(client_id, job);
@@ -111,6 +112,8 @@ impl Queue {
 #[derive(Debug, Clone)]
 pub(crate) struct Orders {
     queue: Arc<Queue>,
+    /// The attributes of its spans that name the database.
+    database: Arc<[KeyValue]>,
     /// Tells the writer when the last handle is dropped.
     _open: Arc<DropGuard>,
 }
@@ -118,6 +121,10 @@ pub(crate) struct Orders {
 impl Orders {
     /// Writes a draft, in a batch with other drafts. The draft is written even if the caller stops waiting.
     pub(crate) async fn write(&self, draft: Draft) -> Result<Verdict, WriteError> {
+        let span = draft.trace.span();
+        if span.is_recording() {
+            span.set_attributes(self.database.iter().cloned());
+        }
         let (answer, verdict) = oneshot::channel();
         // Counted before it is sent, because the writer may take it at once.
         METRICS.waiting.inc();
@@ -134,10 +141,12 @@ impl Orders {
 }
 
 /// Returns the handle of the writer and the writer, which must run in its own task. The writer ends after the last handle was dropped and all
-/// drafts were written. It notifies `outbox_grew` after each commit of new orders.
+/// drafts were written. It notifies `outbox_grew` after each commit of new orders. `client_limit` is the BTC that each client may have in the
+/// book.
 pub(crate) fn writer(
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
+    client_limit: Option<BtcAmount>,
 ) -> (Orders, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
     let queue = Arc::new(Queue {
         turns: Mutex::new(Some(Turns::new(MAX_WAITING))),
@@ -146,11 +155,13 @@ pub(crate) fn writer(
     let closed = CancellationToken::new();
     let orders = Orders {
         queue: Arc::clone(&queue),
+        database: Arc::from(pool.span_attributes()),
         _open: Arc::new(closed.clone().drop_guard()),
     };
     let mut writer = Writer {
         pool,
         outbox_grew,
+        client_limit,
         queue,
         answering: TaskTracker::new(),
     };
@@ -168,6 +179,7 @@ pub(crate) fn writer(
 struct Writer {
     pool: database::Pool,
     outbox_grew: Arc<Notify>,
+    client_limit: Option<BtcAmount>,
     queue: Arc<Queue>,
     answering: TaskTracker,
 }
@@ -215,7 +227,7 @@ impl Writer {
             let accepted = with_connection(&self.pool, async |connection| {
                 has_connection = true;
                 batch.add_waiting(&self.queue);
-                db::accept_orders(connection, &batch.drafts).await
+                db::accept_orders(connection, &batch.drafts, self.client_limit).await
             });
             match accepted.await {
                 // Repeating is safe even if the first try was committed: the same drafts get the same verdicts.
@@ -238,7 +250,7 @@ impl Writer {
         let mut parts = vec![second, first];
         while let Some(part) = parts.pop() {
             let accepted = with_connection(&self.pool, async |connection| {
-                db::accept_orders(connection, part).await
+                db::accept_orders(connection, part, self.client_limit).await
             });
             match accepted.await {
                 Ok(verdicts) => written.extend(verdicts.into_iter().map(Ok)),
@@ -288,7 +300,7 @@ impl Batch {
             let span = draft.trace.span();
             span.set_attribute(KeyValue::new("db.operation.batch.size", batch_size));
             if let Err(error) = &written {
-                trace::fail(&draft.trace, error.to_string());
+                trace::fail(&draft.trace, database::error_type(error), error.to_string());
             }
             span.end();
             let _in_its_trace = draft.trace.clone().attach();

@@ -3,7 +3,6 @@
 use anyhow::Context as _;
 use common::database::{self, with_connection};
 use common::endpoints::Database;
-use common::env::Env;
 use common::range_checksum::{End, Line};
 use common::service::{Outcome, print};
 use sqlx::PgConnection;
@@ -17,11 +16,6 @@ pub struct Options {
     /// Orders in one range: the smaller, the closer `verify` points at what differs
     #[arg(long, value_name = "ORDERS", default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=100_000))]
     range_size: i64,
-}
-
-/// Reads `WRITE_MODEL_DB_…`, the only variables that this process needs.
-pub fn write_model(env: &mut Env) -> Database {
-    Database::from_env(env, "WRITE_MODEL_DB")
 }
 
 /// Prints a line for each range, then [`End`]. Leaves out orders that are accepted meanwhile.
@@ -57,7 +51,7 @@ async fn print_all(pool: &database::Pool, range_size: i64) -> anyhow::Result<()>
     while after < now.last_id {
         let range = database::read(pool, || {
             async |connection: &mut PgConnection| {
-                history::next_range(connection, after, now.last_id, range_size).await
+                history::next_range(connection, after, now, range_size).await
             }
         })
         .await

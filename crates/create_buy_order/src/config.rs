@@ -18,7 +18,7 @@ pub struct Config {
     pub(crate) btc_price: Peer,
     /// How clients are told apart.
     pub(crate) auth: Auth,
-    /// The smallest and the largest order.
+    /// How small and how large orders may be, and how much of the book one client may have.
     pub(crate) limits: OrderLimits,
 }
 

@@ -9,7 +9,7 @@ use common::database::is_transient;
 use common::http::Problem;
 use common::money::{BtcAmount, BtcRate, Currency};
 
-use crate::order::CAP;
+use crate::order::{CAP, Voided};
 use crate::price::PriceError;
 
 /// Why `PUT /buy_order` made no order. `Display` is what the client may read.
@@ -19,6 +19,10 @@ pub(crate) enum ApiError {
     Invalid(Problem),
     #[error("the order would take the book past {CAP} BTC")]
     OverCap,
+    #[error("the order would take what the client has in the book past {0} BTC")]
+    OverClientLimit(BtcAmount),
+    #[error("the order {} was voided: {}", .0.external_id, .0.reason)]
+    Voided(Voided),
     #[error("the order is {btc} BTC at the market rate, and the smallest order is {min} BTC")]
     TooSmall { btc: BtcAmount, min: BtcAmount },
     #[error("the order is {btc} BTC at the market rate, and the largest order is {max} BTC")]
@@ -58,9 +62,11 @@ pub(crate) enum WriteError {
 
 impl ApiError {
     /// Every value of the label `reason` of the metric `buy_orders_refused_total`.
-    pub(crate) const REASONS: [&'static str; 14] = [
+    pub(crate) const REASONS: [&'static str; 16] = [
         "invalid",
         "over_cap",
+        "over_client_limit",
+        "voided",
         "too_small",
         "too_large",
         "rate_above_max",
@@ -80,6 +86,8 @@ impl ApiError {
         match self {
             Self::Invalid(_) => "invalid",
             Self::OverCap => "over_cap",
+            Self::OverClientLimit(_) => "over_client_limit",
+            Self::Voided(_) => "voided",
             Self::TooSmall { .. } => "too_small",
             Self::TooLarge { .. } => "too_large",
             Self::RateAboveMax { .. } => "rate_above_max",
@@ -101,9 +109,12 @@ impl IntoResponse for ApiError {
         let detail = self.to_string();
         match self {
             Self::Invalid(problem) => problem,
-            Self::OverCap | Self::TooSmall { .. } | Self::TooLarge { .. } | Self::RateAboveMax { .. } => {
-                Problem::client(StatusCode::CONFLICT, detail)
-            }
+            Self::OverCap
+            | Self::OverClientLimit(_)
+            | Self::Voided(_)
+            | Self::TooSmall { .. }
+            | Self::TooLarge { .. }
+            | Self::RateAboveMax { .. } => Problem::client(StatusCode::CONFLICT, detail),
             Self::NoCurrency(currency) => {
                 let reason = anyhow::anyhow!(
                     "the table currency has no {currency}: the schema is older than this service"

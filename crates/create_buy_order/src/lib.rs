@@ -5,8 +5,8 @@
 //! write model, whose function `accept_orders` finds the repeats and writes the new orders ([`db`]). Where many wait, clients take `turns`.
 //! `relay` publishes the messages of the outbox.
 //!
-//! `metrics` is for monitoring. [`republish`] and [`checksums`] are commands for operators: they rebuild a lost read model and compare it
-//! with the write model.
+//! `metrics` is for monitoring. [`void`], [`republish`] and [`checksums`] are commands for operators: they take an order out of the book,
+//! rebuild a lost read model, and compare it with the write model.
 
 pub mod app;
 pub mod arguments;
@@ -30,6 +30,7 @@ mod relay;
 
 pub mod checksums;
 pub mod republish;
+pub mod void;
 
 mod metrics;
 

@@ -7,11 +7,11 @@ use common::database::{self, Pool};
 use sqlx::PgConnection;
 
 use crate::db;
-use crate::order::{Order, RequestIdentity};
+use crate::order::{RequestIdentity, Verdict};
 
 const MAX_PER_STATEMENT: usize = 500;
 
-type Found = Result<Option<Order>, Arc<sqlx::Error>>;
+type Found = Result<Option<Verdict>, Arc<sqlx::Error>>;
 
 /// Looks up orders. Requests that arrive together share a statement. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,7 +26,8 @@ impl LookUp {
         }))
     }
 
-    /// The order that was made by an earlier request with the same identity, if any. An order that was committed before this call is found.
+    /// The verdict on a request whose identity an earlier one had: [`Verdict::Repeated`] or [`Verdict::Voided`]. An order that was committed
+    /// before this call is found.
     pub(crate) async fn find(&self, identity: RequestIdentity) -> Found {
         let interrupted = || Err(Arc::new(sqlx::Error::WorkerCrashed));
         self.0.ask(identity).await.unwrap_or_else(interrupted)
@@ -34,11 +35,11 @@ impl LookUp {
 }
 
 async fn find(write_model: &Pool, identities: &[RequestIdentity]) -> Vec<Found> {
-    let orders = database::read(write_model, || {
+    let verdicts = database::read(write_model, || {
         async |connection: &mut PgConnection| db::look_up(connection, identities).await
     });
-    match orders.await {
-        Ok(orders) => orders.into_iter().map(Ok).collect(),
+    match verdicts.await {
+        Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(Arc::new(error)); identities.len()],
     }
 }

@@ -17,7 +17,11 @@ use crate::error::ApiError;
 use crate::order::CAP;
 
 /// How often each replica reads the gauges of the write model, whether `/metrics` is scraped or not.
-const READ_EVERY: Duration = Duration::from_secs(5);
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it reads them while that takes long: to count a long outbox does.
+const READ_SLOW_EVERY: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_millis(50);
 
 /// The metrics of this service.
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
@@ -126,6 +130,7 @@ pub(crate) async fn watch_write_model(pool: Pool, stopping: CancellationToken) -
     let watch = async {
         let (mut oldest, mut reported) = (OldestMessage::default(), Vec::new());
         loop {
+            let begun = Instant::now();
             match with_connection(&pool, db::outbox::gauges).await {
                 Ok(gauges) => METRICS.show(&gauges, oldest.age_s(&gauges, Instant::now())),
                 Err(_) => METRICS.forget(),
@@ -142,7 +147,12 @@ pub(crate) async fn watch_write_model(pool: Pool, stopping: CancellationToken) -
                 }
                 Err(_) => METRICS.currencies_missing.forget(),
             }
-            tokio::time::sleep(READ_EVERY).await;
+            let pause = if begun.elapsed() < SLOW {
+                READ_EVERY
+            } else {
+                READ_SLOW_EVERY
+            };
+            tokio::time::sleep(pause).await;
         }
     };
     // These queries only read, so a stop may drop them.

@@ -59,6 +59,16 @@ pub struct Order {
     pub btc_amount: BtcAmount,
 }
 
+/// An order that an operator took out of the book.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Voided {
+    /// The id that clients know the order by.
+    pub external_id: Uuid,
+    /// Why, in the words of the operator.
+    #[sqlx(rename = "void_reason")]
+    pub reason: String,
+}
+
 /// The write model's decision on a draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -66,8 +76,12 @@ pub enum Verdict {
     Created(Order),
     /// The draft repeats this order.
     Repeated(Order),
+    /// The draft repeats an order that was voided since.
+    Voided(Voided),
     /// The order would take the book past [`CAP`]; nothing was changed.
     OverCap,
+    /// The client would have more BTC in the book than this limit; nothing was changed.
+    OverClientLimit(BtcAmount),
     /// The write model does not have the currency: its schema is older than this service.
     NoCurrency,
     /// The write model does not have the client.

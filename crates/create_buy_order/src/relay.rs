@@ -64,7 +64,7 @@ pub(crate) async fn run(
     let mut relay = Relay {
         lease: Lease::new(pool.clone()),
         pool,
-        exchange: queue.exchange.clone(),
+        broker: queue.clone(),
         wake,
         stopping: stopping.clone(),
     };
@@ -82,7 +82,7 @@ pub(crate) async fn run(
 struct Relay {
     pool: Pool,
     lease: Lease,
-    exchange: String,
+    broker: endpoints::Queue,
     wake: Arc<Notify>,
     stopping: CancellationToken,
 }
@@ -160,12 +160,12 @@ impl Relay {
         let outgoing: Vec<Outgoing> = messages
             .iter()
             .zip(&spans)
-            .map(|(message, span)| Outgoing::event(&self.exchange, &message.event, span))
+            .map(|(message, span)| Outgoing::event(&self.broker.exchange, &message.event, span))
             .collect();
         let results = self.publish_in_time(publisher, &outgoing).await;
         let results = results.inspect_err(|error| {
             for span in &spans {
-                trace::fail(span, error.to_string());
+                trace::fail(span, error.kind(), error.to_string());
             }
         })?;
         let mut confirmed = Vec::with_capacity(messages.len());
@@ -174,7 +174,7 @@ impl Relay {
             match result {
                 Ok(()) => confirmed.push(message.id),
                 Err(reason) => {
-                    trace::fail(&span, reason.to_string());
+                    trace::fail(&span, reason.kind(), reason.to_string());
                     first_reason.get_or_insert(reason);
                 }
             }
@@ -197,7 +197,7 @@ impl Relay {
     fn spans(&self, messages: &[Message]) -> Vec<Context> {
         let span = |message: &Message| {
             let cause = context_of(message.traceparent.as_deref(), message.tracestate.as_deref());
-            broker::publish_span(&self.exchange, &message.event, &cause)
+            broker::publish_span(&self.broker, &message.event, &cause)
         };
         messages.iter().map(span).collect()
     }

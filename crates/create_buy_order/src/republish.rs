@@ -1,4 +1,4 @@
-//! An admin process: publishes the orders of the write model again, so that a read model that was emptied or lost becomes equal to it. It
+//! An admin process: publishes the orders of the write model and their voids again, so that a read model that was emptied or lost becomes equal to it. It
 //! does not use the outbox. Services may run meanwhile; the read model keeps the rows that it has.
 
 mod progress;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::broker::topology::BUY_ORDER_QUEUE;
-use common::broker::{self, Connector, Outgoing, Publisher, Role, Session, Supervisor, Worker};
+use common::broker::{self, Connector, Event, Outgoing, Publisher, Role, Session, Supervisor, Worker};
 use common::database::{self, Pool, with_connection};
 use common::endpoints::{Database, Queue};
 use common::env::Env;
@@ -26,7 +26,7 @@ use progress::Progress;
 /// Which orders, and how fast.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
-    /// Only orders written at this time or later, for example 2026-11-23T15:37:32Z
+    /// Only orders and voids written at this time or later, for example 2026-11-23T15:37:32Z
     #[arg(long, value_name = "RFC3339", value_parser = read_time, conflicts_with_all = ["from_id", "to_id"])]
     since: Option<OffsetDateTime>,
     /// Only orders with this id or a higher one
@@ -35,7 +35,7 @@ pub struct Options {
     /// Only orders with this id or a lower one
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) to_id: Option<i64>,
-    /// How many to send in a second at most, so that new orders are not held up
+    /// How many orders to send in a second at most, so that new ones are not held up
     #[arg(long, value_name = "ORDERS_PER_S", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
 }
@@ -102,10 +102,14 @@ struct History {
     ticks: Interval,
     first_id: i64,
     last_id: i64,
+    /// Voids since the time that was asked for, of orders before it. They are few, because people make them, and are sent first.
+    older_voids: Vec<Event>,
     /// The first id that the broker has not confirmed.
     next_id: i64,
     /// How many orders were sent.
     sent: usize,
+    /// How many voids were sent.
+    voids_sent: usize,
     progress: Progress,
     outcome: anyhow::Result<Outcome>,
     stopping: CancellationToken,
@@ -133,7 +137,7 @@ impl Worker for History {
 }
 
 impl History {
-    /// Connects and looks up the range; nothing if it contains no order.
+    /// Connects and looks up the range; nothing if it contains no order and no void.
     async fn open(
         config: &Config,
         options: Options,
@@ -141,15 +145,25 @@ impl History {
     ) -> anyhow::Result<Option<Self>> {
         let pool = database::connect_once(&config.write_model, "write_model").await?;
         let (from_id, to_id) = (options.from_id.unwrap_or(1), options.to_id.unwrap_or(i64::MAX));
-        let ids = with_connection(&pool, async |connection| {
-            history::ids(connection, from_id, to_id, options.since).await
+        let found = with_connection(&pool, async |connection| {
+            let ids = history::ids(connection, from_id, to_id, options.since).await?;
+            // An empty range where there is no order.
+            let (first_id, last_id) = ids.unwrap_or((i64::MAX, i64::MAX - 1));
+            let older_voids = match options.since {
+                Some(_) => history::void_events(connection, 1, first_id - 1, options.since).await?,
+                None => Vec::new(),
+            };
+            Ok((first_id, last_id, older_voids))
         });
-        let ids = ids.await.context("the orders cannot be read")?;
+        let (first_id, last_id, older_voids) = found.await.context("the orders cannot be read")?;
+        if last_id < first_id && older_voids.is_empty() {
+            return Ok(None);
+        }
         let (batch, pause) = pace(options.rate);
         let mut ticks = interval(pause);
         // After a delay it does not catch up, which would exceed the rate.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(ids.map(|(first_id, last_id)| Self {
+        Ok(Some(Self {
             pool,
             exchange: config.queue.exchange.clone(),
             options,
@@ -157,46 +171,83 @@ impl History {
             ticks,
             first_id,
             last_id,
+            older_voids,
             next_id: first_id,
             sent: 0,
+            voids_sent: 0,
             progress: Progress::over(first_id, last_id),
             outcome: Ok(Outcome::NotDone),
             stopping,
         }))
     }
 
-    /// Sends the rest of the orders. If the broker fails, the last batch has to be sent again. Consumers are idempotent.
+    /// Sends the rest of the orders, each batch followed by its voids. If the broker fails, the last batch has to be sent again. Consumers are
+    /// idempotent.
     async fn send(&mut self, publisher: &mut Publisher, backoff: &mut Backoff) -> Result<(), Interrupted> {
+        while !self.older_voids.is_empty() {
+            self.ticks.tick().await;
+            let batch = self
+                .older_voids
+                .len()
+                .min(usize::try_from(self.batch).unwrap_or(1));
+            self.publish(publisher, &self.older_voids[..batch]).await?;
+            self.older_voids.drain(..batch);
+            self.voids_sent += batch;
+        }
         loop {
             self.ticks.tick().await;
+            let next_id = self.next_id;
             let events = with_connection(&self.pool, async |connection| {
-                history::events(connection, self.next_id - 1, self.last_id, self.batch).await
+                let orders = history::events(connection, next_id - 1, self.last_id, self.batch).await?;
+                let voids = match orders.last() {
+                    Some(last) => history::void_events(connection, next_id, last.id, None).await?,
+                    None => Vec::new(),
+                };
+                Ok((orders, voids))
             });
-            let events = events.await?;
-            let Some(last) = events.last() else {
+            let (orders, voids) = events.await?;
+            let Some(last_id) = orders.last().map(|last| last.id) else {
                 return Ok(());
             };
-            let outgoing: Vec<Outgoing> = events
-                .iter()
-                .map(|past| Outgoing::event(&self.exchange, &past.event, &Context::new()))
-                .collect();
-            let results = publisher.publish_all(&outgoing).await?;
-            let mut reasons = results.into_iter().filter_map(Result::err);
-            if let Some(reason) = reasons.next() {
-                let count = 1 + reasons.count();
-                return Err(broker::Error::NotConfirmed { count, reason }.into());
-            }
+            let (sent, voids_sent) = (orders.len(), voids.len());
+            let events: Vec<Event> = orders.into_iter().map(|past| past.event).chain(voids).collect();
+            self.publish(publisher, &events).await?;
             backoff.reset();
-            self.next_id = last.id + 1;
-            self.sent += events.len();
-            self.progress.reached(last.id, self.sent);
+            self.next_id = last_id + 1;
+            self.sent += sent;
+            self.voids_sent += voids_sent;
+            self.progress.reached(last_id, self.sent);
         }
+    }
+
+    async fn publish(&self, publisher: &mut Publisher, events: &[Event]) -> Result<(), broker::Error> {
+        let outgoing: Vec<Outgoing> = events
+            .iter()
+            .map(|event| Outgoing::event(&self.exchange, event, &Context::new()))
+            .collect();
+        let results = publisher.publish_all(&outgoing).await?;
+        let mut reasons = results.into_iter().filter_map(Result::err);
+        if let Some(reason) = reasons.next() {
+            let count = 1 + reasons.count();
+            return Err(broker::Error::NotConfirmed { count, reason });
+        }
+        Ok(())
     }
 
     fn summary(&self) -> String {
         if matches!(self.outcome, Ok(Outcome::Done)) {
+            let voids = match self.voids_sent {
+                0 => String::new(),
+                voids => format!(" and {voids} voids"),
+            };
             let (sent, first_id, last_id) = (self.sent, self.first_id, self.last_id);
-            return format!("{sent} orders, ids {first_id} to {last_id}, are in the queue again\n");
+            if sent == 0 {
+                return format!("0 orders{voids} are in the queue again\n");
+            }
+            return format!("{sent} orders, ids {first_id} to {last_id},{voids} are in the queue again\n");
+        }
+        if !self.older_voids.is_empty() {
+            return "interrupted: start again with the same arguments\n".to_owned();
         }
         let to_id = self.options.to_id.map(|id| format!(" --to-id {id}"));
         let (next_id, to_id) = (self.next_id, to_id.unwrap_or_default());

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use axum::{Json, Router};
 use common::auth::{Callers, Client};
-use common::http::{BodyFields, Detail, FieldFaults, Routes};
+use common::http::{BodyFields, Detail, FieldFaults, ORDER_POSITION, Routes};
 use common::money::BtcRate;
 use common::readiness::Readiness;
 use common::timestamp::rfc3339_micros;
@@ -106,7 +106,10 @@ pub(crate) struct BuyOrder {
     put, path = "/buy_order", request_body = BuyOrderRequest,
     responses(
         (status = 200, body = BuyOrderResponse, description = "The order, new or made by an equal request before",
-            headers(("Idempotent-Replayed" = bool, description = "`true` when an equal request made the order before, else absent")),
+            headers(
+                ("Idempotent-Replayed" = bool, description = "`true` when an equal request made the order before, else absent"),
+                ("Order-Position" = Uuid, description = "Passed back to `GET /buy_orders`, it makes that wait until pages can show this order. Opaque"),
+            ),
             links(("repeat" = (operation_id = "put_buy_order", request_body = "$request.body",
                 description = "The same request again is answered with the same order")))),
         (status = 400, body = Detail, description = "The body broke off, or its encoding is faulty",
@@ -115,7 +118,7 @@ pub(crate) struct BuyOrder {
             example = json!({"detail": "Method Not Allowed"})),
         (status = 408, body = Detail, description = "The body took too long to arrive",
             example = json!({"detail": "the body took too long to arrive"})),
-        (status = 409, body = Detail, description = "The order would take the book past 100 BTC, is smaller or larger than this deployment accepts, or the market rate is above `max_rate`; this request changed nothing",
+        (status = 409, body = Detail, description = "The order would take the book past 100 BTC, or what its client has in the book past the limit of this deployment; it is smaller or larger than this deployment accepts; the market rate is above `max_rate`; or it was voided by an operator. This request changed nothing",
             example = json!({"detail": ApiError::OverCap.to_string()})),
         (status = 413, body = Detail, description = "The body is too large",
             example = json!({"detail": "the body is larger than 16384 bytes"})),
@@ -166,7 +169,9 @@ async fn accept(state: &State, client: Client, body: BodyFields) -> Result<Respo
     let (order, replayed) = match decide(state, identity, max_rate).await? {
         Verdict::Created(order) => (order, false),
         Verdict::Repeated(order) => (order, true),
+        Verdict::Voided(voided) => return Err(ApiError::Voided(voided)),
         Verdict::OverCap => return Err(ApiError::OverCap),
+        Verdict::OverClientLimit(limit) => return Err(ApiError::OverClientLimit(limit)),
         Verdict::NoCurrency => return Err(ApiError::NoCurrency(currency)),
         Verdict::NoClient if state.callers.are_known() => return Err(ApiError::UnknownClient(client_id)),
         Verdict::NoClient => return Err(ApiError::NoClient(client_id)),
@@ -176,6 +181,8 @@ async fn accept(state: &State, client: Client, body: BodyFields) -> Result<Respo
         tracing::info!(event = "buy_order_request_idempotence_cache_hit", client_id, %currency, %amount, %idempotence_key);
     }
     tracing::info!(event = "create_buy_order_response_returned", external_id = %order.external_id);
+    // Clients take it as opaque. That the order itself is waited for, and not all orders up to it, only the two services know.
+    let position = [(ORDER_POSITION, order.external_id.to_string())];
     let header = replayed.then_some([("idempotent-replayed", "true")]);
     let body = BuyOrderResponse {
         idempotence_key,
@@ -188,7 +195,7 @@ async fn accept(state: &State, client: Client, body: BodyFields) -> Result<Respo
             btc_amount: order.btc_amount.to_string(),
         },
     };
-    Ok((header, Json(body)).into_response())
+    Ok((position, header, Json(body)).into_response())
 }
 
 /// With a quote at hand, one call of the write model decides whether the request is a repeat or a new order; a repeat may then wait for the
@@ -206,8 +213,8 @@ async fn decide(
         None => None,
     };
     let known = state.look_up.find(identity).await;
-    if let Some(order) = known.map_err(ApiError::NotRead)? {
-        return Ok(Verdict::Repeated(order));
+    if let Some(verdict) = known.map_err(ApiError::NotRead)? {
+        return Ok(verdict);
     }
     if let Some(refusal) = at_hand {
         return Err(refusal);

@@ -3,11 +3,13 @@
 
 #[cfg(test)]
 mod tests;
+mod voids;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 
-use cluster::Cluster;
+use cluster::{Cluster, Service};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use sqlx::PgPool;
@@ -66,14 +68,24 @@ pub async fn check(
     let violations = &shared.violations;
     let orders = books::orders(cluster.write_model()).await?;
     let keys = books::keys(cluster.write_model()).await?;
+    let voids = books::voids(cluster.write_model()).await?;
     let entries = shared.ledger.entries();
-    let damage = Book::new(&orders, &keys).check(&entries, violations);
+    let book = Book::new(&orders, &keys);
+    let damage = book.check(&entries, violations);
+    voids::check(&book, &voids, &shared.voids.attempts(), &entries, violations);
     if let Some(what) = watcher::total(cluster.write_model()).await? {
         violations.add(Invariant::I3, what);
     }
     compare(
         &orders,
         &books::projected(cluster.read_model()).await?,
+        |row| row.id,
+        violations,
+    );
+    compare(
+        &voids,
+        &books::projected_voids(cluster.read_model()).await?,
+        |void| void.id,
         violations,
     );
     let depth = books::outbox_depth(cluster.write_model()).await?;
@@ -82,16 +94,38 @@ pub async fn check(
     }
     check_dead_letters(cluster, poisoned, violations).await?;
     check_pages(&shared.client, &orders, violations).await?;
-    let in_time_order = orders
-        .windows(2)
-        .all(|pair| pair[0].created_at <= pair[1].created_at);
-    if !in_time_order && !shared.misdated.load(Ordering::Relaxed) {
-        violations.add(Invariant::I6, "the order of ids is not the order of times");
+    if !shared.misdated.load(Ordering::Relaxed) {
+        let in_time_order = orders
+            .windows(2)
+            .all(|pair| pair[0].created_at <= pair[1].created_at);
+        if !in_time_order {
+            violations.add(Invariant::I6, "the order of ids is not the order of times");
+        }
+        verify(cluster, violations).await?;
     }
     for pool in [cluster.write_model(), cluster.read_model()] {
         check_idle(pool, violations).await?;
     }
     Ok(damage)
+}
+
+/// Checks I4 with the commands of an operator. They tell rows that are too new from extra ones by the clock, which must be right.
+async fn verify(cluster: &Cluster, violations: &Violations) -> anyhow::Result<()> {
+    let checksums = cluster.admin(Service::CreateBuyOrder, &["checksums"], "").await?;
+    let verify = ["verify", "--wait", "0"];
+    let verified = cluster
+        .admin(Service::ReadModelSync, &verify, &checksums.stdout)
+        .await?;
+    if verified.code != Some(0) {
+        violations.add(
+            Invariant::I4,
+            format!(
+                "verify says {verified:?}, after checksums said {}",
+                checksums.stderr
+            ),
+        );
+    }
+    Ok(())
 }
 
 async fn check_idle(pool: &PgPool, violations: &Violations) -> anyhow::Result<()> {
@@ -132,6 +166,12 @@ impl<'a> Book<'a> {
     fn ids_of(&self, identity: &Identity) -> &[i64] {
         let name = (identity.currency.to_owned(), identity.amount(), identity.key);
         self.ids.get(&name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Their external ids.
+    fn external_ids_of(&self, identity: &Identity) -> impl Iterator<Item = Uuid> {
+        let rows = self.ids_of(identity).iter().filter_map(|id| self.orders.get(id));
+        rows.map(|row| row.external_id)
     }
 
     /// Checks I1 and I2.
@@ -219,20 +259,25 @@ fn equals(row: &Row, order: &Order) -> bool {
     expected == *order
 }
 
-/// Checks I4.
-fn compare(orders: &[Row], projected: &[Row], violations: &Violations) {
-    if orders == projected {
+/// Checks I4: the rows of a kind are the same in both models.
+fn compare<T: PartialEq + Debug>(
+    written: &[T],
+    projected: &[T],
+    id: impl Fn(&T) -> i64,
+    violations: &Violations,
+) {
+    if written == projected {
         return;
     }
-    let written: HashMap<i64, &Row> = orders.iter().map(|row| (row.id, row)).collect();
-    let read: HashMap<i64, &Row> = projected.iter().map(|row| (row.id, row)).collect();
-    for row in orders.iter().filter(|row| read.get(&row.id) != Some(row)) {
+    let read: HashMap<i64, &T> = projected.iter().map(|row| (id(row), row)).collect();
+    for row in written.iter().filter(|row| read.get(&id(row)) != Some(row)) {
         violations.add(
             Invariant::I4,
-            format!("the read model has {:?} for {row:?}", read.get(&row.id)),
+            format!("the read model has {:?} for {row:?}", read.get(&id(row))),
         );
     }
-    for row in projected.iter().filter(|row| !written.contains_key(&row.id)) {
+    let known: HashSet<i64> = written.iter().map(&id).collect();
+    for row in projected.iter().filter(|row| !known.contains(&id(row))) {
         violations.add(Invariant::I4, format!("only in the read model: {row:?}"));
     }
 }
@@ -273,7 +318,7 @@ async fn check_dead_letters(
     Ok(())
 }
 
-/// Checks I6: now that nothing changes, the pages must show all orders, newest first.
+/// Checks I6: now that nothing changes, the pages must show all orders that are not voided, newest first.
 async fn check_pages(client: &Client, orders: &[Row], violations: &Violations) -> anyhow::Result<()> {
     const PAGE_SIZE: usize = 1000;
     let (mut shown, mut after) = (Vec::new(), None);
@@ -291,21 +336,27 @@ async fn check_pages(client: &Client, orders: &[Row], violations: &Violations) -
             break;
         }
     }
-    let right = shown.len() == orders.len()
-        && orders
-            .iter()
-            .rev()
-            .zip(&shown)
-            .all(|(row, order)| equals(row, order));
-    if !right {
-        violations.add(
-            Invariant::I6,
-            format!(
-                "the pages show {} orders, and the write model holds {}, or their order differs",
-                shown.len(),
-                orders.len()
-            ),
-        );
+    if let Some(what) = fault_of_pages(orders, &shown) {
+        violations.add(Invariant::I6, what);
     }
     Ok(())
+}
+
+/// What is wrong with the orders that the pages show.
+fn fault_of_pages(orders: &[Row], shown: &[Order]) -> Option<String> {
+    let expected: Vec<&Row> = orders
+        .iter()
+        .rev()
+        .filter(|row| row.voided_at.is_none())
+        .collect();
+    let right =
+        shown.len() == expected.len() && expected.iter().zip(shown).all(|(row, order)| equals(row, order));
+    let voided = orders.len() - expected.len();
+    (!right).then(|| {
+        format!(
+            "the pages show {} orders, and the write model holds {} and {voided} voided ones, or their order differs",
+            shown.len(),
+            expected.len()
+        )
+    })
 }

@@ -25,6 +25,21 @@ pub struct Row {
     pub btc_rate: String,
     /// Eight decimals.
     pub btc_amount: String,
+    /// UTC, with microseconds. `None` if it is not voided.
+    pub voided_at: Option<String>,
+}
+
+/// An order that was voided, as either model has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Void {
+    /// The internal id of the order.
+    pub id: i64,
+    /// Its id that clients see.
+    pub external_id: Uuid,
+    /// Why it was voided.
+    pub reason: String,
+    /// UTC, with microseconds.
+    pub voided_at: String,
 }
 
 /// An idempotence key and its order.
@@ -52,6 +67,18 @@ impl FromRow<'_, PgRow> for Row {
             currency_amount: row.try_get("currency_amount")?,
             btc_rate: row.try_get("btc_rate")?,
             btc_amount: row.try_get("btc_amount")?,
+            voided_at: row.try_get("voided_at")?,
+        })
+    }
+}
+
+impl FromRow<'_, PgRow> for Void {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            external_id: row.try_get("external_id")?,
+            reason: row.try_get("reason")?,
+            voided_at: row.try_get("voided_at")?,
         })
     }
 }
@@ -74,11 +101,40 @@ impl FromRow<'_, PgRow> for Key {
 pub async fn orders(write_model: &PgPool) -> sqlx::Result<Vec<Row>> {
     sqlx::query_as(
         r#"SELECT o.id, o.external_id, o.client_id, to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at,
-                  o.currency_id, c.iso3::text AS currency, o.currency_amount::text, o.btc_rate::text, o.btc_amount::text
-           FROM buy_order AS o JOIN currency AS c ON c.id = o.currency_id
+                  o.currency_id, c.iso3::text AS currency, o.currency_amount::text, o.btc_rate::text, o.btc_amount::text,
+                  to_char(v.voided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS voided_at
+           FROM buy_order AS o JOIN currency AS c ON c.id = o.currency_id LEFT JOIN buy_order_void AS v ON v.buy_order_id = o.id
            ORDER BY o.id"#,
     )
     .fetch_all(write_model)
+    .await
+}
+
+/// All voids of the write model, in the order of orders.
+///
+/// # Errors
+/// When the database is away.
+pub async fn voids(write_model: &PgPool) -> sqlx::Result<Vec<Void>> {
+    sqlx::query_as(
+        r#"SELECT o.id, o.external_id, v.reason, to_char(v.voided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS voided_at
+           FROM buy_order_void AS v JOIN buy_order AS o ON o.id = v.buy_order_id
+           ORDER BY o.id"#,
+    )
+    .fetch_all(write_model)
+    .await
+}
+
+/// All voids of the read model, in the order of orders.
+///
+/// # Errors
+/// When the database is away.
+pub async fn projected_voids(read_model: &PgPool) -> sqlx::Result<Vec<Void>> {
+    sqlx::query_as(
+        r#"SELECT id, external_id, reason, to_char(voided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS voided_at
+           FROM buy_order_void_read_model
+           ORDER BY id"#,
+    )
+    .fetch_all(read_model)
     .await
 }
 
@@ -143,7 +199,8 @@ pub async fn relay(write_model: &PgPool) -> sqlx::Result<Option<Uuid>> {
 pub async fn projected(read_model: &PgPool) -> sqlx::Result<Vec<Row>> {
     sqlx::query_as(
         r#"SELECT id, external_id, client_id, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at,
-                  currency_id, currency_iso3::text AS currency, currency_amount::text, btc_rate::text, btc_amount::text
+                  currency_id, currency_iso3::text AS currency, currency_amount::text, btc_rate::text, btc_amount::text,
+                  to_char(voided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS voided_at
            FROM buy_order_read_model
            ORDER BY id"#,
     )
@@ -151,22 +208,50 @@ pub async fn projected(read_model: &PgPool) -> sqlx::Result<Vec<Row>> {
     .await
 }
 
-/// The number of orders in the write model.
-///
-/// # Errors
-/// When the database is away.
-pub async fn count_orders(write_model: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar("SELECT count(*) FROM buy_order")
-        .fetch_one(write_model)
-        .await
+/// How much each model holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// The number of orders.
+    pub orders: i64,
+    /// The number of voids.
+    pub voids: i64,
+    /// The number of orders that are marked as voided.
+    pub voided_orders: i64,
 }
 
-/// The number of orders in the read model.
+impl FromRow<'_, PgRow> for Size {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            orders: row.try_get("orders")?,
+            voids: row.try_get("voids")?,
+            voided_orders: row.try_get("voided_orders")?,
+        })
+    }
+}
+
+/// How much the write model holds.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn count_projected(read_model: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar("SELECT count(*) FROM buy_order_read_model")
-        .fetch_one(read_model)
-        .await
+pub async fn size(write_model: &PgPool) -> sqlx::Result<Size> {
+    sqlx::query_as(
+        "SELECT orders, voids, voids AS voided_orders
+         FROM (SELECT count(*) AS orders FROM buy_order) AS orders, (SELECT count(*) AS voids FROM buy_order_void) AS voids",
+    )
+    .fetch_one(write_model)
+    .await
+}
+
+/// How much the read model holds.
+///
+/// # Errors
+/// When the database is away.
+pub async fn projected_size(read_model: &PgPool) -> sqlx::Result<Size> {
+    sqlx::query_as(
+        "SELECT orders, voids, voided_orders
+         FROM (SELECT count(*) AS orders, count(voided_at) AS voided_orders FROM buy_order_read_model) AS orders,
+              (SELECT count(*) AS voids FROM buy_order_void_read_model) AS voids",
+    )
+    .fetch_one(read_model)
+    .await
 }

@@ -50,6 +50,11 @@ struct Answer {
     buy_order: Order,
 }
 
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
+}
+
 impl Client {
     /// A client of the replicas at these URLs, which reuses connections. It sends the header `authorization` with each request, if there is one.
     ///
@@ -121,7 +126,7 @@ impl Client {
                     "an answer without the requested order: {text}"
                 ))),
             },
-            StatusCode::CONFLICT => Ok(Outcome::Refused),
+            StatusCode::CONFLICT => Ok(voided(&text).unwrap_or(Outcome::Refused)),
             _ => Err(Failed::Wrong(format!("{status}: {text}"))),
         }
     }
@@ -175,6 +180,16 @@ impl Client {
     }
 }
 
+/// The outcome, if a refusal is due to a void.
+fn voided(text: &str) -> Option<Outcome> {
+    let Refusal { detail } = serde_json::from_str(text).ok()?;
+    let (id, reason) = detail.strip_prefix("the order ")?.split_once(" was voided: ")?;
+    Some(Outcome::Voided {
+        id: id.parse().ok()?,
+        reason: reason.to_owned(),
+    })
+}
+
 async fn answer(request: reqwest::RequestBuilder) -> Result<(StatusCode, String), Failed> {
     let response = request.send().await.map_err(|error| {
         let why = describe(&error);
@@ -205,4 +220,27 @@ fn describe(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_due_to_a_void_is_told_from_one_due_to_the_cap() {
+        let text =
+            r#"{"detail":"the order 3b14efb6-041f-4d31-b35a-37c82333af36 was voided: it was voided: twice"}"#;
+        let expected = Outcome::Voided {
+            id: uuid::uuid!("3b14efb6-041f-4d31-b35a-37c82333af36"),
+            reason: "it was voided: twice".to_owned(),
+        };
+        assert_eq!(voided(text), Some(expected));
+        for text in [
+            r#"{"detail":"the order would take the book past 100 BTC"}"#,
+            r#"{"detail":"the order 7 was voided: twice"}"#,
+            "409",
+        ] {
+            assert_eq!(voided(text), None, "{text}");
+        }
+    }
 }

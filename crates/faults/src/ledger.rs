@@ -56,6 +56,13 @@ pub enum Outcome {
     Acknowledged(Order),
     /// `409`: the order does not fit under the cap.
     Refused,
+    /// `409`: the request made this order, which was then voided.
+    Voided {
+        /// The external id of the order.
+        id: Uuid,
+        /// Why it was voided.
+        reason: String,
+    },
     /// No answer, or `5xx`, with the reason: the order may have been accepted or not.
     Unknown(String),
 }
@@ -67,10 +74,20 @@ pub struct Entry {
     pub identity: Identity,
     /// The index of the fault that was active when it was sent. `None` if none was active.
     pub fault: Option<usize>,
+    /// When it was sent.
+    pub sent_at: Instant,
     /// How long the answer took.
     pub took: Duration,
     /// The outcome.
     pub outcome: Outcome,
+}
+
+impl Entry {
+    /// When it was answered, or given up.
+    #[must_use]
+    pub fn ended_at(&self) -> Instant {
+        self.sent_at + self.took
+    }
 }
 
 /// All requests of a run.
@@ -136,6 +153,7 @@ impl Ledger {
         locked(&self.entries).push(Entry {
             identity,
             fault: sent.period.fault,
+            sent_at: sent.at,
             took: sent.at.elapsed(),
             outcome,
         });

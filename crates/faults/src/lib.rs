@@ -2,7 +2,7 @@
 //! finally compares the data in the databases with the answers that the clients got.
 //!
 //! In reading order: [`scenarios`] are the faults; [`run`] runs one scenario; [`load`] are the clients, and [`ledger`] is what they were
-//! told; [`stage`] makes faults and waits for recovery; [`watcher`] checks the databases meanwhile; [`audit`] checks everything at the end;
+//! told; [`operator`] voids orders, and [`voids`] is what it was told; [`stage`] makes faults and waits for recovery; [`watcher`] checks the databases meanwhile; [`audit`] checks everything at the end;
 //! [`report`] counts.
 #![allow(
     clippy::print_stdout,
@@ -17,6 +17,8 @@ pub mod run;
 pub mod client;
 pub mod ledger;
 pub mod load;
+pub mod operator;
+pub mod voids;
 
 pub mod stage;
 pub mod watcher;

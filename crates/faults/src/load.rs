@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::bail;
 use common::money::Currency;
 use futures_util::future::join_all;
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::client::{Client, Failed};
 use crate::ledger::{Identity, Ledger, Outcome};
 use crate::violations::{Invariant, Violations};
+use crate::voids::Voids;
 
 /// The number of clients that place orders, each one request after the other.
 const BUYERS: usize = 8;
@@ -25,7 +27,7 @@ const WALKERS: usize = 2;
 const PAGE_SIZE: usize = 200;
 
 /// The maximum of a small order, in hundredths: less than 0.006 BTC, so that a run stays below the cap.
-const MAX_SMALL_ORDER: u64 = 20_000;
+pub(crate) const MAX_SMALL_ORDER: u64 = 20_000;
 
 /// 45 BTC at the rate of the simulator, in hundredths. Placed first, so that [`OVER_THE_CAP`] never fits.
 const BASE_ORDER: u64 = 218_154_960;
@@ -43,6 +45,8 @@ pub struct Shared {
     pub client: Client,
     /// What they asked and were told.
     pub ledger: Ledger,
+    /// What the operator did meanwhile.
+    pub voids: Voids,
     /// Violations that they saw.
     pub violations: Violations,
     /// The number of completed walks through all pages.
@@ -51,6 +55,8 @@ pub struct Shared {
     pub misdated: AtomicBool,
     /// Whether clients send nothing, for faults that affect idle connections.
     pub resting: AtomicBool,
+    /// Held by each walk through the pages, and for writing while the read model is rebuilt, when pages lack orders.
+    pub walking: RwLock<()>,
     stopping: AtomicBool,
 }
 
@@ -61,10 +67,12 @@ impl Shared {
         Self {
             client,
             ledger: Ledger::default(),
+            voids: Voids::default(),
             violations: Violations::default(),
             walks: AtomicU64::new(0),
             misdated: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            walking: RwLock::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -204,13 +212,17 @@ async fn think(random: &mut fastrand::Rng, range_ms: std::ops::Range<u64>) {
     tokio::time::sleep(Duration::from_millis(random.u64(range_ms))).await;
 }
 
-/// Reads all pages again and again. Each walk must show all orders that the one before has shown.
+/// Reads all pages again and again. Each walk must show all orders that the one before has shown, but for those that are being voided.
 async fn walk(shared: Arc<Shared>, mut random: fastrand::Rng, number: usize) {
     let mut known = HashSet::new();
     while !shared.stopping.load(Ordering::Relaxed) {
-        match walk_once(&shared, &mut random, number).await {
+        let walking = shared.walking.read().await;
+        let walked = walk_once(&shared, &mut random, number).await;
+        drop(walking);
+        match walked {
             Ok(seen) => {
-                let missing = known.difference(&seen).count();
+                let missing = known.difference(&seen);
+                let missing = missing.filter(|id| !shared.voids.may_be_voided(**id)).count();
                 if missing > 0 {
                     shared.violations.add(
                         Invariant::I6,

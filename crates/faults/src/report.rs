@@ -21,7 +21,7 @@ pub struct Row {
     pub requests: usize,
     /// Requests answered with an order.
     pub acknowledged: usize,
-    /// Requests refused because of the cap.
+    /// Requests refused because of the cap, or because their order was voided.
     pub refused: usize,
     /// Requests without an answer, or answered with `503`.
     pub unknown: usize,
@@ -70,7 +70,7 @@ impl Row {
                 row.requests += 1;
                 match entry.outcome {
                     Outcome::Acknowledged(_) => row.acknowledged += 1,
-                    Outcome::Refused => row.refused += 1,
+                    Outcome::Refused | Outcome::Voided { .. } => row.refused += 1,
                     Outcome::Unknown(_) => row.unknown += 1,
                 }
             }

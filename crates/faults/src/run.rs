@@ -127,21 +127,23 @@ async fn play_and_check(
     Ok(Row::of_run(scenario.number, &stage.faults, &entries, &damage))
 }
 
-/// Waits until every order is projected and the outbox is empty. If that takes longer than promised, it is a violation.
+/// Waits until every order and every void is projected and the outbox is empty. If that takes longer than promised, it is a violation.
 async fn wait_until_quiet(cluster: &Cluster, shared: &Shared) -> anyhow::Result<()> {
-    let quiet = wait_until("the cluster is quiet", RECOVERY_LIMIT, async || {
+    let state = async || {
         let depth = books::outbox_depth(cluster.write_model()).await?;
-        let orders = books::count_orders(cluster.write_model()).await?;
-        let projected = books::count_projected(cluster.read_model()).await?;
-        Ok(depth == 0 && orders == projected)
+        let size = books::size(cluster.write_model()).await?;
+        let projected = books::projected_size(cluster.read_model()).await?;
+        anyhow::Ok((depth, size, projected))
+    };
+    let quiet = wait_until("the cluster is quiet", RECOVERY_LIMIT, async || {
+        let (depth, size, projected) = state().await?;
+        Ok(depth == 0 && size == projected)
     });
     if let Err(error) = quiet.await {
-        let depth = books::outbox_depth(cluster.write_model()).await?;
-        let orders = books::count_orders(cluster.write_model()).await?;
-        let projected = books::count_projected(cluster.read_model()).await?;
+        let (depth, size, projected) = state().await?;
         shared.violations.add(
             Invariant::I8,
-            format!("{error:#}: outbox {depth}, orders {orders}, projected {projected}"),
+            format!("{error:#}: outbox {depth}, write model {size:?}, read model {projected:?}"),
         );
     }
     Ok(())

@@ -19,6 +19,7 @@ mod processes;
 mod relays;
 mod room;
 mod starved;
+mod voids;
 
 use crate::scenario::Scenario;
 
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Scenario> {
         migrations::scenarios(),
         starved::scenarios(),
         room::scenarios(),
+        voids::scenarios(),
     ]
     .into_iter()
     .flatten()

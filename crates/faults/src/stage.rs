@@ -126,7 +126,7 @@ impl Stage {
 
     /// All services, in random order.
     pub fn services(&mut self) -> Vec<Service> {
-        let mut services = Service::ALL.to_vec();
+        let mut services = Service::OF_ORDERS.to_vec();
         self.random.shuffle(&mut services);
         services
     }
@@ -200,7 +200,7 @@ impl Stage {
         loop {
             let asked = Instant::now();
             let mut why_not = self.probe().await;
-            for service in Service::ALL {
+            for service in Service::OF_ORDERS {
                 if why_not.is_none() {
                     let ready = self.ask(service, "/readyz").await;
                     why_not = ready
@@ -231,7 +231,7 @@ impl Stage {
 
     /// Checks whether everything works. Returns the reason if not.
     async fn probe(&mut self) -> Option<String> {
-        for service in Service::ALL {
+        for service in Service::OF_ORDERS {
             if let Err(why) = self.ask(service, "/healthcheck").await {
                 return Some(format!("{} is not healthy: {why:#}", service.name()));
             }

@@ -14,13 +14,13 @@ pub enum Invariant {
     I1,
     /// At most one order per client, currency, amount and key.
     I2,
-    /// In every snapshot the total equals the sum of the orders and is at most 100.
+    /// In every snapshot the total equals the sum of the orders that are not voided and is at most 100.
     I3,
-    /// The read model equals the write model, field by field.
+    /// The read model equals the write model, field by field, and `verify` finds no difference.
     I4,
     /// The outbox is empty, and the dead letters are exactly the messages that were poisoned on purpose.
     I5,
-    /// The pages show every order once, newest first.
+    /// The pages show every order that is not voided once, newest first.
     I6,
     /// Repeating a request with an unknown outcome yields one order, and every later repeat the same answer.
     I7,
@@ -40,6 +40,10 @@ pub enum Invariant {
     I14,
     /// Of two relays one works. The other publishes nothing until it takes over.
     I15,
+    /// What the operator voided is voided once, with the reason and time that the operator was told, and nothing else is voided.
+    I16,
+    /// A request whose order is voided is answered `409` with the reason, by the time that its void is known.
+    I17,
 }
 
 impl fmt::Display for Invariant {

@@ -38,7 +38,7 @@ impl Census {
     /// When one does not run.
     pub async fn take(cluster: &Cluster) -> anyhow::Result<Self> {
         let mut resources = BTreeMap::new();
-        for service in Service::ALL {
+        for service in Service::OF_ORDERS {
             let first = Resources {
                 vitals: cluster.vitals(service)?,
                 tasks: metrics::value(cluster, &cluster.url(service), TASKS).await?,

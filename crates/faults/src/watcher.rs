@@ -80,7 +80,8 @@ pub async fn total(write_model: &PgPool) -> sqlx::Result<Option<String>> {
     let (right, text): (bool, String) = sqlx::query_as(
         "SELECT total = sum AND total BETWEEN 0 AND 100, format('the total is %s, the sum is %s', total, sum)
          FROM (SELECT btc_amount AS total FROM buy_order_running_total) AS total,
-              (SELECT coalesce(sum(btc_amount), 0) AS sum FROM buy_order) AS sum",
+              (SELECT coalesce(sum(btc_amount), 0) AS sum
+               FROM buy_order AS o WHERE NOT EXISTS (SELECT FROM buy_order_void AS v WHERE v.buy_order_id = o.id)) AS sum",
     )
     .fetch_one(write_model)
     .await?;

@@ -7,6 +7,7 @@ use common::readiness::Readiness;
 use common::service::Lifecycle;
 use common::{database, http, migrations};
 
+use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::metrics::METRICS;
 use crate::reader::Reader;
@@ -27,6 +28,7 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let router = routes::router(
         State {
             callers,
+            arrivals: Arrivals::new(read_model.clone()),
             reader: Reader::new(read_model),
         },
         readiness,

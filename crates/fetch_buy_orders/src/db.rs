@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::page::BuyOrder;
 
-/// The orders of each requested page, newest first: one range of `buy_order_read_model_page_idx`, read backwards from the position of the
-/// reference, or from the newest order. A page without orders is one row without an order. It is not known when the client has no order with
-/// that reference.
+/// The orders of each requested page, newest first, without those that are voided: one range of `buy_order_read_model_shown_idx`, read backwards
+/// from the position of the reference, or from the newest order. A page without orders is one row without an order. It is not known when the
+/// client has no order with that reference. A voided order stays a reference: a client may stand on it when it is voided.
 ///
 /// The condition compares a pair and the order includes `client_id`, so that no other index fits. For `client_id = $1 AND id < $2 ORDER BY id
 /// DESC` PostgreSQL prefers the primary key, and reads every newer order of all other clients.
@@ -35,10 +35,47 @@ pub const PAGES: &str = "
         SELECT id AS sort_key, external_id AS id, created_at, currency_iso3 AS currency,
                currency_amount::text, btc_rate::text, btc_amount::text
         FROM buy_order_read_model AS stored
-        WHERE (client_id, stored.id) < (asked.client_id, position.below) AND client_id >= asked.client_id
+        WHERE (client_id, stored.id) < (asked.client_id, position.below) AND client_id >= asked.client_id AND voided_at IS NULL
         ORDER BY client_id DESC, stored.id DESC
         LIMIT asked.page_size
     ) AS o ON true";
+
+/// Whether each client has this order in the read model. An order that is voided, too: its row stays.
+///
+/// The order is looked up by its id alone; the `LIMIT` is there for the reason that [`PAGES`] has one.
+const PROJECTED: &str = "
+    SELECT EXISTS (
+               SELECT FROM (SELECT client_id FROM buy_order_read_model WHERE external_id = asked.external_id LIMIT 1) AS named
+               WHERE named.client_id = asked.client_id
+           ) AS is_projected
+    FROM unnest($1::bigint[], $2::uuid[]) WITH ORDINALITY AS asked (client_id, external_id, index)
+    ORDER BY asked.index";
+
+/// An order of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderReference {
+    /// Whose order.
+    pub client_id: i64,
+    /// Its id as clients see it.
+    pub external_id: Uuid,
+}
+
+/// Whether each order is in the read model and of that client.
+///
+/// # Errors
+/// When the database is away or refuses.
+pub async fn are_projected(
+    connection: &mut PgConnection,
+    orders: &[OrderReference],
+) -> sqlx::Result<Vec<bool>> {
+    let clients: Vec<i64> = orders.iter().map(|order| order.client_id).collect();
+    let ids: Vec<Uuid> = orders.iter().map(|order| order.external_id).collect();
+    sqlx::query_scalar(PROJECTED)
+        .bind(clients)
+        .bind(ids)
+        .fetch_all(connection)
+        .await
+}
 
 /// Which page.
 #[derive(Debug, Clone, Copy)]

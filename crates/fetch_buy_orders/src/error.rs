@@ -15,6 +15,11 @@ pub(crate) enum ApiError {
     /// The client has no order with this id, or it is not projected yet.
     #[error("unknown last_reference")]
     UnknownReference,
+    /// It waited in vain for the order that `Order-Position` names.
+    #[error("the order of Order-Position is not on the pages yet, try again shortly")]
+    NotProjected,
+    #[error("too many requests wait for an order at the moment, try again shortly")]
+    TooManyWait,
     #[error("the orders cannot be read at the moment, try again shortly")]
     ReadModel(#[from] Arc<sqlx::Error>),
     #[error("the page cannot be written")]
@@ -27,6 +32,13 @@ impl IntoResponse for ApiError {
         match self {
             Self::Invalid(problem) => problem,
             Self::UnknownReference => Problem::client(StatusCode::NOT_FOUND, detail),
+            Self::NotProjected => {
+                let reason = anyhow::anyhow!("the order is not in the read model");
+                Problem::unavailable(detail, reason)
+            }
+            Self::TooManyWait => {
+                Problem::unavailable(detail, anyhow::anyhow!("no request may begin to wait"))
+            }
             Self::ReadModel(error) if database::is_transient(&error) => Problem::unavailable(detail, error),
             Self::ReadModel(error) => Problem::internal(error),
             Self::Unwritten(error) => Problem::internal(error),

@@ -6,16 +6,17 @@ pub mod fuzz;
 
 use axum::Router;
 use axum::extract::{FromRef, State as FromState};
-use axum::http::header::{CONTENT_TYPE, HeaderValue, LINK};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use common::auth::{Callers, Client};
-use common::http::{self, Detail, FieldFaults, QueryFields, Routes, field};
+use common::http::{self, Detail, FieldFaults, ORDER_POSITION, QueryFields, Routes, field};
 use common::readiness::Readiness;
 use utoipa::{IntoParams, OpenApi};
 use uuid::Uuid;
 
-use crate::db::PageRequest;
+use crate::arrivals::Arrivals;
+use crate::db::{OrderReference, PageRequest};
 use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::page::Page;
@@ -38,6 +39,7 @@ struct ApiDoc;
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) callers: Callers,
+    pub(crate) arrivals: Arrivals,
     pub(crate) reader: Reader,
 }
 
@@ -57,7 +59,7 @@ pub(crate) fn router(state: State, readiness: Readiness) -> Routes {
     http::routes(api, document, readiness)
 }
 
-/// The query parameters.
+/// The query parameters, and the header.
 #[derive(Debug, PartialEq, Eq, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct PageQuery {
@@ -67,16 +69,21 @@ struct PageQuery {
     /// How many rows to answer at most.
     #[param(required = false, minimum = 1, maximum = 1000, default = 10, example = 10)]
     page_size: u32,
+    /// The order to wait for.
+    #[param(ignore)]
+    position: Option<Uuid>,
 }
 
 impl PageQuery {
-    fn read(mut query: QueryFields) -> Result<Self, ApiError> {
+    fn read(mut query: QueryFields, headers: &HeaderMap) -> Result<Self, ApiError> {
         let last_reference = query.optional("last_reference", field::uuid);
         let page_size = query.optional("page_size", |text| field::integer_between(text, 1, MAX_PAGE_SIZE));
-        match (last_reference, page_size) {
-            (Some(last_reference), Some(page_size)) => Ok(Self {
+        let position = query.optional_header(ORDER_POSITION, headers, field::uuid);
+        match (last_reference, page_size, position) {
+            (Some(last_reference), Some(page_size), Some(position)) => Ok(Self {
                 last_reference,
                 page_size: page_size.unwrap_or(DEFAULT_PAGE_SIZE),
+                position,
             }),
             _ => Err(ApiError::Invalid(query.rejection())),
         }
@@ -89,7 +96,11 @@ impl PageQuery {
 #[utoipa::path(
     get,
     path = "/buy_orders",
-    params(PageQuery),
+    params(
+        PageQuery,
+        ("Order-Position" = Option<Uuid>, Header, description = "What `PUT /buy_order` answered in this header: waits for at most 2 s until \
+            that order is projected, so that the pages contain it unless it was voided"),
+    ),
     responses(
         (status = 200, description = "The page", body = Page, headers(
             ("Link" = String, description = "Where the next page is, relative to this one, `rel=\"next\"`; when this page is full"),
@@ -115,7 +126,7 @@ impl PageQuery {
         (status = 500, description = "A fault of ours; the log has the same reference", body = Detail, example = json!({
             "detail": "an error occurred.  please contact pydist support and quote reference 5fa733ae-82b4-4ac0-8478-35ff30dae879"
         })),
-        (status = 503, description = "The orders cannot be read at the moment",
+        (status = 503, description = "The orders cannot be read at the moment, or the order of `Order-Position` is not projected yet",
             headers(("Retry-After" = u32, description = "Seconds until a try makes sense")), body = Detail,
             example = json!({"detail": "the orders cannot be read at the moment, try again shortly"})),
     )
@@ -123,15 +134,24 @@ impl PageQuery {
 async fn buy_orders(
     client: Client,
     FromState(state): FromState<State>,
+    headers: HeaderMap,
     query: QueryFields,
 ) -> Result<impl IntoResponse, ApiError> {
-    let query = PageQuery::read(query)?;
+    let query = PageQuery::read(query, &headers)?;
     tracing::info!(
         event = "buy_orders_page_requested",
         client_id = client.id,
         last_reference = query.last_reference.map(tracing::field::display),
         page_size = query.page_size,
     );
+    if let Some(external_id) = query.position {
+        let client_id = client.id;
+        let order = OrderReference {
+            client_id,
+            external_id,
+        };
+        state.arrivals.wait_for(order).await?;
+    }
     let page = state.reader.page(PageRequest {
         client_id: client.id,
         last_reference: query.last_reference,

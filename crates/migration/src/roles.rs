@@ -14,21 +14,36 @@ type Privilege = (Object, &'static str, &'static str);
 enum Object {
     Schema,
     Table,
+    /// One column of a table.
+    Column(&'static str),
     Function,
 }
 
 impl Object {
-    /// The keyword of `GRANT`, and the function that tells whether a role has a privilege.
-    const fn words(self) -> (&'static str, &'static str) {
+    /// The statement that gives the privilege.
+    fn grant(self, on: &str, privilege: &str, role: &str) -> String {
         match self {
-            Self::Schema => ("SCHEMA", "has_schema_privilege"),
-            Self::Table => ("TABLE", "has_table_privilege"),
-            Self::Function => ("FUNCTION", "has_function_privilege"),
+            Self::Schema => format!("GRANT {privilege} ON SCHEMA {on} TO {role}"),
+            Self::Table => format!("GRANT {privilege} ON TABLE {on} TO {role}"),
+            Self::Column(column) => format!("GRANT {privilege} ({column}) ON TABLE {on} TO {role}"),
+            Self::Function => format!("GRANT {privilege} ON FUNCTION {on} TO {role}"),
+        }
+    }
+
+    /// The expression that tells whether the role has the privilege; the role is a literal.
+    fn has(self, on: &str, privilege: &str, role: &str) -> String {
+        match self {
+            Self::Schema => format!("has_schema_privilege({role}, '{on}', '{privilege}')"),
+            Self::Table => format!("has_table_privilege({role}, '{on}', '{privilege}')"),
+            Self::Column(column) => {
+                format!("has_column_privilege({role}, '{on}', '{column}', '{privilege}')")
+            }
+            Self::Function => format!("has_function_privilege({role}, '{on}', '{privilege}')"),
         }
     }
 }
 
-/// Orders come in by `accept_orders` alone.
+/// Orders come in by `accept_orders` alone. Its version without a limit is for releases before this one, to which one may have to go back.
 const CREATE_BUY_ORDER: &[Privilege] = &[
     (Object::Schema, "public", "USAGE"),
     (
@@ -36,10 +51,17 @@ const CREATE_BUY_ORDER: &[Privilege] = &[
         "accept_orders(uuid[], bigint[], text[], numeric[], uuid[], numeric[], numeric[], text[], text[])",
         "EXECUTE",
     ),
+    (
+        Object::Function,
+        "accept_orders(uuid[], bigint[], text[], numeric[], uuid[], numeric[], numeric[], text[], text[], numeric)",
+        "EXECUTE",
+    ),
+    (Object::Function, "count_orders_of_clients(bigint)", "EXECUTE"),
     (Object::Function, "lock_running_total()", "EXECUTE"),
     (Object::Table, "client", "SELECT"),
     (Object::Table, "currency", "SELECT"),
     (Object::Table, "buy_order", "SELECT"),
+    (Object::Table, "buy_order_void", "SELECT"),
     (Object::Table, "buy_order_running_total", "SELECT"),
     (Object::Table, "outbox", "SELECT"),
     (Object::Table, "outbox", "DELETE"),
@@ -47,10 +69,20 @@ const CREATE_BUY_ORDER: &[Privilege] = &[
     (Object::Table, "relay_lease", "UPDATE"),
 ];
 
+/// Of operators. No service but `migration` has its password.
+const BUY_ORDER_VOIDER: &[Privilege] = &[
+    (Object::Schema, "public", "USAGE"),
+    (Object::Function, "void_order(uuid, text)", "EXECUTE"),
+];
+
 const READ_MODEL_SYNC: &[Privilege] = &[
     (Object::Schema, "public", "USAGE"),
     (Object::Table, "buy_order_read_model", "SELECT"),
     (Object::Table, "buy_order_read_model", "INSERT"),
+    // A void marks its order, and changes nothing else of it.
+    (Object::Column("voided_at"), "buy_order_read_model", "UPDATE"),
+    (Object::Table, "buy_order_void_read_model", "SELECT"),
+    (Object::Table, "buy_order_void_read_model", "INSERT"),
 ];
 
 const FETCH_BUY_ORDERS: &[Privilege] = &[
@@ -58,7 +90,7 @@ const FETCH_BUY_ORDERS: &[Privilege] = &[
     (Object::Table, "buy_order_read_model", "SELECT"),
 ];
 
-/// The role of a service in its database.
+/// The role of a service, or of an operator, in a database.
 #[derive(Debug, Clone)]
 pub(crate) struct Role {
     login: Login,
@@ -70,6 +102,13 @@ impl Role {
         Self {
             login,
             privileges: CREATE_BUY_ORDER,
+        }
+    }
+
+    pub(crate) fn buy_order_voider(login: Login) -> Self {
+        Self {
+            login,
+            privileges: BUY_ORDER_VOIDER,
         }
     }
 
@@ -138,16 +177,15 @@ async fn remedies(
         remedies.push(format!("ALTER ROLE {name} LOGIN PASSWORD '{}'", password()));
     }
     for (object, on, privilege) in role.privileges {
-        let (kind, function) = object.words();
         let is_missing = if exists.is_empty() {
             true
         } else {
-            let missing = format!("SELECT NOT {function}({literal}, '{on}', '{privilege}') AS missing");
+            let missing = format!("SELECT NOT {} AS missing", object.has(on, privilege, &literal));
             let rows = query(session, &missing).await?;
             rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("missing")?
         };
         if is_missing {
-            remedies.push(format!("GRANT {privilege} ON {kind} {on} TO {name}"));
+            remedies.push(object.grant(on, privilege, &name));
         }
     }
     Ok(remedies)

@@ -68,6 +68,8 @@ fn rename(line: &str, model: &str, name: &str) -> String {
         Some(("    image", image)) => {
             line.replace(image, &image.replace(&format!("/{model}"), &format!("/{name}")))
         }
+        Some((key, value)) if key == format!("  {model}") => format!("  {name}: {value}"),
+        Some((key, _)) if key.trim() == "SERVICE" => format!("{key}: {name}"),
         Some((key, _)) if key.trim() == "SERVICE_PORT" => format!("{key}: ${{{}_PORT}}", name.to_uppercase()),
         _ => line,
     }
@@ -87,6 +89,9 @@ services:
   # The first.
   old:
     image: registry/old
+    build:
+      args:
+        SERVICE: old
 
     environment: &environment
       SERVICE_PORT: ${OLD_PORT}
@@ -94,6 +99,9 @@ services:
         let added = "
   new:
     image: registry/new
+    build:
+      args:
+        SERVICE: new
 
     environment:
       SERVICE_PORT: ${NEW_PORT}
@@ -103,6 +111,10 @@ services:
             let copied = with_copy(&[before, after].concat(), "old", "new");
             assert_eq!(copied, Some([before, added, after].concat()));
         }
+        assert_eq!(
+            with_copy("services:\n  old: *traced\n", "old", "new").as_deref(),
+            Some("services:\n  old: *traced\n\n  new: *traced\n")
+        );
         assert!(!has_service(before, "x-old") && !has_service(before, "image"));
     }
 }

@@ -36,7 +36,8 @@ fn main() -> ExitCode {
                 "its image:   ./build_run_images.sh {name}; docker-compose up then starts it. It publishes no port on the host."
             );
             println!(
-                "not done:    ./run.sh --native starts the services named in crates/cluster/src/service.rs; README.md lists them."
+                "not done:    ./run.sh --native starts the services named in crates/cluster/src/service.rs; README.md lists them; \
+                 Prometheus scrapes those of docker/prometheus/configure.sh."
             );
             ExitCode::SUCCESS
         }

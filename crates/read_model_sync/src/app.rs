@@ -13,6 +13,8 @@ use utoipa::OpenApi;
 use crate::config::Config;
 use crate::metrics::METRICS;
 use crate::projector::Projector;
+use crate::queue_depths;
+use crate::recent_letters::{self, RecentLetters};
 
 /// The name of the connection that consumes.
 const CONNECTION: &str = "read_model_sync";
@@ -23,6 +25,7 @@ const CONNECTION: &str = "read_model_sync";
 /// When the port cannot be bound or the HTTP client cannot be built.
 pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
+    queue_depths::show();
     migrations::wait(&config.migration).await?;
     let pool = database::connect(&config.read_model, "read_model").await?;
     let readiness = Readiness::default()
@@ -37,18 +40,20 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let Some(session) = supervisor.connect().await else {
         return Ok(());
     };
-    let mut projector = Projector::new(pool, connector, lifecycle.stopping());
+    let recent = RecentLetters::default();
+    let mut projector = Projector::new(pool, connector, recent.clone(), lifecycle.stopping());
     lifecycle.spawn("projector", async move {
         supervisor.run(Some(session), &mut projector).await;
         Ok(())
     });
 
     let listener = http::bind(&config.listen).await?;
-    let routes = http::routes(Router::new(), ApiDoc::openapi(), readiness);
+    let routes = http::routes(Router::new(), ApiDoc::openapi(), readiness).with_operators(recent.route());
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())
 }
 
 /// For `/openapi.json` and `/docs`; the title and the description are the crate's.
 #[derive(OpenApi)]
+#[openapi(paths(recent_letters::dead_letters))]
 struct ApiDoc;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::METRICS;
+use crate::recent_letters::RecentLetters;
 use held_deliveries::HeldDeliveries;
 
 /// For the bodies of all letters in flight. A single letter may be larger.
@@ -51,15 +52,15 @@ pub(crate) struct DeadLetterSender {
 }
 
 impl DeadLetterSender {
-    /// Starts the task that publishes. It connects as `consumer` does, under another name.
-    pub(crate) fn start(consumer: &Connector) -> Self {
+    /// Starts the task that publishes, and adds to `recent` what the broker has taken. It connects as `consumer` does, under another name.
+    pub(crate) fn start(consumer: &Connector, recent: RecentLetters) -> Self {
         let (to_publisher, letters) = unbounded_channel();
         let (to_projector, results) = unbounded_channel();
         let connector = Connector {
             name: "read_model_sync dead letters",
             ..consumer.clone()
         };
-        let publisher = tokio::spawn(publisher::run(connector, letters, to_projector));
+        let publisher = tokio::spawn(publisher::run(connector, letters, to_projector, recent));
         Self {
             to_publisher,
             results,

@@ -7,7 +7,7 @@ pub mod fuzz;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::buy_order_event::{self, BuyOrderCreated};
+use common::buy_order_event::{BuyOrderCreated, BuyOrderVoided};
 use lapin::message::Delivery;
 use opentelemetry::Context;
 
@@ -17,9 +17,9 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The outcome of applying a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApplyOutcome {
-    /// Its order is now in the read model.
+    /// What it says is now in the read model.
     Applied,
-    /// Its order was there with the same values: a repeated delivery.
+    /// That was there with the same values: a repeated delivery.
     AlreadyApplied,
     /// Not applied, for a reason that will pass: retry.
     Transient(String),
@@ -27,10 +27,29 @@ pub enum ApplyOutcome {
     Permanent(String),
 }
 
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// An order was created.
+    Created(BuyOrderCreated),
+    /// An order was voided.
+    Voided(BuyOrderVoided),
+}
+
+impl Event {
+    /// The id of the order.
+    pub(crate) fn order_id(&self) -> i64 {
+        match self {
+            Self::Created(order) => order.id,
+            Self::Voided(void) => void.id,
+        }
+    }
+}
+
 /// A delivery whose body could be read.
 pub(crate) struct Message {
     pub(crate) delivery: Delivery,
-    pub(crate) order: BuyOrderCreated,
+    pub(crate) event: Event,
     /// The span of processing it, in the trace of its order. It ends when the message is dropped.
     pub(crate) trace: Context,
 }
@@ -39,7 +58,7 @@ pub(crate) struct Message {
 ///
 /// # Errors
 /// Why this service cannot read it.
-pub(crate) fn read(delivery: &Delivery) -> Result<BuyOrderCreated, String> {
+pub(crate) fn read(delivery: &Delivery) -> Result<Event, String> {
     let body = &delivery.data;
     if body.len() > MAX_BODY_BYTES {
         return Err(format!(
@@ -48,9 +67,12 @@ pub(crate) fn read(delivery: &Delivery) -> Result<BuyOrderCreated, String> {
         ));
     }
     match delivery.properties.kind().as_ref().map(|kind| kind.as_str()) {
-        None | Some("" | buy_order_event::MESSAGE_TYPE) => {
-            serde_json::from_slice(body).map_err(|error| format!("the body is no order: {error}"))
-        }
+        None | Some("" | BuyOrderCreated::MESSAGE_TYPE) => serde_json::from_slice(body)
+            .map(Event::Created)
+            .map_err(|error| format!("the body is no order: {error}")),
+        Some(BuyOrderVoided::MESSAGE_TYPE) => serde_json::from_slice(body)
+            .map(Event::Voided)
+            .map_err(|error| format!("the body is no void: {error}")),
         Some(other) => Err(format!("messages of the type {other:?} are not known here")),
     }
 }
@@ -69,6 +91,7 @@ pub(crate) fn reason_of(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tests {
     use lapin::BasicProperties;
 
@@ -96,15 +119,37 @@ pub(crate) mod tests {
         const ORDER: &str = r#"{"id":1,"client_id":1,"external_id":"3b14efb6-041f-4d31-b35a-37c82333af36",
             "created_at":"2026-11-23T15:37:32.531853Z","currency_id":1,"currency_iso3":"USD","currency_amount":"123.45",
             "btc_rate":"48478.88","btc_amount":"0.00254647"}"#;
-        let id = |properties| read(&delivery(properties, ORDER)).map(|order| order.id);
-        let read_as = |kind: &str| id(BasicProperties::default().with_type(kind.into()));
-        assert_eq!(id(BasicProperties::default()), Ok(1), "as the original sends it");
-        assert_eq!(read_as(""), Ok(1));
-        assert_eq!(read_as("buy_order_created"), Ok(1));
-        assert_eq!(
-            read_as("buy_order_voided"),
-            Err("messages of the type \"buy_order_voided\" are not known here".to_owned())
-        );
+        const VOID: &str = r#"{"id":1,"external_id":"3b14efb6-041f-4d31-b35a-37c82333af36","reason":"fat finger",
+            "voided_at":"2026-11-28T15:37:32.531850Z"}"#;
+        let order: Event = Event::Created(serde_json::from_str(ORDER).unwrap());
+        let void: Event = Event::Voided(serde_json::from_str(VOID).unwrap());
+        let read_as =
+            |kind: &str, body| read(&delivery(BasicProperties::default().with_type(kind.into()), body));
+        let untyped = read(&delivery(BasicProperties::default(), ORDER));
+        assert_eq!(untyped, Ok(order.clone()), "as the original sends it");
+        assert_eq!(read_as("", ORDER), Ok(order.clone()));
+        assert_eq!(read_as("buy_order_created", ORDER), Ok(order));
+        assert_eq!(read_as("buy_order_voided", VOID), Ok(void));
+        for (kind, body, reason) in [
+            (
+                "buy_order_voided",
+                ORDER,
+                "the body is no void: missing field `reason`",
+            ),
+            (
+                "buy_order_created",
+                VOID,
+                "the body is no order: missing field `client_id`",
+            ),
+            (
+                "buy_order_noted",
+                ORDER,
+                "messages of the type \"buy_order_noted\" are not known here",
+            ),
+        ] {
+            let refused = read_as(kind, body).unwrap_err();
+            assert!(refused.starts_with(reason), "{refused}");
+        }
     }
 
     #[test]

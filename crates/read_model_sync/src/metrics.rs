@@ -13,8 +13,8 @@ const LAGS: [f64; 16] = [
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let deliveries = counters(
         "projection_deliveries_total",
-        "Deliveries by outcome: applied, repeated (the order was already stored), dead_lettered, postponed (the read model was away; \
-         counted at each attempt).",
+        "Deliveries of orders and voids by outcome: applied, repeated (it was already stored), dead_lettered, postponed (the read model was \
+         away; counted at each attempt).",
         &["outcome"],
     );
     Metrics {
@@ -37,7 +37,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         ),
         lag: histogram(
             "projection_lag_seconds",
-            "Time from the creation of an order, by the clock of the write model, to its commit in the read model, by the clock of this service.",
+            "Time from the creation of an order, by the clock of the write model, to its commit in the read model, by the clock of this service. Voids do not count.",
             &LAGS,
         ),
     }
@@ -46,7 +46,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 /// See the help of each in `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    applied: IntCounter,
+    pub(crate) applied: IntCounter,
     pub(crate) repeated: IntCounter,
     pub(crate) dead_lettered: IntCounter,
     pub(crate) postponed: IntCounter,
@@ -57,9 +57,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Counts an order that was inserted, and observes its lag.
-    pub(crate) fn applied(&self, created_at: OffsetDateTime) {
-        self.applied.inc();
+    /// Observes the lag of an order that was inserted.
+    pub(crate) fn observe_lag(&self, created_at: OffsetDateTime) {
         // Cannot overflow: the reader of events refuses years after 9999.
         let lag = OffsetDateTime::now_utc() - created_at;
         // Negative when our clock is behind the database's.

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::Batch;
 use crate::dead_letter_format::dead_letter;
 use crate::dead_letter_sender::{DeadLetterSender, SendResult};
+use crate::queue_depths;
+use crate::recent_letters::RecentLetters;
 
 /// Deliveries in one insert.
 const BATCH: usize = 500;
@@ -50,6 +52,7 @@ impl Worker for Projector {
             return Ok(());
         };
         let mut listener = listener?;
+        let _watching = queue_depths::watch(listener.session.depths(), self.connector.queue);
         self.consume(&mut listener, backoff).await?;
         listener.close().await;
         Ok(())
@@ -57,10 +60,16 @@ impl Worker for Projector {
 }
 
 impl Projector {
-    pub(crate) fn new(pool: Pool, connector: Connector, stopping: CancellationToken) -> Self {
+    /// Adds to `recent` the dead letters that it sends.
+    pub(crate) fn new(
+        pool: Pool,
+        connector: Connector,
+        recent: RecentLetters,
+        stopping: CancellationToken,
+    ) -> Self {
         Self {
             pool,
-            dead_letters: DeadLetterSender::start(&connector),
+            dead_letters: DeadLetterSender::start(&connector, recent),
             connector,
             stopping,
         }
@@ -107,7 +116,7 @@ impl Projector {
         if deliveries.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::read(deliveries, self.connector.queue);
+        let mut batch = Batch::read(deliveries, &self.connector);
         while !batch.apply(&self.pool).await {
             if !backoff.pause(&self.stopping).await {
                 return Ok(());

@@ -129,9 +129,16 @@ async fn read_checksums(pool: &database::Pool) -> anyhow::Result<(i64, End, Vec<
 }
 
 async fn difference(pool: &database::Pool, write_model: RangeChecksum) -> anyhow::Result<Option<Difference>> {
-    let (from_id, to_id) = (write_model.from_id, write_model.to_id);
+    let RangeChecksum {
+        from_id,
+        to_id,
+        voids_to_epoch_us,
+        ..
+    } = write_model;
     let read_model = database::read(pool, || {
-        async |connection: &mut PgConnection| db::checksum(connection, from_id, to_id).await
+        async |connection: &mut PgConnection| {
+            db::checksum(connection, from_id, to_id, voids_to_epoch_us).await
+        }
     })
     .await
     .with_context(|| format!("ids {from_id} to {to_id} of the read model cannot be read"))?;
@@ -195,7 +202,8 @@ fn repair_steps(differences: &[Difference], extra_rows: &ExtraRows, end: &End) -
          scripts/psql.sh read_model \"SELECT * FROM buy_order_read_model WHERE id >= {from_id}\" >lost_orders.txt\n  \
          scripts/psql.sh write_model \"SELECT setval(pg_get_serial_sequence('buy_order', 'id'), \
          greatest({last_id}, nextval(pg_get_serial_sequence('buy_order', 'id'))))\"\n  \
-         scripts/psql.sh read_model \"DELETE FROM buy_order_read_model WHERE id >= {from_id}\"\n  \
+         scripts/psql.sh read_model \"DELETE FROM buy_order_read_model WHERE id >= {from_id}; \
+         DELETE FROM buy_order_void_read_model WHERE id >= {from_id}\"\n  \
          scripts/republish.sh --from-id {from_id} --to-id {last_id}"
     ))
 }
@@ -204,7 +212,9 @@ fn describe(difference: &Difference) -> String {
     let (from_id, to_id) = (difference.write_model.from_id, difference.write_model.to_id);
     let (orders, found) = (difference.write_model.orders, difference.read_model.orders);
     if found == orders {
-        format!("ids {from_id} to {to_id}: {orders} orders in both models, but not the same in every field")
+        format!(
+            "ids {from_id} to {to_id}: {orders} orders in both models, but not the same in every field, or voided in only one"
+        )
     } else {
         format!("ids {from_id} to {to_id}: {orders} orders in the write model, {found} in the read model")
     }

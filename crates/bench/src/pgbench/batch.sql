@@ -1,5 +1,5 @@
 -- Many orders per transaction: the call of accept_orders, as create_buy_order makes it for orders that arrive together.
-SELECT index, verdict, id, external_id, created_at, currency_amount, btc_rate, btc_amount
+SELECT index, verdict, id, external_id, created_at, currency_amount, btc_rate, btc_amount, void_reason
   FROM accept_orders(
        {random_uuids},
        array_fill(1::bigint, ARRAY[{orders}]),
@@ -9,4 +9,5 @@ SELECT index, verdict, id, external_id, created_at, currency_amount, btc_rate, b
        array_fill(48478.88, ARRAY[{orders}]),
        array_fill(0.00000021, ARRAY[{orders}]),
        array_fill(NULL::text, ARRAY[{orders}]),
-       array_fill(NULL::text, ARRAY[{orders}]));
+       array_fill(NULL::text, ARRAY[{orders}]),
+       NULL);

@@ -1,17 +1,20 @@
 //! A running native cluster: servers whose data is kept, and the five services.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
+use futures_util::future::try_join_all;
 
 use super::arguments::PriceSource;
 use super::contract::Contract;
 use super::folder::Folder;
-use super::{leftovers, prices};
+use super::leftovers::Leftovers;
+use super::part::{Part, Program};
+use super::prices;
+use super::supervisor::Supervisor;
 use crate::http_client::http_client;
 use crate::issuer::{self, KeysServer, SigningKey};
 use crate::prices::PriceSimulator;
@@ -19,6 +22,11 @@ use crate::process::Output;
 use crate::replica::Replica;
 use crate::servers::{Durability, Postgres, RabbitMq, RabbitMqPorts, Setup};
 use crate::service::Service;
+
+/// The names of the servers in docker-compose.yml.
+const WRITE_MODEL: &str = "write_model";
+const READ_MODEL: &str = "read_model";
+const QUEUE: &str = "queue";
 
 const SETUP: Setup<'_> = Setup {
     durability: Durability::Full,
@@ -28,13 +36,13 @@ const SETUP: Setup<'_> = Setup {
 /// Everything that runs. Dropping it shuts down the services, then the servers.
 #[derive(Debug)]
 pub(crate) struct NativeCluster {
-    services: BTreeMap<Service, Arc<Replica>>,
+    parts: Vec<Arc<Part>>,
+    leftovers: Arc<Leftovers>,
+    client: reqwest::Client,
     contract: Contract,
     simulator: Option<PriceSimulator>,
     /// With `--auth`.
     issuer: Option<KeysServer>,
-    rabbitmq: Option<RabbitMq>,
-    databases: Vec<Postgres>,
 }
 
 impl NativeCluster {
@@ -53,14 +61,15 @@ impl NativeCluster {
         let began = Instant::now();
         println!("starting PostgreSQL (write model, read model) and RabbitMQ");
         let mut cluster = Self {
-            services: BTreeMap::new(),
+            parts: Vec::new(),
+            leftovers: Arc::new(Leftovers::in_file(folder.processes_file())),
+            client: http_client()?,
             contract,
             simulator: None,
             issuer: None,
-            rabbitmq: None,
-            databases: Vec::new(),
         };
-        cluster.start_servers(folder, &data).await?;
+        let servers = cluster.servers(folder, &data).await?;
+        cluster.start_parts(servers).await?;
         println!("  ready after {:.1} s", began.elapsed().as_secs_f32());
 
         if auth {
@@ -69,24 +78,8 @@ impl NativeCluster {
             let _ = fs::remove_file(folder.issuer_key());
         }
         println!("starting the services");
-        for service in Service::ALL {
-            let log = folder.new_log(service.name());
-            let replica = Replica::with_log_file(service, cluster.contract.service_port(service)?, &log)?;
-            cluster.services.insert(service, Arc::new(replica));
-        }
-        let client = http_client()?;
-        let btc_price = cluster
-            .services
-            .get(&Service::BtcPrice)
-            .cloned()
-            .context("btc_price is unknown")?;
-        cluster.simulator = prices::choose(price_source, &mut cluster.contract, &btc_price, &client).await?;
-        for (service, replica) in &cluster.services {
-            replica.start(cluster.contract.environment(*service, replica.port()))?;
-        }
-        for replica in cluster.services.values() {
-            replica.wait_until_healthy(&client).await?;
-        }
+        let services = cluster.services(folder, price_source).await?;
+        cluster.start_parts(services).await?;
         println!("  healthy after {:.1} s", began.elapsed().as_secs_f32());
         Ok(cluster)
     }
@@ -101,46 +94,60 @@ impl NativeCluster {
         Ok(())
     }
 
-    async fn start_servers(&mut self, folder: &Folder, data: &Path) -> anyhow::Result<()> {
-        let queue = RabbitMqPorts::with_management(self.contract.port("Q_EXT_ADMIN_PORT")?)?;
-        let queue_folder = data.join("queue");
-        let queue_log = Output::to_file(&folder.new_log("queue"))?;
-        let (write_model, read_model, rabbitmq) = tokio::try_join!(
-            database(&self.contract, folder, data, "write_model"),
-            database(&self.contract, folder, data, "read_model"),
-            RabbitMq::start(&queue_folder, queue, self.contract.variables(), SETUP, queue_log),
+    /// The three servers, which are not started yet.
+    async fn servers(&mut self, folder: &Folder, data: &Path) -> anyhow::Result<Vec<Part>> {
+        let ports = RabbitMqPorts::with_management(self.contract.port("Q_EXT_ADMIN_PORT")?)?;
+        let log = Output::to_file(&folder.new_log(QUEUE))?;
+        let queue = RabbitMq::prepare(&data.join(QUEUE), ports, self.contract.variables(), SETUP, log)?;
+        self.contract.set("Q_PORT", queue.address().port.to_string());
+        let (write_model, read_model) = tokio::try_join!(
+            database(&self.contract, folder, data, WRITE_MODEL),
+            database(&self.contract, folder, data, READ_MODEL),
         )?;
-        self.contract.set("Q_PORT", rabbitmq.address().port.to_string());
-        let pids: Vec<u32> = [&write_model, &read_model]
+        Ok(vec![
+            self.part(WRITE_MODEL, Program::Database(Box::new(write_model))),
+            self.part(READ_MODEL, Program::Database(Box::new(read_model))),
+            self.part(QUEUE, Program::Broker(Box::new(queue))),
+        ])
+    }
+
+    /// The five services, which are not started yet, and the source of prices.
+    async fn services(&mut self, folder: &Folder, price_source: PriceSource) -> anyhow::Result<Vec<Part>> {
+        let mut replicas = Vec::new();
+        for service in Service::ALL {
+            let log = folder.new_log(service.name());
+            let port = self.contract.service_port(service)?;
+            replicas.push(Replica::with_log_file(service, port, &log)?);
+        }
+        let btc_price = replicas
             .iter()
-            .filter_map(|server| server.pid())
-            .chain(rabbitmq.pids())
-            .collect();
-        leftovers::record(&folder.processes_file(), &pids)?;
-        self.databases = vec![write_model, read_model];
-        self.rabbitmq = Some(rabbitmq);
+            .find(|replica| replica.service() == Service::BtcPrice)
+            .context("btc_price is unknown")?;
+        self.simulator = prices::choose(price_source, &mut self.contract, btc_price, &self.client).await?;
+        let part = |replica: Replica| {
+            let environment = self.contract.environment(replica.service(), replica.port());
+            let name = replica.service().name();
+            self.part(name, Program::Service(Box::new(replica), environment))
+        };
+        Ok(replicas.into_iter().map(part).collect())
+    }
+
+    fn part(&self, name: &'static str, program: Program) -> Part {
+        Part::new(name, program, &self.client, &self.leftovers)
+    }
+
+    /// Starts parts at once. They are stopped with the cluster, also if one of them does not start.
+    async fn start_parts(&mut self, parts: Vec<Part>) -> anyhow::Result<()> {
+        let first = self.parts.len();
+        self.parts.extend(parts.into_iter().map(Arc::new));
+        let starts = self.parts.iter().skip(first).map(|part| part.start());
+        try_join_all(starts).await?;
         Ok(())
     }
 
-    /// Restarts services that end, as compose does. Returns when a server has ended, with the last lines of its output.
-    pub(crate) async fn watch(&self) -> anyhow::Error {
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let servers = self.databases.iter().map(Postgres::still_runs);
-            for state in servers.chain(self.rabbitmq.iter().map(RabbitMq::still_runs)) {
-                if let Err(error) = state {
-                    return error;
-                }
-            }
-            for (service, replica) in &self.services {
-                if let Err(error) = replica.process().and_then(|process| process.still_runs()) {
-                    println!("{error:#}restarting {}", service.name());
-                    if let Err(error) = replica.start(self.contract.environment(*service, replica.port())) {
-                        return error;
-                    }
-                }
-            }
-        }
+    /// From now on, parts that end are restarted.
+    pub(crate) fn supervise(&self) -> Supervisor {
+        Supervisor::start(&self.parts)
     }
 
     /// The source of prices, as printed.
@@ -165,24 +172,15 @@ impl NativeCluster {
 
 impl Drop for NativeCluster {
     fn drop(&mut self) {
-        // At once, as each may take seconds.
-        std::thread::scope(|scope| {
-            for process in self
-                .services
-                .values()
-                .filter_map(|replica| replica.process().ok())
-            {
-                scope.spawn(move || process.end_blocking());
-            }
-        });
-        std::thread::scope(|scope| {
-            for database in &self.databases {
-                scope.spawn(|| database.stop());
-            }
-            if let Some(rabbitmq) = &self.rabbitmq {
-                scope.spawn(|| rabbitmq.stop());
-            }
-        });
+        let (services, servers): (Vec<_>, Vec<_>) = self.parts.iter().partition(|part| part.is_service());
+        for parts in [services, servers] {
+            // At once, as each may take seconds.
+            std::thread::scope(|scope| {
+                for part in parts {
+                    scope.spawn(|| part.end());
+                }
+            });
+        }
     }
 }
 
@@ -193,5 +191,5 @@ async fn database(
     model: &str,
 ) -> anyhow::Result<Postgres> {
     let log = Output::to_file(&folder.new_log(model))?;
-    Postgres::start(&data.join(model), contract.database(model)?, SETUP, log, None).await
+    Postgres::prepare(&data.join(model), contract.database(model)?, SETUP, log, None).await
 }

@@ -24,9 +24,10 @@ pub(crate) struct Contract {
 }
 
 /// The ports on the host: the same as compose publishes.
-const PUBLISHED: [&str; 5] = [
+const PUBLISHED: [&str; 6] = [
     "CREATE_BUY_ORDER_EXT_PORT",
     "FETCH_BUY_ORDERS_EXT_PORT",
+    "CONSOLE_EXT_PORT",
     "WRITE_MODEL_DB_EXT_PORT",
     "READ_MODEL_DB_EXT_PORT",
     "Q_EXT_ADMIN_PORT",
@@ -221,7 +222,9 @@ fn published(variables: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<&'
                 }
                 ports.insert(name, port);
             }
-            _ => faults.push(format!("{name} is {text:?}, which is not a port")),
+            _ => faults.push(format!(
+                "{name} is malformed: {text:?} is not a port, which is a number from 1 to 65535"
+            )),
         }
     }
     if !faults.is_empty() {
@@ -250,7 +253,7 @@ mod tests {
             "{message}"
         );
         assert!(
-            message.contains("CREATE_BUY_ORDER_EXT_PORT is \"x\""),
+            message.contains("CREATE_BUY_ORDER_EXT_PORT is malformed: \"x\" is not a port"),
             "{message}"
         );
     }

@@ -156,6 +156,55 @@ mod tests {
         format!("'{}'", value.replace('\'', "\\'"))
     }
 
+    /// Each value, and the reason why a line is refused.
+    #[test]
+    fn the_scripts_read_and_refuse_values_as_the_native_cluster_does() {
+        let forms = |value: String| {
+            let quoted = format!("{} # why", quoted(&value));
+            [format!("\"{value}\""), format!("'{value}'"), quoted, value]
+        };
+        let mut texts: Vec<String> = values().into_iter().flat_map(forms).collect();
+        texts.extend(
+            [
+                "",
+                " ",
+                "'a' b",
+                "\"a\" b",
+                "a #b",
+                "a\t#b",
+                "a\u{b}",
+                "\u{3000}a",
+                "a\u{2003}",
+                "'a",
+            ]
+            .map(str::to_owned),
+        );
+        let script = r#"set -euo pipefail; . scripts/settings.sh
+            for text; do read_value "$text"; if [ -z "$problem" ]; then printf 'read %s\0' "$value"; else printf 'refused %s\0' "$problem"; fi; done"#;
+        let ended = Command::new("bash")
+            .args(["-c", script, "bash"])
+            .args(&texts)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .output()
+            .unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+        let said = String::from_utf8(ended.stdout).unwrap();
+        let expected = texts.iter().map(|text| match value(text.trim_ascii()) {
+            Ok(value) => format!("read {value}"),
+            Err(problem) => format!("refused {problem}"),
+        });
+        for ((said, expected), text) in said.split_terminator('\0').zip(expected).zip(&texts) {
+            assert_eq!(said, expected, "{text}");
+        }
+        assert_eq!(said.split_terminator('\0').count(), texts.len());
+        let refused = said
+            .split_terminator('\0')
+            .filter(|said| said.starts_with("refused "));
+        assert!(refused.count() > 20 && texts.len() > 800, "{}", texts.len());
+    }
+
     #[test]
     fn the_scripts_read_the_file_as_the_native_cluster_does() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,17 @@
-//! Servers of a cluster that was killed. The kernel has signalled them to end; this module waits until they have.
+//! Processes of a cluster that was killed. The kernel has signalled them to end; this module waits until they have.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use procfs::process::Process;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process::locked;
 
 const END_LIMIT: Duration = Duration::from_secs(30);
 
@@ -16,12 +20,40 @@ pub(crate) fn is_running(pid: i32) -> bool {
     u32::try_from(pid).ok().and_then(start_time).is_some()
 }
 
-/// Writes the ids and start times of a cluster's server processes to `file`.
-pub(crate) fn record(file: &Path, pids: &[u32]) -> anyhow::Result<()> {
-    let lines = pids
-        .iter()
-        .filter_map(|pid| Some(format!("{pid} {}\n", start_time(*pid)?)));
-    Ok(fs::write(file, lines.collect::<String>())?)
+/// The list of a running cluster's processes, for the case that it is killed.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    file: PathBuf,
+    /// The lines of each part.
+    lines: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Leftovers {
+    /// A list that is empty and not written yet.
+    pub(crate) fn in_file(file: PathBuf) -> Self {
+        Self {
+            file,
+            lines: Mutex::default(),
+        }
+    }
+
+    /// Writes the ids and start times of a part's processes to the file, in the place of those that it had before.
+    pub(crate) fn record(&self, part: &'static str, pids: &[u32]) {
+        let of_part = pids
+            .iter()
+            .filter_map(|pid| Some(format!("{pid} {}\n", start_time(*pid)?)));
+        let mut lines = locked(&self.lines);
+        lines.insert(part, of_part.collect());
+        // Renamed when complete: the cluster may be killed at any moment.
+        let new = self.file.with_extension("new");
+        let text: String = lines.values().map(String::as_str).collect();
+        if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.file)) {
+            println!(
+                "the list of processes could not be written to {} ({error}): if this program is killed, end {part} by hand",
+                self.file.display()
+            );
+        }
+    }
 }
 
 /// Waits until all recorded processes have ended, and kills those that do not end in time.

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::arguments::{FolderArgument, RunOptions};
 use super::cluster::NativeCluster;
 use super::contract::Contract;
+use super::control::ControlSocket;
 use super::folder::Folder;
 use super::shutdown::ShutdownSignal;
 use super::{detach, leftovers};
@@ -23,7 +24,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(90);
 /// Starts everything, runs until Ctrl-C or SIGTERM, and stops everything.
 ///
 /// # Errors
-/// When a part cannot be started, or a server ends. Nothing is left running.
+/// When a part cannot be started. Nothing is left running.
 pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     if options.detach {
         return detach::run(&options).await;
@@ -37,6 +38,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     let _lock = folder.lock()?;
     let _ = fs::remove_file(folder.ready_file());
     leftovers::wait_for_end(&folder.processes_file())?;
+    // The path as it was given, because a full one may be too long for a socket.
+    let control = ControlSocket::bind(options.folder.path.join("control"))?;
     let contract = Contract::read(&options.env_file)?;
     if options.fresh {
         println!("deleting all stored data");
@@ -45,23 +48,34 @@ pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     }
     let cluster = tokio::select! {
         cluster = NativeCluster::start(&folder, contract, options.prices, options.auth) => cluster?,
-        () = shutdown.wait() => {
-            println!("interrupted: everything is stopped");
+        () = interrupted_while_starting(&mut shutdown) => {
+            println!("everything is stopped");
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
     print_summary(&cluster, &folder)?;
+    if !options.in_background {
+        println!("Ctrl-C stops everything.\n");
+    }
     fs::write(folder.ready_file(), std::process::id().to_string())?;
-    let ended = tokio::select! {
-        error = cluster.watch() => Some(error),
-        () = shutdown.wait() => None,
-    };
-    println!("stopping the services, then the servers");
+    let supervisor = cluster.supervise();
+    tokio::select! {
+        served = control.serve(supervisor.parts()) => served.context("the control socket failed")?,
+        () = shutdown.wait() => {}
+    }
+    println!("stopping the services, then the servers; another Ctrl-C changes nothing");
     let _ = fs::remove_file(folder.ready_file());
+    supervisor.end().await;
     drop(cluster);
     let _ = fs::remove_file(folder.processes_file());
     println!("everything is stopped; the data is kept");
-    ended.map_or(Ok(ExitCode::SUCCESS), Err)
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says at once that what was started will be stopped, which takes seconds.
+async fn interrupted_while_starting(shutdown: &mut ShutdownSignal) {
+    shutdown.wait().await;
+    println!("interrupted: stopping what was started; another Ctrl-C changes nothing");
 }
 
 /// Stops the cluster of this folder, and nothing else.
@@ -84,19 +98,22 @@ pub async fn stop(folder: &FolderArgument) -> anyhow::Result<ExitCode> {
                     "the cluster that runs here (process {holder}) belongs to another user: stop it as that user"
                 )
             }
-            read => read.unwrap_or_default(),
+            // Without a program it is just ending: somebody has killed it.
+            read => read.ok(),
         };
-        let name = command.file_name().unwrap_or_default();
-        // Its binary may have been deleted or rebuilt since.
-        if name != "cluster" && name != "cluster (deleted)" {
-            bail!(
-                "process {holder} of the lock is {}, not a cluster: it is left alone",
-                command.display()
-            );
+        if let Some(command) = command {
+            let name = command.file_name().unwrap_or_default();
+            // Its binary may have been deleted or rebuilt since.
+            if name != "cluster" && name != "cluster (deleted)" {
+                bail!(
+                    "process {holder} of the lock is {}, not a cluster: it is left alone",
+                    command.display()
+                );
+            }
+            println!("stopping the native cluster (process {holder})");
+            kill_process(Pid::from_raw(holder).context("not a process id")?, Signal::TERM)
+                .context("could not signal it")?;
         }
-        println!("stopping the native cluster (process {holder})");
-        kill_process(Pid::from_raw(holder).context("not a process id")?, Signal::TERM)
-            .context("could not signal it")?;
         wait_until("the cluster has stopped", STOP_LIMIT, async || {
             Ok(!folder.is_locked()? && !leftovers::is_running(holder))
         })
@@ -115,6 +132,7 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
     let prices = cluster.prices();
     let create = port("CREATE_BUY_ORDER_EXT_PORT")?;
     let fetch = port("FETCH_BUY_ORDERS_EXT_PORT")?;
+    let console = port("CONSOLE_EXT_PORT")?;
     let token = if cluster.demands_tokens() {
         "-H \"Authorization: Bearer $(scripts/token.sh)\" "
     } else {
@@ -125,7 +143,8 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
         Err(_) => "http",
     };
     println!(
-        "\nThe cluster is healthy. Prices come from: {prices}\n\
+        "\nThe cluster is healthy: {scheme}://localhost:{console} shows it.\
+         \nPrices come from: {prices}\n\
          \n  create_buy_order   {scheme}://127.0.0.1:{create}/docs\
          \n  fetch_buy_orders   {scheme}://127.0.0.1:{fetch}/docs\
          \n  btc_price          {scheme}://127.0.0.1:{}/docs\
@@ -134,9 +153,9 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
          \n  read model         {}\
          \n  logs               {}\n\
          \nTry it:\n\
-         \n  curl -X PUT {scheme}://127.0.0.1:{create}/buy_order -H 'Content-Type: application/json' {token}\\\
+         \n  curl -w '\\n' -X PUT {scheme}://127.0.0.1:{create}/buy_order -H 'Content-Type: application/json' {token}\\\
          \n    -d '{{\"currency\":\"USD\",\"amount\":\"123.45\",\"idempotence_key\":\"{}\"}}'\
-         \n  curl {token}{scheme}://127.0.0.1:{fetch}/buy_orders\n",
+         \n  curl -w '\\n' {token}{scheme}://127.0.0.1:{fetch}/buy_orders\n",
         contract.get("BTC_PRICE_PORT")?,
         port("Q_EXT_ADMIN_PORT")?,
         contract.get("Q_USER")?,

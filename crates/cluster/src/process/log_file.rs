@@ -37,6 +37,10 @@ impl LogFile {
         })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn add(&mut self, line: &str) -> io::Result<()> {
         let written = format!("{line}\n");
         let length = u64::try_from(written.len()).unwrap_or(u64::MAX);

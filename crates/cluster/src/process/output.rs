@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::locked;
 use super::log_file::LogFile;
+use super::summary::summary;
 
 /// Lines kept in memory for a program whose output is also written to a file.
 const MAX_LINES_BESIDE_FILE: usize = 200;
@@ -70,10 +71,24 @@ impl Output {
         }
     }
 
-    /// The last lines, indented for a message.
+    /// The last lines, indented for a message. Where a file has them all, they are few and short, and the file is named.
     pub(crate) fn tail(&self) -> String {
-        let lines = self.last_lines(15);
-        lines.iter().map(|line| format!("    {line}\n")).collect()
+        let indented = |line: &str| format!("    {line}\n");
+        let Some(file) = self.file() else {
+            return self.last_lines(15).iter().map(|line| indented(line)).collect();
+        };
+        let last = self.last_lines(MAX_LINES_BESIDE_FILE);
+        let readable: Vec<String> = last.iter().filter_map(|line| summary(line)).collect();
+        let from = readable.len().saturating_sub(3);
+        let shown: String = readable.iter().skip(from).map(|line| indented(line)).collect();
+        shown + &indented(&format!("All of them: {}", file.display()))
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Lines(lines) => locked(lines).file.as_ref().map(|file| file.path().to_owned()),
+            Self::Brief(_) => None,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Finds messages of a PostgreSQL client that commit: a `COMMIT`, or a call of `accept_orders`, which is a transaction of its own.
+//! Finds messages of a PostgreSQL client that commit: a `COMMIT`, or a call of `accept_orders` or `void_order`, which is a transaction of its
+//! own.
 
 use std::collections::HashSet;
 
@@ -7,7 +8,7 @@ const PARSE: u8 = b'P';
 const BIND: u8 = b'B';
 const SYNC: u8 = b'S';
 const COMMIT: &[u8] = b"COMMIT\0";
-const ACCEPT_ORDERS: &[u8] = b"FROM accept_orders(";
+const CALLS: [&[u8]; 2] = [b"FROM accept_orders(", b"FROM void_order("];
 /// Length of a message's header: the type, and the length of the message without the type.
 const HEADER: usize = 5;
 /// Length of the header of the first message, which has no type: its length, and the version or a request code.
@@ -86,9 +87,8 @@ impl CommitFinder {
             QUERY => body.eq_ignore_ascii_case(COMMIT),
             PARSE => {
                 let (statement, _) = text(rest);
-                let commits = statement
-                    .windows(ACCEPT_ORDERS.len())
-                    .any(|part| part == ACCEPT_ORDERS);
+                let calls = |call: &&[u8]| statement.windows(call.len()).any(|part| part == *call);
+                let commits = CALLS.iter().any(calls);
                 if commits {
                     self.committing.insert(name.to_vec());
                 } else {
@@ -193,7 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_accept_orders_is_found_when_all_of_it_is_sent() {
+    fn a_call_that_writes_is_found_when_all_of_it_is_sent() {
+        let void = b"s_3\0SELECT verdict FROM void_order($1, $2)\0\0\0";
         let accept = b"s_1\0SELECT index FROM accept_orders($1)\0\0\0";
         let other = b"s_2\0SELECT 1\0\0\0";
         let sync = message(SYNC, b"");
@@ -218,6 +219,7 @@ mod tests {
         }
         assert!(finder.finds_commit(&sync));
         assert!(!finder.finds_commit(&sync), "once");
+        assert!(finder.finds_commit(&[prepare(void), execute(b"s_3\0"), sync.clone()].concat()));
         // The name is given to another statement.
         let renamed = b"s_1\0SELECT 1\0\0\0";
         assert!(!finder.finds_commit(&[prepare(renamed), execute(b"s_1\0"), sync].concat()));

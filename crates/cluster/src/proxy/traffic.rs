@@ -24,9 +24,9 @@ pub enum Traffic {
     Latency(Duration),
     /// Bytes per second, of each direction of each connection.
     Throttle(u32),
-    /// PostgreSQL without TLS: a `COMMIT` (a simple query, as sqlx sends it) or a call of `accept_orders` (a prepared statement) reaches the
-    /// server, which executes it. Its answer is dropped and the connection is reset, so that the client does not know the outcome. This also
-    /// happens to those in flight when another kind of traffic is set.
+    /// PostgreSQL without TLS: a `COMMIT` (a simple query, as sqlx sends it) or a call of `accept_orders` or `void_order` (a prepared
+    /// statement) reaches the server, which executes it. Its answer is dropped and the connection is reset, so that the client does not know
+    /// the outcome. This also happens to those in flight when another kind of traffic is set.
     SwallowCommitAnswer,
 }
 

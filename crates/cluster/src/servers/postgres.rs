@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -42,8 +43,22 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Starts an instance with its data in `folder`. Creates the data, the administrator, the database and its owner if they are missing.
+    /// Prepares an instance and starts it. Creates the database and its owner if they are missing.
     pub(crate) async fn start(
+        folder: &Path,
+        address: DatabaseAddress,
+        setup: Setup<'_>,
+        output: Output,
+        lease: Option<Lease>,
+    ) -> anyhow::Result<Self> {
+        let server = Self::prepare(folder, address, setup, output, lease).await?;
+        server.start_again().await?;
+        server.create_database().await?;
+        Ok(server)
+    }
+
+    /// An instance that is not started yet, with its data in `folder`. Creates the data and the administrator if they are missing.
+    pub(crate) async fn prepare(
         folder: &Path,
         address: DatabaseAddress,
         setup: Setup<'_>,
@@ -58,7 +73,7 @@ impl Postgres {
         if is_new {
             initialise(&binaries, folder, &address, account.as_ref()).await?;
         }
-        let server = Self {
+        Ok(Self {
             program: program(&binaries, folder, &address, setup, account),
             output,
             data,
@@ -67,10 +82,7 @@ impl Postgres {
             process: Mutex::new(None),
             clock: Mutex::default(),
             _lease: lease,
-        };
-        server.start_again().await?;
-        server.create_database().await?;
-        Ok(server)
+        })
     }
 
     /// Its address.
@@ -80,9 +92,23 @@ impl Postgres {
 
     /// Starts the process on the same port and data, and waits until it answers.
     pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
+        self.launch().await?;
+        self.wait_until_it_answers().await
+    }
+
+    /// Starts the process on the same port and data.
+    pub(crate) async fn launch(&self) -> anyhow::Result<()> {
         self.stop();
         self.end_orphans().await?;
         *locked(&self.process) = Some(self.program_now().start(&self.output)?);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// When it has ended, refuses our credentials, or does not answer in time.
+    pub(crate) async fn wait_until_it_answers(&self) -> anyhow::Result<()> {
         let maintenance = self.address.named("postgres").options();
         let mut refused = false;
         wait_until("PostgreSQL answers", START_LIMIT, async || {
@@ -102,6 +128,14 @@ impl Postgres {
             bail!("{}", self.refusal());
         }
         self.with(Process::still_runs)
+    }
+
+    /// Whether it takes connections. A refused login is an answer, too: somebody may have changed the password since.
+    pub(crate) async fn answers(&self) -> bool {
+        match PgConnection::connect_with(&self.address.named("postgres").options()).await {
+            Ok(connection) => connection.close().await.is_ok(),
+            Err(error) => refuses_credentials(&error),
+        }
     }
 
     /// Waits until it answers, and starts it if it has ended.
@@ -160,7 +194,9 @@ impl Postgres {
 
     /// Stops it with its usual signal: no new connections, and open ones are ended.
     pub(crate) fn stop(&self) {
-        if let Some(process) = locked(&self.process).take() {
+        // The lock is released before the wait.
+        let process = locked(&self.process).take();
+        if let Some(process) = process {
             process.end_blocking();
         }
     }
@@ -178,26 +214,24 @@ impl Postgres {
         let Ok(data) = fs::metadata(&self.data) else {
             return Ok(());
         };
-        let noticed = wait_until(
-            "the processes of the killed server have ended",
-            NOTICE_LIMIT,
-            async || Ok(working_in(&data).is_empty()),
-        );
-        if noticed.await.is_ok() {
-            return Ok(());
-        }
-        wait_until(
-            "the processes of the killed server are killed",
-            NOTICE_LIMIT,
-            async || {
-                let left = working_in(&data);
-                for process in &left {
-                    let _ = kill_process(*process, Signal::KILL);
+        let since = Instant::now();
+        loop {
+            let left = working_in(&data);
+            if left.is_empty() {
+                return Ok(());
+            }
+            let waited = since.elapsed();
+            ensure!(
+                waited < 2 * NOTICE_LIMIT,
+                "the processes of the killed server do not end: {left:?}"
+            );
+            if waited > NOTICE_LIMIT {
+                for process in left {
+                    let _ = kill_process(process, Signal::KILL);
                 }
-                Ok(left.is_empty())
-            },
-        )
-        .await
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Kills its main process. Its child processes end when they notice.
@@ -213,6 +247,16 @@ impl Postgres {
     /// Fails if it has ended, with the last lines of its output.
     pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
         self.with(Process::still_runs)
+    }
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
+        locked(&self.process).as_ref().and_then(Process::ended)
+    }
+
+    /// The last lines of its output.
+    pub(crate) fn tail(&self) -> String {
+        self.output.tail()
     }
 
     /// Its process id, if it was started.
@@ -242,7 +286,8 @@ impl Postgres {
         )
     }
 
-    async fn create_database(&self) -> anyhow::Result<()> {
+    /// Creates the database and its owner if they are missing.
+    pub(crate) async fn create_database(&self) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.address.named("postgres").options()).await?;
         let exists = sqlx::query("SELECT FROM pg_database WHERE datname = $1").bind(&self.address.name);
         if exists.fetch_optional(&mut connection).await?.is_none() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -74,8 +74,21 @@ pub(crate) struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Starts a node with its data in `folder`, and the users and the virtual host of `contract`.
+    /// Prepares a node and starts it.
     pub(crate) async fn start(
+        folder: &Path,
+        ports: RabbitMqPorts,
+        contract: &BTreeMap<String, String>,
+        setup: Setup<'_>,
+        output: Output,
+    ) -> anyhow::Result<Self> {
+        let server = Self::prepare(folder, ports, contract, setup, output)?;
+        server.start_again().await?;
+        Ok(server)
+    }
+
+    /// A node that is not started yet, with its data in `folder`, and the users and the virtual host of `contract`.
+    pub(crate) fn prepare(
         folder: &Path,
         ports: RabbitMqPorts,
         contract: &BTreeMap<String, String>,
@@ -127,7 +140,7 @@ impl RabbitMq {
         };
         node.grace = Duration::from_secs(40);
         port_mapper.end_with = Signal::KILL;
-        let server = Self {
+        Ok(Self {
             registry: node_data.join("quorum").join(NODE).join("names.dets"),
             address,
             port_mapper,
@@ -135,9 +148,7 @@ impl RabbitMq {
             output,
             processes: Mutex::new(None),
             _ports: ports,
-        };
-        server.start_again().await?;
-        Ok(server)
+        })
     }
 
     /// Its address.
@@ -147,10 +158,16 @@ impl RabbitMq {
 
     /// Starts the processes on the same ports and data, and waits until the node answers.
     pub(crate) async fn start_again(&self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.wait_until_it_answers().await
+    }
+
+    /// Starts the processes on the same ports and data.
+    pub(crate) fn launch(&self) -> anyhow::Result<()> {
         self.stop();
         let port_mapper = self.port_mapper.start(&self.output)?;
         *locked(&self.processes) = Some((self.node.start(&self.output)?, port_mapper));
-        self.wait_until_it_answers().await
+        Ok(())
     }
 
     /// Waits until the node answers.
@@ -160,24 +177,31 @@ impl RabbitMq {
             if self.with(Process::still_runs).is_err() {
                 return Ok(true);
             }
-            let request = client.get(self.address.api("vhosts"));
-            let answer = request
-                .basic_auth(&self.address.user, Some(&self.address.password))
-                .send()
-                .await?;
-            // The management interface listens a moment before the users are there, and before the AMQP listener.
-            let listens = tokio::net::TcpStream::connect((&*self.address.host, self.address.port))
-                .await
-                .is_ok();
-            Ok(answer.status().is_success() && listens)
+            self.answers(&client).await
         })
         .await?;
         self.with(Process::still_runs)
     }
 
+    /// Whether the node answers on both of its ports.
+    pub(crate) async fn answers(&self, client: &reqwest::Client) -> anyhow::Result<bool> {
+        let request = client.get(self.address.api("vhosts"));
+        let answer = request
+            .basic_auth(&self.address.user, Some(&self.address.password))
+            .send()
+            .await?;
+        // The management interface listens a moment before the users are there, and before the AMQP listener.
+        let listens = tokio::net::TcpStream::connect((&*self.address.host, self.address.port))
+            .await
+            .is_ok();
+        Ok(answer.status().is_success() && listens)
+    }
+
     /// Stops the node and its port mapper.
     pub(crate) fn stop(&self) {
-        if let Some((node, port_mapper)) = locked(&self.processes).take() {
+        // The lock is released before the wait.
+        let processes = locked(&self.processes).take();
+        if let Some((node, port_mapper)) = processes {
             self.end(&node);
             port_mapper.end_blocking();
             self.wait_for_helpers();
@@ -273,9 +297,16 @@ impl RabbitMq {
         self.with(|node| node.signal(signal))
     }
 
-    /// Fails if it has ended, with the last lines of its output.
-    pub(crate) fn still_runs(&self) -> anyhow::Result<()> {
-        self.with(Process::still_runs)
+    /// The exit status of the node, if it has ended.
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
+        locked(&self.processes)
+            .as_ref()
+            .and_then(|(node, _)| node.ended())
+    }
+
+    /// The last lines of the node's output.
+    pub(crate) fn tail(&self) -> String {
+        self.output.tail()
     }
 
     /// The process ids of the node and its port mapper, if they were started.
@@ -418,9 +449,12 @@ fn write_configuration(
     let load = format!("[{{rabbit, [{{load_definitions, {path:?}}}]}}].\n");
     private_file(&folder.join("advanced.config"), &load, account)?;
     private_file(&folder.join("rabbitmq-env.conf"), "", account)?;
-    private_file(
-        &folder.join("enabled_plugins"),
-        "[rabbitmq_management].\n",
-        account,
-    )
+    // Without its plugin, RabbitMQ refuses these settings; with it but without them, all nodes of this machine want one port.
+    let with_metrics = settings.iter().any(|(name, _)| name.starts_with("prometheus."));
+    let plugins = if with_metrics {
+        "[rabbitmq_management, rabbitmq_prometheus].\n"
+    } else {
+        "[rabbitmq_management].\n"
+    };
+    private_file(&folder.join("enabled_plugins"), plugins, account)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tempfile::Builder;
 
 const PREFIX: &str = "pydist-cluster-";
 const LOCK: &str = "lock";
@@ -23,12 +24,15 @@ impl TemporaryFolder {
     /// Creates a folder that other accounts can enter, because servers may use one of them.
     pub(crate) fn create() -> anyhow::Result<Self> {
         remove_abandoned();
-        let path = std::env::temp_dir().join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
-        let context = || format!("could not create the temporary folder {}", path.display());
-        fs::create_dir(&path).with_context(context)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).with_context(context)?;
-        let lock = File::create(path.join(LOCK)).with_context(context)?;
-        lock.try_lock().with_context(context)?;
+        let folder = Builder::new()
+            .prefix(PREFIX)
+            .tempdir()
+            .context("could not create a temporary folder")?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
+        let lock = File::create(folder.path().join(LOCK))
+            .context("could not create the lock of a temporary folder")?;
+        lock.try_lock()?;
+        let path = folder.keep();
         Ok(Self { path, _lock: lock })
     }
 

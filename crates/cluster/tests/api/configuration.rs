@@ -89,9 +89,33 @@ const COINBASE: Group = Group {
 };
 const ORDER_LIMITS: Group = Group {
     required: &[],
-    malformed: &[("ORDER_MIN_BTC", "-1"), ("ORDER_MAX_BTC", "100.1")],
+    malformed: &[
+        ("ORDER_MIN_BTC", "-1"),
+        ("ORDER_MAX_BTC", "100.1"),
+        ("ORDER_MAX_BTC_PER_CLIENT", "all"),
+    ],
 };
-const ALL: [Group; 10] = [
+const WATCHED: Group = Group {
+    required: &[
+        "BTC_PRICE_HOST",
+        "BTC_PRICE_PORT",
+        "CREATE_BUY_ORDER_HOST",
+        "CREATE_BUY_ORDER_PORT",
+        "FETCH_BUY_ORDERS_HOST",
+        "FETCH_BUY_ORDERS_PORT",
+        "MIGRATION_HOST",
+        "MIGRATION_PORT",
+        "READ_MODEL_SYNC_HOST",
+        "READ_MODEL_SYNC_PORT",
+    ],
+    malformed: &[
+        ("BTC_PRICE_PORT", "x"),
+        ("MIGRATION_PORT", "65536"),
+        ("READ_MODEL_SYNC_PORT", "65536"),
+        ("CONSOLE_HOST", "a b"),
+    ],
+};
+const ALL: [Group; 11] = [
     LISTEN,
     DEPLOYMENT,
     LOGGING,
@@ -102,6 +126,7 @@ const ALL: [Group; 10] = [
     BTC_PRICE,
     COINBASE,
     ORDER_LIMITS,
+    WATCHED,
 ];
 
 fn groups_of(service: Service) -> Vec<Group> {
@@ -111,6 +136,7 @@ fn groups_of(service: Service) -> Vec<Group> {
         Service::FetchBuyOrders => vec![READ_MODEL, MIGRATION],
         Service::Migration => vec![WRITE_MODEL, READ_MODEL],
         Service::ReadModelSync => vec![READ_MODEL, MIGRATION, QUEUE],
+        Service::Console => vec![WATCHED],
     };
     [vec![LISTEN, DEPLOYMENT, LOGGING], own]
         .into_iter()

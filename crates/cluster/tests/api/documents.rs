@@ -40,7 +40,11 @@ fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<Output> {
 
 /// A cluster in which everything that is counted has happened once.
 async fn used_cluster() -> anyhow::Result<Cluster> {
-    let cluster = Cluster::start(Options::default()).await?;
+    let options = Options {
+        services: Service::ALL.to_vec(),
+        ..Options::default()
+    };
+    let cluster = Cluster::start(options).await?;
     let put = cluster.put_order(&cluster::new_order("USD", "10.00"));
     put.send().await?.error_for_status()?;
     wait_until("the order is in a page", Duration::from_secs(60), async || {
@@ -186,9 +190,16 @@ fn every_rule_leads_to_a_section_of_the_operations_manual() -> anyhow::Result<()
             kept.collect::<String>().replace(' ', "-")
         })
         .collect();
-    for link in values(&document("alerts.yml")?, "runbook: ") {
+    let rules = document("alerts.yml")?;
+    let links: Vec<_> = values(&rules, "runbook_url: ").collect();
+    ensure!(
+        links.len() == values(&rules, "- alert: ").count(),
+        "not every rule has a link: {links:?}"
+    );
+    for link in links {
         let anchor = link
-            .strip_prefix("docs/operations.md#")
+            .strip_prefix("\"{{ $externalLabels.runbooks }}#")
+            .and_then(|rest| rest.strip_suffix('"'))
             .context("not a link into operations.md")?;
         ensure!(headings.contains(anchor), "there is no section {anchor}");
     }

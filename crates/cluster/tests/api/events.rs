@@ -81,7 +81,7 @@ async fn every_event_of_an_orders_way_is_on_both_outlets_and_a_log_away_at_the_s
 -> anyhow::Result<()> {
     let lease = PortLease::take()?;
     let mut options = Options::default();
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         options = options
             .with_env(service, "LOGGING_HOST", "127.0.0.1")
             .with_env(service, "LOGGING_PORT", lease.port().to_string())

@@ -49,7 +49,7 @@ async fn an_order_goes_from_put_to_get_and_the_cluster_leaves_nothing_behind() -
     );
 
     let addresses = cluster.addresses().clone();
-    let urls = Service::ALL.map(|service| cluster.url(service));
+    let urls = Service::OF_ORDERS.map(|service| cluster.url(service));
     let client = cluster.http();
     drop(cluster);
     for url in urls {

@@ -48,7 +48,7 @@ async fn cluster_by_ipv6(log: &LogServer) -> anyhow::Result<Cluster> {
     })
     .await?;
     let log_port = reachable_by_ipv6(&log.port().to_string()).await?;
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         cluster.set_env(service, "SERVICE_HOST", "::");
         cluster.set_env(service, "LOGGING_HOST", "[::1]");
         cluster.set_env(service, "LOGGING_PORT", &log_port);
@@ -71,7 +71,7 @@ async fn cluster_by_ipv6(log: &LogServer) -> anyhow::Result<Cluster> {
         cluster.set_env(service, "MIGRATION_HOST", "::1");
         cluster.set_env(service, "BTC_PRICE_HOST", "::1");
     }
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         cluster.start_service(service).await?;
     }
     Ok(cluster)
@@ -95,7 +95,7 @@ async fn every_host_may_be_an_ipv6_address() -> anyhow::Result<()> {
     })
     .await?;
     wait_until("events arrive at the log", LIMIT, async || Ok(log.events() > 0)).await?;
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         let asked = cluster.admin(service, &["healthcheck"], "").await?;
         assert_eq!(asked.code, Some(0), "{service:?}: {asked:?}");
     }

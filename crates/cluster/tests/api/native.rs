@@ -11,23 +11,24 @@ use cluster::{PortLease, Service, http_client, wait_until};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const PORTS: [&str; 5] = [
+const PORTS: [&str; 6] = [
     "CREATE_BUY_ORDER_EXT_PORT",
     "FETCH_BUY_ORDERS_EXT_PORT",
+    "CONSOLE_EXT_PORT",
     "WRITE_MODEL_DB_EXT_PORT",
     "READ_MODEL_DB_EXT_PORT",
     "Q_EXT_ADMIN_PORT",
 ];
 
 /// The folder of a native cluster: an `.env` with free ports, and a mark that identifies its processes.
-struct Site {
-    folder: tempfile::TempDir,
+pub(crate) struct Site {
+    pub(crate) folder: tempfile::TempDir,
     leases: Vec<PortLease>,
     mark: String,
 }
 
 impl Site {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let leases: Vec<PortLease> = PORTS
@@ -81,11 +82,16 @@ impl Site {
         program
     }
 
-    fn call(&self, command: &str, more: &[&str]) -> anyhow::Result<Output> {
+    pub(crate) fn call(&self, command: &str, more: &[&str]) -> anyhow::Result<Output> {
         self.call_with(command, more, &[])
     }
 
-    fn call_with(&self, command: &str, more: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Output> {
+    pub(crate) fn call_with(
+        &self,
+        command: &str,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Output> {
         // Output goes to files, because a process in the background would keep a pipe open.
         let (out, error) = (self.folder.path().join("out"), self.folder.path().join("error"));
         let mut program = self.command(command, more);
@@ -102,13 +108,13 @@ impl Site {
         })
     }
 
-    fn succeeds(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn succeeds(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
         let (succeeded, said) = self.called(command, more)?;
         anyhow::ensure!(succeeded, "{command} failed: {said}");
         Ok(said)
     }
 
-    fn fails(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn fails(&self, command: &str, more: &[&str]) -> anyhow::Result<String> {
         let (succeeded, said) = self.called(command, more)?;
         anyhow::ensure!(!succeeded, "{command} succeeded: {said}");
         Ok(said)
@@ -124,25 +130,25 @@ impl Site {
         ))
     }
 
-    fn url(&self, port: usize, path: &str) -> String {
+    pub(crate) fn url(&self, port: usize, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.leases[port].port())
     }
 
-    async fn put_order(&self) -> anyhow::Result<()> {
+    pub(crate) async fn put_order(&self) -> anyhow::Result<()> {
         let body = cluster::new_order("GBP", "1.00");
         let request = http_client()?.put(self.url(0, "/buy_order")).json(&body);
         request.send().await?.error_for_status()?;
         Ok(())
     }
 
-    async fn orders(&self) -> anyhow::Result<usize> {
+    pub(crate) async fn orders(&self) -> anyhow::Result<usize> {
         let request = http_client()?.get(self.url(1, "/buy_orders"));
         let page: Value = request.send().await?.error_for_status()?.json().await?;
         Ok(page["rows"].as_array().context("no rows")?.len())
     }
 
     /// The processes of this cluster: services are found by the mark in their environment, the others by the folder.
-    fn processes(&self) -> Vec<String> {
+    pub(crate) fn processes(&self) -> Vec<String> {
         let folder = self.folder.path().display().to_string();
         let ours = |process: &PathBuf| {
             let read = |name| {
@@ -165,7 +171,7 @@ impl Site {
             .collect()
     }
 
-    fn pid(&self) -> anyhow::Result<i32> {
+    pub(crate) fn pid(&self) -> anyhow::Result<i32> {
         Ok(fs::read_to_string(self.folder.path().join("state/lock"))?
             .trim()
             .parse()?)
@@ -183,7 +189,7 @@ async fn orders_survive_a_restart_and_fresh_forgets_them_and_stop_leaves_no_proc
     let site = Site::new()?;
     let said = site.succeeds("run", &["--detach"])?;
     assert!(
-        said.contains("curl -X PUT") && said.contains(&site.url(0, "/docs")),
+        said.contains("curl -w '\\n' -X PUT") && said.contains(&site.url(0, "/docs")),
         "{said}"
     );
     // On new data there is no role yet when the services start.
@@ -269,7 +275,7 @@ async fn the_users_of_the_broker_follow_their_passwords_and_no_order_is_lost() -
 }
 
 /// A folder with our scripts, in which the cluster of a site is the one that runs.
-fn scripts_of(site: &Site) -> anyhow::Result<tempfile::TempDir> {
+pub(crate) fn scripts_of(site: &Site) -> anyhow::Result<tempfile::TempDir> {
     let clone = tempfile::tempdir()?;
     fs::create_dir(clone.path().join("scripts"))?;
     for entry in fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts"))? {
@@ -310,6 +316,7 @@ fn passwords_are_neither_in_files_that_all_may_read_nor_in_arguments() -> anyhow
         "WRITE_MODEL_DB_PWD",
         "READ_MODEL_DB_PWD",
         "CREATE_BUY_ORDER_DB_PWD",
+        "BUY_ORDER_VOIDER_DB_PWD",
         "READ_MODEL_SYNC_DB_PWD",
         "FETCH_BUY_ORDERS_DB_PWD",
         "Q_PWD",
@@ -451,7 +458,7 @@ async fn an_interrupted_start_leaves_no_process() -> anyhow::Result<()> {
 #[test]
 fn a_taken_port_is_named_with_its_variable_and_nothing_is_started() -> anyhow::Result<()> {
     let site = Site::new()?;
-    let port = site.leases[3].port();
+    let port = site.leases[4].port();
     let _listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
     let message = site.fails("run", &["--detach"])? + &site.fails("run", &[])?;
     let sentence = format!(

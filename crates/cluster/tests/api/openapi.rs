@@ -12,7 +12,7 @@ const SCRIPT: &str = "scripts/check_openapi.sh";
 #[tokio::test]
 async fn what_the_services_answer_is_what_their_documents_say() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
-    place_orders(&cluster).await?;
+    let position = place_orders(&cluster).await?;
     let documents = [
         Service::CreateBuyOrder,
         Service::FetchBuyOrders,
@@ -23,6 +23,7 @@ async fn what_the_services_answer_is_what_their_documents_say() -> anyhow::Resul
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         std::process::Command::new(root.join(SCRIPT))
             .args(documents)
+            .env("ORDER_POSITION", position)
             .current_dir(root)
             .output()
             .context(SCRIPT)
@@ -37,11 +38,13 @@ async fn what_the_services_answer_is_what_their_documents_say() -> anyhow::Resul
     Ok(())
 }
 
-/// Orders, so that pages have rows and links to next pages.
-async fn place_orders(cluster: &Cluster) -> anyhow::Result<()> {
+/// Orders, so that pages have rows and links to next pages. Returns the `Order-Position` of the last one.
+async fn place_orders(cluster: &Cluster) -> anyhow::Result<String> {
+    let mut position = None;
     for _ in 0..3 {
         let put = cluster.put_order(&cluster::new_order("USD", "1"));
-        put.send().await?.error_for_status()?;
+        let answer = put.send().await?.error_for_status()?;
+        position = answer.headers().get("order-position").cloned();
     }
     let pages = cluster.url(Service::FetchBuyOrders) + "/buy_orders";
     wait_until(
@@ -52,5 +55,6 @@ async fn place_orders(cluster: &Cluster) -> anyhow::Result<()> {
             Ok(page["rows"].as_array().is_some_and(|rows| rows.len() == 3))
         },
     )
-    .await
+    .await?;
+    Ok(position.context("no position")?.to_str()?.to_owned())
 }

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) service: String,
+    pub(crate) resource: BTreeMap<String, String>,
     pub(crate) name: String,
     pub(crate) kind: SpanKind,
     pub(crate) trace_id: String,
@@ -100,6 +101,7 @@ fn read(request: ExportTraceServiceRequest) -> Vec<Span> {
         {
             spans.push(Span {
                 service: resource.get("service.name").cloned().unwrap_or_default(),
+                resource: resource.clone(),
                 kind: span.kind(),
                 name: span.name,
                 trace_id: hexadecimal(&span.trace_id),

@@ -32,7 +32,7 @@ impl PgBouncer {
             ("read_model", &addresses.read_model),
         ];
         let mut roles = BTreeSet::new();
-        for service in Service::ALL {
+        for service in Service::OF_ORDERS {
             let mut environment = cluster.environment(service)?;
             for model in ["WRITE_MODEL", "READ_MODEL"] {
                 let mut variable = |name: &str| environment.remove(&format!("{model}_DB_{name}"));
@@ -99,7 +99,7 @@ impl PgBouncer {
     /// Makes all services connect through it.
     fn lead(&self, cluster: &Cluster) {
         let addresses = cluster.addresses();
-        for service in Service::ALL {
+        for service in Service::OF_ORDERS {
             for (prefix, address) in [
                 ("WRITE_MODEL", &addresses.write_model),
                 ("READ_MODEL", &addresses.read_model),
@@ -150,7 +150,7 @@ async fn the_cluster_works_behind_pgbouncer_that_lends_connections_by_the_transa
         let ended = cluster.admin(Service::Migration, &["--once"], "").await?;
         ensure!(ended.code == Some(0), "{ended:?}");
     }
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         cluster.start_service(service).await?;
     }
     let orders = (0..ORDERS).map(|_| {
@@ -165,7 +165,7 @@ async fn the_cluster_works_behind_pgbouncer_that_lends_connections_by_the_transa
         Ok(page["rows"].as_array().context("no rows")?.len() == ORDERS)
     })
     .await?;
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         let ready = cluster
             .http()
             .get(cluster.url(service) + "/readyz")

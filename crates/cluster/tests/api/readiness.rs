@@ -76,7 +76,7 @@ fn one_port_for_both_is_said_once() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_service_is_unready_while_something_is_away_that_it_cannot_work_without() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default().with_own_servers()).await?;
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         assert_eq!(get(&cluster, service, "/livez").await?, (200, Value::Null));
         becomes(&cluster, service, ready()).await?;
     }
@@ -106,7 +106,7 @@ async fn a_service_is_unready_while_something_is_away_that_it_cannot_work_withou
         for (service, detail) in unready {
             becomes(&cluster, *service, away(detail)).await?;
         }
-        for service in Service::ALL {
+        for service in Service::OF_ORDERS {
             assert_eq!(get(&cluster, service, "/livez").await?, (200, Value::Null));
             if !unready.iter().any(|(name, _)| *name == service) {
                 assert_eq!(

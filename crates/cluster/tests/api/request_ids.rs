@@ -35,7 +35,7 @@ async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outl
     const ID: &str = "order-desk:42/a";
     let log = ForwardServer::start(0).await?;
     let mut options = Options::default();
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         options = options.with_env(service, "LOGGING_HOST", "127.0.0.1").with_env(
             service,
             "LOGGING_PORT",
@@ -99,7 +99,7 @@ async fn a_request_keeps_its_id_through_all_services_that_answer_it_on_both_outl
 async fn an_id_is_made_where_none_or_nonsense_was_given() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default()).await?;
     let client = cluster.http();
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         let answer = client.get(cluster.url(service) + "/healthcheck").send().await?;
         assert!(is_made(request_id(&answer)), "{service:?}: {answer:?}");
     }

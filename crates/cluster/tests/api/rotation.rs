@@ -152,7 +152,7 @@ async fn a_password_file_that_was_rotated_counts_from_the_next_connection_on() -
     .await?;
     let login = Login::make(&cluster).await?;
     let file = login.file().display().to_string();
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         for prefix in ["WRITE_MODEL_DB", "READ_MODEL_DB", "Q"] {
             cluster.set_env(service, &format!("{prefix}_USER"), &login.broker.user);
             cluster.set_env(service, &format!("{prefix}_PWD"), "");
@@ -176,7 +176,7 @@ async fn a_password_file_that_was_rotated_counts_from_the_next_connection_on() -
         Ok(orders_in_page(&cluster).await? >= 2)
     })
     .await?;
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         assert!(cluster.pid(service).is_some());
         let starts = cluster
             .logs(service)

@@ -41,7 +41,7 @@ fn seen(cluster: &Cluster, service: Service) -> usize {
 
 /// No service was started twice.
 fn assert_no_restart(cluster: &Cluster) {
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         let logs = cluster.logs(service);
         let starts = logs.iter().filter(|line| line["event"] == "service_started");
         assert!(starts.count() <= 1, "{service:?} was restarted");

@@ -20,7 +20,7 @@ const CALLER: &str = "00f067aa0ba902b7";
 
 fn exporting_to(url: &str) -> Options {
     let mut options = Options::default();
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         options = options
             .with_env(service, "OTEL_EXPORTER_OTLP_ENDPOINT", url)
             .with_env(service, "OTEL_BSP_SCHEDULE_DELAY", "100");
@@ -111,14 +111,21 @@ async fn one_order_is_one_trace_from_put_to_projection() -> anyhow::Result<()> {
         spans.iter().all(|span| span.started_ns < span.ended_ns),
         "{spans:#?}"
     );
+    let environment = cluster.environment(CreateBuyOrder)?;
     for (span, attribute, value) in [
         (received, "http.route", "/buy_order"),
         (received, "http.response.status_code", "200"),
         (asks, "http.response.status_code", "200"),
         (quoted, "http.request.method", "GET"),
         (written, "db.operation.batch.size", "1"),
+        (written, "db.namespace", &environment["WRITE_MODEL_DB_NAME"]),
+        (written, "server.address", &environment["WRITE_MODEL_DB_HOST"]),
+        (written, "server.port", &environment["WRITE_MODEL_DB_PORT"]),
         (published, "messaging.system", "rabbitmq"),
+        (published, "server.address", &environment["Q_HOST"]),
+        (published, "server.port", &environment["Q_PORT"]),
         (processed, "messaging.operation.type", "process"),
+        (processed, "server.port", &environment["Q_PORT"]),
     ] {
         assert_eq!(
             span.attributes.get(attribute).map(String::as_str),
@@ -126,6 +133,12 @@ async fn one_order_is_one_trace_from_put_to_projection() -> anyhow::Result<()> {
             "{span:#?}"
         );
     }
+    for span in &spans {
+        assert_eq!(span.resource["service.version"], env!("CARGO_PKG_VERSION"));
+    }
+    let instance = |span: &Span| span.resource["service.instance.id"].clone();
+    assert_eq!(instance(received), instance(published));
+    assert_ne!(instance(received), instance(processed));
     assert_eq!(
         published.attributes["messaging.message.id"],
         processed.attributes["messaging.message.id"]
@@ -160,7 +173,7 @@ async fn a_caller_decides_whether_its_trace_is_exported_and_each_other_order_has
     }
     assert!(receiver.spans().iter().all(|span| span.trace_id != TRACE));
     // The context is passed on anyway.
-    let synced = logged(&cluster, ReadModelSync, "buy_order_read_model_synced");
+    let synced = logged(&cluster, ReadModelSync, "buy_order_read_model_synced").await?;
     assert!(
         synced.iter().any(|event| event["trace_id"] == TRACE),
         "{synced:?}"
@@ -180,6 +193,12 @@ async fn a_failure_is_the_status_of_its_spans() -> anyhow::Result<()> {
         spans.len() == 4 && spans.iter().all(|span| span.failed),
         "{spans:#?}"
     );
+    let mut kinds: Vec<&str> = spans
+        .iter()
+        .map(|span| span.attributes["error.type"].as_str())
+        .collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["500", "503", "503", "503"]);
     Ok(())
 }
 
@@ -250,11 +269,11 @@ async fn without_an_endpoint_nothing_is_exported_and_orders_are_traced_all_the_s
         (BtcPrice, "btc_price_quoted"),
         (ReadModelSync, "buy_order_read_model_synced"),
     ] {
-        let events = logged(&cluster, service, event);
+        let events = logged(&cluster, service, event).await?;
         assert!(events.len() == 1 && events[0]["trace_id"] == TRACE, "{events:?}");
         assert!(!exports(&cluster, service)?, "{service:?} has an exporter");
     }
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         cluster.stop(service).await?;
     }
     if let Ok(listener) = standard_port {
@@ -276,8 +295,16 @@ fn exports(cluster: &Cluster, service: Service) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-fn logged(cluster: &Cluster, service: Service, event: &str) -> Vec<Value> {
-    let mut events = cluster.logs(service);
-    events.retain(|line| line["event"] == event);
-    events
+async fn logged(cluster: &Cluster, service: Service, event: &str) -> anyhow::Result<Vec<Value>> {
+    let find = || {
+        let mut events = cluster.logs(service);
+        events.retain(|line| line["event"] == event);
+        events
+    };
+    // A service logs what it did after it is committed.
+    wait_until(&format!("{event} is logged"), LIMIT, async || {
+        Ok(!find().is_empty())
+    })
+    .await?;
+    Ok(find())
 }

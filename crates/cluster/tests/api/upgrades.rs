@@ -58,6 +58,7 @@ async fn services_work_on_a_schema_that_is_a_nullable_column_ahead_of_them() -> 
         (cluster.write_model(), "client"),
         (cluster.write_model(), "buy_order_running_total"),
         (cluster.read_model(), "buy_order_read_model"),
+        (cluster.read_model(), "buy_order_void_read_model"),
     ] {
         let ahead = format!(
             "ALTER TABLE {table} ADD COLUMN note varchar(140);

@@ -64,6 +64,24 @@ pub(crate) async fn the_description_names_the_operation_and_its_answers(
     Ok(())
 }
 
+pub(crate) async fn the_descriptions_name_the_position_of_an_order(system: &System) -> anyhow::Result<()> {
+    let description = async |base: &str| system.get(&format!("{base}/openapi.json")).await?.expect(200);
+    let put = description(&system.create_buy_order).await?["paths"]["/buy_order"]["put"].take();
+    let header = &put["responses"]["200"]["headers"]["Order-Position"];
+    ensure!(header["schema"]["format"] == "uuid", "another answer: {put}");
+    let get = description(&system.fetch_buy_orders).await?["paths"]["/buy_orders"]["get"].take();
+    let parameters = get["parameters"].as_array().context("no parameters")?;
+    let is_position = |parameter: &&serde_json::Value| {
+        parameter["name"] == "Order-Position" && parameter["in"] == "header" && parameter["required"] == false
+    };
+    ensure!(
+        parameters.iter().filter(is_position).count() == 1,
+        "another parameter: {get}"
+    );
+    ensure!(parameters.len() == 3, "more is described than is read: {get}");
+    Ok(())
+}
+
 pub(crate) async fn the_documentation_page_is_confined_to_its_own_site(
     system: &System,
 ) -> anyhow::Result<()> {

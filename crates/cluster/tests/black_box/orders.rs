@@ -66,6 +66,37 @@ pub(crate) async fn an_accepted_order_appears_on_the_first_page(system: &System)
     .await
 }
 
+pub(crate) async fn an_order_is_on_the_page_that_has_its_position(system: &System) -> anyhow::Result<()> {
+    for _ in 0..50 {
+        let key = Uuid::new_v4();
+        let placed = system.order("USD", "0.30", key).await?;
+        let position = placed.position()?;
+        ensure!(
+            system.order("USD", "0.30", key).await?.position()? == position,
+            "a repeat has another position"
+        );
+        ensure!(placed.status == 200, "not accepted: {placed:?}");
+        let order = placed.json()?["buy_order"].take();
+        // The projection may take longer than one request waits. Then the answer is 503, and never a page without the order.
+        let url = format!("{}/buy_orders?page_size=1000", system.fetch_buy_orders);
+        cluster::wait_until("a page waits for the order", PROJECTION_LIMIT, async || {
+            let asked = system.http.get(&url).header("order-position", &position);
+            let answer = system.send(asked).await?;
+            if answer.status == 503 {
+                ensure!(answer.header("retry-after").is_some(), "{answer:?}");
+                return Ok(false);
+            }
+            let page = answer.expect(200)?;
+            let rows = page["rows"].as_array().context("no rows")?;
+            // Not an error, which would be tried again.
+            assert!(rows.contains(&order), "a page without {order}: {page}");
+            Ok(true)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn a_repeat_is_answered_with_the_first_order_and_marked(
     system: &System,
 ) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ macro_rules! every_sentence {
         $call! {
             orders::an_accepted_order_is_answered_with_exact_decimals,
             orders::an_accepted_order_appears_on_the_first_page,
+            orders::an_order_is_on_the_page_that_has_its_position,
             orders::a_repeat_is_answered_with_the_first_order_and_marked,
             orders::an_amount_in_another_spelling_is_a_repeat,
             orders::every_fault_of_an_order_is_named_in_one_answer,
@@ -34,6 +35,7 @@ macro_rules! every_sentence {
             docs::every_entry_answers_the_health_check,
             docs::an_unknown_path_is_answered_404_and_a_wrong_method_405,
             docs::the_description_names_the_operation_and_its_answers,
+            docs::the_descriptions_name_the_position_of_an_order,
             docs::the_documentation_page_needs_nothing_from_elsewhere,
             docs::the_documentation_page_comes_in_an_encoding_that_its_client_takes,
             orders::no_cache_keeps_an_order_or_a_page,
@@ -69,6 +71,14 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The position of an accepted order.
+    pub(crate) fn position(&self) -> anyhow::Result<String> {
+        let position = self.header("order-position");
+        Ok(position
+            .with_context(|| format!("no Order-Position: {self:?}"))?
+            .to_owned())
     }
 
     /// The body of the answer, which must have this status.

@@ -160,6 +160,7 @@ impl Project {
         let names = [
             "CREATE_BUY_ORDER_EXT_PORT",
             "FETCH_BUY_ORDERS_EXT_PORT",
+            "CONSOLE_EXT_PORT",
             "WRITE_MODEL_DB_EXT_PORT",
             "READ_MODEL_DB_EXT_PORT",
             "Q_EXT_ADMIN_PORT",
@@ -277,7 +278,7 @@ impl Project {
         let containers = self.containers(None)?.into_iter();
         let own = containers.filter(Container::is_ours);
         let images: BTreeSet<String> = own.map(|container| container.image().to_owned()).collect();
-        ensure!(images.len() >= 5, "five services have five images: {images:?}");
+        ensure!(images.len() >= 6, "six services have six images: {images:?}");
         Ok(images)
     }
 

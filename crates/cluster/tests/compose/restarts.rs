@@ -8,12 +8,13 @@ use crate::project::{Project, docker};
 use crate::traffic::{Tolerated, Traffic};
 
 /// The services, and what clients may notice of their restart.
-const SERVICES: [(&str, Tolerated); 11] = [
+const SERVICES: [(&str, Tolerated); 12] = [
     // With more than one replica clients notice nothing.
     ("create_buy_order", Tolerated::Nothing),
     ("fetch_buy_orders", Tolerated::Nothing),
     // No request depends on these.
     ("log", Tolerated::Nothing),
+    ("console", Tolerated::Nothing),
     ("migration", Tolerated::Nothing),
     ("read_model_sync", Tolerated::Nothing),
     ("queue", Tolerated::Nothing),

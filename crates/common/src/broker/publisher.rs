@@ -29,6 +29,17 @@ pub enum Unconfirmed {
     Refused,
 }
 
+impl Unconfirmed {
+    /// The kind of the reason, for spans.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Returned(_) => "returned",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// A session with a channel in confirm mode.
 #[derive(Debug)]
 pub struct Publisher {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_compat::CompatExt as _;
@@ -56,7 +56,7 @@ pub struct Depth {
 #[derive(Debug)]
 pub struct Session {
     connector: Connector,
-    connection: Connection,
+    connection: Arc<Connection>,
     _hang_up: HangUp,
 }
 
@@ -119,7 +119,7 @@ impl Session {
         };
         Ok(Self {
             connector: connector.clone(),
-            connection,
+            connection: Arc::new(connection),
             _hang_up: hang_up,
         })
     }
@@ -173,6 +173,15 @@ impl Session {
         Ok(depth)
     }
 
+    /// Tells the size of queues, also while somebody else uses the session.
+    #[must_use]
+    pub fn depths(&self) -> Depths {
+        Depths {
+            connection: Arc::clone(&self.connection),
+            channel: None,
+        }
+    }
+
     /// Whether an exchange of this name exists: publishing to a missing one would end the channel.
     pub async fn has_exchange(&self, name: &str) -> Result<bool, Error> {
         // The default exchange always exists, and a passive declaration of it is refused.
@@ -201,6 +210,30 @@ impl Session {
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         in_time("open a channel", self.connection.create_channel()).await
+    }
+}
+
+/// Tells the size of queues, on a channel of its own.
+#[derive(Debug)]
+pub struct Depths {
+    connection: Arc<Connection>,
+    channel: Option<Channel>,
+}
+
+impl Depths {
+    /// The size of a queue. It needs no permission.
+    ///
+    /// # Errors
+    /// When the queue or the connection is away, or the broker hangs.
+    pub async fn of(&mut self, queue_name: &str) -> Result<Depth, Error> {
+        let channel = match self.channel.take() {
+            Some(channel) => channel,
+            None => in_time("open a channel", self.connection.create_channel()).await?,
+        };
+        let depth = depth(&channel, topology::short(queue_name)).await?;
+        // The broker ends the channel if the queue is missing: then the next one is asked for on another.
+        self.channel = Some(channel);
+        Ok(depth)
     }
 }
 

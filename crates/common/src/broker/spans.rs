@@ -7,27 +7,38 @@ use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
 use super::Event;
+use crate::endpoints::Queue;
 use crate::trace;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, context_of};
 
-/// Begins the span of publishing an event, a child of `cause`.
+/// Begins the span of publishing an event to this broker, a child of `cause`.
 #[must_use]
-pub fn publish_span(exchange: &str, event: &Event, cause: &Context) -> Context {
+pub fn publish_span(broker: &Queue, event: &Event, cause: &Context) -> Context {
     trace::start(cause, || {
-        let message_id = event.message_id.to_string();
-        describe("publish", "send", exchange, &event.routing_key, message_id).with_kind(SpanKind::Producer)
+        let (destination, message_id) = (
+            (broker.exchange.as_str(), event.routing_key.as_str()),
+            event.message_id.to_string(),
+        );
+        describe("publish", "send", broker, destination, message_id).with_kind(SpanKind::Producer)
     })
 }
 
 /// Begins the span of processing a delivery of this queue, in the trace that its headers name.
 #[must_use]
-pub fn process_span(delivery: &Delivery, queue: &str) -> Context {
+pub fn process_span(broker: &Queue, delivery: &Delivery, queue: &str) -> Context {
     let properties = &delivery.properties;
     let cause = context_of(text(properties, TRACEPARENT), text(properties, TRACESTATE));
     trace::start(&cause, || {
         let message_id = properties.message_id().as_ref().map(ToString::to_string);
-        let (exchange, message_id) = (delivery.exchange.as_str(), message_id.unwrap_or_default());
-        describe("process", "process", exchange, queue, message_id).with_kind(SpanKind::Consumer)
+        let destination = (delivery.exchange.as_str(), queue);
+        describe(
+            "process",
+            "process",
+            broker,
+            destination,
+            message_id.unwrap_or_default(),
+        )
+        .with_kind(SpanKind::Consumer)
     })
 }
 
@@ -41,8 +52,8 @@ fn text<'a>(properties: &'a BasicProperties, header: &str) -> Option<&'a str> {
 fn describe(
     operation: &'static str,
     kind_of_operation: &'static str,
-    exchange: &str,
-    routing_key: &str,
+    broker: &Queue,
+    (exchange, routing_key): (&str, &str),
     message_id: String,
 ) -> SpanBuilder {
     // The conventions add the queue's name only where it differs from the routing key.
@@ -57,5 +68,7 @@ fn describe(
             routing_key.to_owned(),
         ),
         KeyValue::new("messaging.message.id", message_id),
+        KeyValue::new("server.address", broker.host.clone()),
+        KeyValue::new("server.port", i64::from(broker.port)),
     ])
 }

@@ -1,25 +1,27 @@
 //! What is promised of every event: no bytes make the reader panic, and what it accepts can be stored and shown to clients.
 
-use super::BuyOrderCreated;
+use time::OffsetDateTime;
+
+use super::{BuyOrderCreated, BuyOrderVoided, is_reason};
 use crate::timestamp::rfc3339_micros;
 
-/// The event that is read from `data` keeps the limits of the read model's columns and of `fetch_buy_orders`' answers, and is the same when it
-/// is written and read again.
+/// The event of either type that is read from `data` keeps the limits of the read model's columns and of `fetch_buy_orders`' answers, and is the
+/// same when it is written and read again.
 ///
 /// # Panics
 ///
 /// If that is not so.
 pub fn event(data: &[u8]) {
+    created(data);
+    voided(data);
+}
+
+fn created(data: &[u8]) {
     let Ok(event) = serde_json::from_slice::<BuyOrderCreated>(data) else {
         return;
     };
     assert!(event.id >= 1 && event.client_id >= 1 && event.currency_id >= 1);
-    assert!((1970..=9999).contains(&event.created_at.year()));
-    assert!(event.created_at.offset().is_utc() && event.created_at.nanosecond().is_multiple_of(1000));
-    assert_eq!(
-        rfc3339_micros(event.created_at).len(),
-        "2026-11-23T15:37:32.531853Z".len()
-    );
+    assert_is_shown_exactly(event.created_at);
     assert!(
         event.currency_iso3.len() == 3 && event.currency_iso3.bytes().all(|byte| byte.is_ascii_uppercase())
     );
@@ -43,6 +45,24 @@ pub fn event(data: &[u8]) {
         serde_json::from_slice::<BuyOrderCreated>(&written).unwrap(),
         event
     );
+}
+
+fn voided(data: &[u8]) {
+    let Ok(event) = serde_json::from_slice::<BuyOrderVoided>(data) else {
+        return;
+    };
+    assert!(event.id >= 1);
+    assert_is_shown_exactly(event.voided_at);
+    assert!(is_reason(&event.reason) && (1..=500).contains(&event.reason.chars().count()));
+    assert!(event.reason.lines().count() == 1 && !event.reason.contains('\0'));
+    let written = serde_json::to_vec(&event).unwrap();
+    assert_eq!(serde_json::from_slice::<BuyOrderVoided>(&written).unwrap(), event);
+}
+
+fn assert_is_shown_exactly(time: OffsetDateTime) {
+    assert!((1970..=9999).contains(&time.year()));
+    assert!(time.offset().is_utc() && time.nanosecond().is_multiple_of(1000));
+    assert_eq!(rfc3339_micros(time).len(), "2026-11-23T15:37:32.531853Z".len());
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
-use super::BuyOrderCreated;
 use super::fuzz::event;
+use super::{BuyOrderCreated, BuyOrderVoided, is_reason};
 
 const FIELDS: [(&str, &str); 9] = [
     ("id", "1"),
@@ -17,6 +17,13 @@ const FIELDS: [(&str, &str); 9] = [
     ("currency_amount", r#""123.45""#),
     ("btc_rate", r#""48478.88000000""#),
     ("btc_amount", r#""0.00254647""#),
+];
+
+const FIELDS_OF_A_VOID: [(&str, &str); 4] = [
+    ("id", "7"),
+    ("external_id", r#""3b14efb6-041f-4d31-b35a-37c82333af36""#),
+    ("reason", r#""fat finger""#),
+    ("voided_at", r#""2026-11-28T15:37:32.531850Z""#),
 ];
 
 /// JSON numbers near every bound, and far beyond.
@@ -79,9 +86,13 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn message(changes: &[(usize, String)]) -> String {
-    let mut fields = FIELDS.map(|(name, value)| (name, value.to_owned()));
+    message_of(FIELDS, changes)
+}
+
+fn message_of<const N: usize>(fields: [(&str, &str); N], changes: &[(usize, String)]) -> String {
+    let mut fields = fields.map(|(name, value)| (name, value.to_owned()));
     for (index, value) in changes {
-        fields[index % FIELDS.len()].1.clone_from(value);
+        fields[index % N].1.clone_from(value);
     }
     let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
     format!("{{{}}}", fields.join(","))
@@ -101,6 +112,19 @@ proptest! {
     }
 
     #[test]
+    fn no_values_of_a_void_make_the_reader_panic_and_what_is_taken_can_be_stored(changes in vec((0..FIELDS_OF_A_VOID.len(), value()), 1..3)) {
+        event(message_of(FIELDS_OF_A_VOID, &changes).as_bytes());
+    }
+
+    #[test]
+    fn every_text_is_a_reason_or_refused(text in prop_oneof![".{0,600}", any::<String>()]) {
+        let body = message_of(FIELDS_OF_A_VOID, &[(2, Value::String(text.clone()).to_string())]);
+        event(body.as_bytes());
+        let read = serde_json::from_str::<BuyOrderVoided>(&body);
+        prop_assert_eq!(read.ok().map(|event| event.reason), is_reason(&text).then_some(text));
+    }
+
+    #[test]
     fn every_decimal_and_every_time_is_read_or_refused(number in number(), time in time(), decimal in 6..9_usize) {
         let time = Value::String(time).to_string();
         for changes in [vec![(decimal, number)], vec![(3, time)]] {
@@ -109,8 +133,11 @@ proptest! {
     }
 
     #[test]
-    fn a_message_cut_or_changed_anywhere_is_read_or_refused(index in 0..300_usize, byte in any::<u8>(), cut in any::<bool>()) {
-        let mut body = message(&[]).into_bytes();
+    fn a_message_cut_or_changed_anywhere_is_read_or_refused(
+        is_void in any::<bool>(), index in 0..300_usize, byte in any::<u8>(), cut in any::<bool>()
+    ) {
+        let body = if is_void { message_of(FIELDS_OF_A_VOID, &[]) } else { message(&[]) };
+        let mut body = body.into_bytes();
         let index = index % body.len();
         if cut {
             body.truncate(index);
@@ -126,6 +153,8 @@ proptest! {
         for (name, value) in fields {
             object.insert(name, serde_json::from_str(&value).unwrap_or_default());
         }
-        prop_assert!(serde_json::from_str::<BuyOrderCreated>(&Value::Object(object).to_string()).is_err());
+        let body = Value::Object(object).to_string();
+        prop_assert!(serde_json::from_str::<BuyOrderCreated>(&body).is_err());
+        prop_assert!(serde_json::from_str::<BuyOrderVoided>(&body).is_err());
     }
 }

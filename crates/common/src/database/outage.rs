@@ -21,6 +21,8 @@
 //!
 //! An error that ends the session (`FATAL`, `PANIC`) or prevents it is transient, too: it is not about the statement.
 
+use std::borrow::Cow;
+
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::MAX_CONNECTIONS;
@@ -44,6 +46,17 @@ fn is_transient_state(sqlstate: &str, ends_session: bool) -> bool {
     ends_session
         || TRANSIENT_STATES.contains(&sqlstate)
         || TRANSIENT_CLASSES.iter().any(|class| sqlstate.starts_with(class))
+}
+
+/// The kind of an error, for spans: the SQLSTATE where the server has answered.
+#[must_use]
+pub fn error_type(error: &sqlx::Error) -> Cow<'static, str> {
+    match error {
+        sqlx::Error::Io(_) => "io".into(),
+        sqlx::Error::Tls(_) => "tls".into(),
+        sqlx::Error::PoolTimedOut => "pool_timed_out".into(),
+        _ => refusal(error).map_or("_OTHER".into(), |refusal| refusal.code().to_owned().into()),
+    }
 }
 
 /// Whether the same statement can succeed later: the server cannot be reached, or its error is transient. Every other error, for example a

@@ -18,6 +18,7 @@ use deadpool::managed::{
     self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts, WeakPool,
 };
 use futures_util::future::BoxFuture;
+use opentelemetry::KeyValue;
 use scopeguard::ScopeGuard;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
@@ -173,6 +174,17 @@ impl Pool {
         let pool = Self::new(connector, MAX_TASK_CONNECTIONS)?;
         metrics::register(&pool);
         Ok(pool)
+    }
+
+    /// Which database this is, for spans: attributes of OpenTelemetry's semantic conventions.
+    #[must_use]
+    pub fn span_attributes(&self) -> [KeyValue; 3] {
+        let Database { host, port, name, .. } = self.endpoint();
+        [
+            KeyValue::new("server.address", host.clone()),
+            KeyValue::new("server.port", i64::from(*port)),
+            KeyValue::new("db.namespace", name.clone()),
+        ]
     }
 
     pub(super) fn endpoint(&self) -> &Database {

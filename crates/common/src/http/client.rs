@@ -1,12 +1,13 @@
 //! The HTTP client, for requests to other services and to the outside world.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
-use reqwest::{Request, RequestBuilder, Response};
+use reqwest::{ClientBuilder, Request, RequestBuilder, Response};
 
 use super::context::{known_method, record_status};
 use crate::logging::chain;
@@ -34,9 +35,31 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// # Errors
 /// `extra_ca` cannot be read, or holds no usable certificate.
 pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    built(builder(timeout, extra_ca)?)
+}
+
+/// As [`client`], for one of several replicas: requests for `host` go to `address`, of which the URL says the port. By TLS the replica has
+/// to show a certificate for `host`.
+///
+/// # Errors
+/// As [`client`].
+pub fn client_at(
+    timeout: Duration,
+    extra_ca: Option<&Path>,
+    host: &str,
+    address: SocketAddr,
+) -> anyhow::Result<reqwest::Client> {
+    built(builder(timeout, extra_ca)?.resolve(host, address))
+}
+
+fn built(builder: ClientBuilder) -> anyhow::Result<reqwest::Client> {
+    builder.build().context("the HTTP client could not be built")
+}
+
+fn builder(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
     let mut tls = tls::client_config(extra_ca).context("EXTRA_CA_FILE")?;
     tls.alpn_protocols = vec![tls::HTTP_1_1.to_vec()];
-    reqwest::Client::builder()
+    Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .http1_only()
         .timeout(timeout)
@@ -49,9 +72,7 @@ pub fn client(timeout: Duration, extra_ca: Option<&Path>) -> anyhow::Result<reqw
         .tcp_user_timeout(USER_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
-        .no_proxy()
-        .build()
-        .context("the HTTP client could not be built")
+        .no_proxy())
 }
 
 /// Who receives a request.
@@ -84,7 +105,7 @@ pub async fn send(request: RequestBuilder, recipient: Recipient) -> reqwest::Res
             let is_failure = status.is_client_error() || status.is_server_error();
             record_status(&context, status, is_failure);
         }
-        Err(error) => trace::fail(&context, chain(error)),
+        Err(error) => trace::fail(&context, error_type(error), chain(error)),
     }
     context.span().end();
     sent
@@ -103,6 +124,17 @@ pub async fn body_up_to(limit: usize, mut response: Response) -> reqwest::Result
         body.extend_from_slice(&chunk);
     }
     Ok(Some(body))
+}
+
+/// The kind of a failure without a response.
+fn error_type(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        "timeout"
+    } else if error.is_connect() {
+        "connect"
+    } else {
+        "_OTHER"
+    }
 }
 
 /// Names and attributes follow OpenTelemetry's semantic conventions for HTTP.

@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection_limit::Permit;
 use super::refusal::Refusal;
-use super::request_body::{DRAIN_BYTES, DRAIN_SILENCE, DRAIN_TIME, RequestBody, waits_for_continue};
+use super::request_body::{
+    DRAIN_BYTES, DRAIN_SILENCE, DRAIN_TIME, RequestBody, least_bytes, waits_for_continue,
+};
 use super::transport::{Socket, Transport};
 
 /// Longer than the clients of the cluster keep an idle connection, so that the client closes it, and not the server.
@@ -159,7 +161,7 @@ impl Service {
         request: Request<Incoming>,
         permit: Arc<Permit>,
     ) -> Result<Response<Body>, Infallible> {
-        permit.headers_received();
+        permit.headers_received(least_bytes(&request));
         let (head, body) = request.into_parts();
         let waits = waits_for_continue(&head.headers);
         let is_drained = !waits && !body.is_end_stream();
@@ -172,8 +174,10 @@ impl Service {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
-        let bytes = response.body().size_hint().lower();
-        permit.answered(usize::try_from(bytes).unwrap_or(usize::MAX));
+        // The service may write to a stream at any time, so its connection is not idle before the client sends another request.
+        if let Some(bytes) = response.body().size_hint().exact() {
+            permit.answered(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
         Ok(response)
     }
 

@@ -20,7 +20,7 @@ const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 /// What an unfinished request takes besides its bytes: the first buffer of hyper, and its own state.
 const UNFINISHED_BYTES: usize = 8 * 1024;
 
-/// A client may have sent this much after a complete request and still count as idle.
+/// A client may have sent this much after a complete request and still count as idle. Blanks in a request's headers count as sent after it.
 const MAX_IDLE_BYTES: usize = 512;
 
 /// The limits of one listener.
@@ -83,6 +83,8 @@ struct State {
     read: usize,
     /// Bytes of the last read. After a complete request, no more than these can still be in the buffer.
     last_read: usize,
+    /// At least this many bytes the current request has, with those of its body that have not arrived.
+    of_request: usize,
     /// Bytes of the answer that the kernel has not taken.
     unsent: usize,
     /// Some bytes of a next request have arrived.
@@ -175,9 +177,10 @@ impl Permit {
         });
     }
 
-    /// The headers of a request have arrived.
-    pub(super) fn headers_received(&self) {
+    /// The headers of a request have arrived, which has at least this many bytes with its body.
+    pub(super) fn headers_received(&self, of_request: usize) {
         self.update(|state| {
+            state.of_request = of_request;
             state.has_next = false;
             state.is_received = false;
             state.is_answered = false;
@@ -188,13 +191,17 @@ impl Permit {
     pub(super) fn request_received(&self) {
         self.update(|state| {
             state.is_received = true;
-            state.read = state.last_read;
+            let unread = state.read.saturating_sub(state.of_request);
+            state.read = unread.min(state.last_read);
         });
     }
 
     /// Some bytes of the body were read and thrown away.
     pub(super) fn bytes_discarded(&self, bytes: usize) {
-        self.update(|state| state.read = state.read.saturating_sub(bytes));
+        self.update(|state| {
+            state.read = state.read.saturating_sub(bytes);
+            state.of_request = state.of_request.saturating_sub(bytes);
+        });
     }
 
     /// The request has an answer of this size.
@@ -253,4 +260,61 @@ impl Drop for Permit {
 /// No code panics half-way through a change under these locks, so a poisoned lock holds a sound state.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// A connection that has sent `sent` bytes, of which the first `of_request` are a request, and has its answer.
+    fn answered(limit: &Arc<ConnectionLimit>, sent: usize, of_request: usize) -> Permit {
+        let permit = limit.try_acquire().unwrap();
+        permit.bytes_read(sent);
+        permit.headers_received(of_request);
+        permit.request_received();
+        permit.answered(0);
+        permit
+    }
+
+    /// Connections that together hold more than the limit, each of them half a request.
+    fn many_unfinished(limit: &Arc<ConnectionLimit>) -> Vec<Permit> {
+        const SENT: usize = 16 * 1024;
+        let unfinished = |_| {
+            let permit = limit.try_acquire().unwrap();
+            permit.bytes_read(SENT);
+            permit
+        };
+        (0..=MAX_HELD_BYTES / SENT).map(unfinished).collect()
+    }
+
+    #[test]
+    fn who_waits_after_a_large_request_is_not_shed_for_unfinished_ones() {
+        let limit = ConnectionLimit::new(MAX_CONNECTIONS);
+        let idle = answered(&limit, 8 * 1024, 8 * 1024);
+        let unfinished = many_unfinished(&limit);
+        assert!(unfinished[0].shed.is_cancelled());
+        assert!(!idle.shed.is_cancelled());
+    }
+
+    #[test]
+    fn what_is_sent_behind_a_request_counts_as_an_unfinished_one() {
+        let limit = ConnectionLimit::new(MAX_CONNECTIONS);
+        let pipelining = answered(&limit, 8 * 1024, 4 * 1024);
+        let _unfinished = many_unfinished(&limit);
+        assert!(pipelining.shed.is_cancelled());
+    }
+
+    #[test]
+    fn a_body_that_was_discarded_is_not_taken_for_what_follows_it() {
+        let limit = ConnectionLimit::new(MAX_CONNECTIONS);
+        let permit = limit.try_acquire().unwrap();
+        permit.bytes_read(8 * 1024);
+        permit.headers_received(4 * 1024);
+        permit.bytes_discarded(4 * 1024 - 100);
+        permit.request_received();
+        permit.answered(0);
+        let _unfinished = many_unfinished(&limit);
+        assert!(permit.shed.is_cancelled(), "4 KiB came after the request");
+    }
 }

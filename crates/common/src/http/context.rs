@@ -56,8 +56,7 @@ pub(super) fn record_status(context: &Context, status: StatusCode, is_failure: b
     let code = i64::from(status.as_u16());
     span.set_attribute(KeyValue::new("http.response.status_code", code));
     if is_failure {
-        span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
-        trace::fail(context, "");
+        trace::fail(context, status.as_str().to_owned(), "");
     }
 }
 

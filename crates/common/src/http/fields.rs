@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 
 use super::echo;
@@ -28,7 +29,7 @@ pub struct Fields<R: ?Sized> {
 /// The fields of a JSON object in the body, each as its literal JSON text.
 pub type BodyFields = Fields<RawValue>;
 
-/// The parameters of a query string, decoded.
+/// The parameters of a query string, decoded; and headers, which are asked for by [`QueryFields::optional_header`].
 pub type QueryFields = Fields<str>;
 
 impl<R: ?Sized> Fields<R> {
@@ -40,7 +41,12 @@ impl<R: ?Sized> Fields<R> {
     ) -> Option<T> {
         let value = self.optional(name, read)?;
         if value.is_none() {
-            self.add_fault(name, FieldFault::missing(), echo::readable(&self.whole));
+            self.add_fault(
+                self.part,
+                name,
+                FieldFault::missing(),
+                echo::readable(&self.whole),
+            );
         }
         value
     }
@@ -58,7 +64,7 @@ impl<R: ?Sized> Fields<R> {
             Ok(value) => Some(Some(value)),
             Err(fault) => {
                 let input = (self.echo)(value);
-                self.add_fault(name, fault, input);
+                self.add_fault(self.part, name, fault, input);
                 None
             }
         }
@@ -70,9 +76,35 @@ impl<R: ?Sized> Fields<R> {
         Problem::Invalid(self.items)
     }
 
-    fn add_fault(&mut self, name: &'static str, fault: FieldFault, input: Box<RawValue>) {
-        let loc = vec![Location::Name(self.part), Location::Name(name)];
+    fn add_fault(&mut self, part: &'static str, name: &'static str, fault: FieldFault, input: Box<RawValue>) {
+        let loc = vec![Location::Name(part), Location::Name(name)];
         self.items.push(ErrorItem::new(loc, fault, input));
+    }
+}
+
+impl QueryFields {
+    /// An optional header of the same request, answered as [`Fields::optional`] answers. A header on several lines is one value, their values
+    /// joined by commas, as HTTP has it. `name` is in lower case.
+    pub fn optional_header<T>(
+        &mut self,
+        name: &'static str,
+        headers: &HeaderMap,
+        read: impl FnOnce(&str) -> Result<T, FieldFault>,
+    ) -> Option<Option<T>> {
+        // As Latin-1, which has a character for each byte.
+        let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
+        let lines: Vec<String> = headers.get_all(name).iter().map(text).collect();
+        if lines.is_empty() {
+            return Some(None);
+        }
+        let value = lines.join(", ");
+        match read(&value) {
+            Ok(value) => Some(Some(value)),
+            Err(fault) => {
+                self.add_fault("header", name, fault, echo::json(&value));
+                None
+            }
+        }
     }
 }
 

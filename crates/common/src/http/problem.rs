@@ -38,7 +38,7 @@ pub struct ErrorItem {
     /// The kind of fault, for programs.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// Where the fault is: `body` or `query`, then the name of the field. If the body is not JSON: `body`, then the offset in characters.
+    /// Where the fault is: `body`, `query` or `header`, then the name of the field. If the body is not JSON: `body`, then the offset in characters.
     loc: Vec<Location>,
     /// What is wrong, for people.
     msg: String,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use axum::http::header::EXPECT;
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
@@ -25,6 +26,20 @@ pub(super) const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 pub(super) fn waits_for_continue(headers: &HeaderMap) -> bool {
     let expected = headers.get(EXPECT);
     expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// How many bytes this request has at least, with its body. Blanks in its headers and what frames a body in chunks come on top.
+pub(super) fn least_bytes<B: Body>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let request_line = [request.method().as_str(), " ", target, " HTTP/1.1\n"];
+    let headers = request.headers().iter();
+    let body = request.body().size_hint().lower();
+    request_line.iter().map(|part| part.len()).sum::<usize>()
+        + headers
+            .map(|(name, value)| name.as_str().len() + ":".len() + value.len() + "\n".len())
+            .sum::<usize>()
+        + "\n".len()
+        + usize::try_from(body).unwrap_or(usize::MAX / 2)
 }
 
 /// The body that handlers read.
@@ -120,4 +135,29 @@ async fn drain(mut body: Incoming, permit: &Permit) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_a_few_bytes_more_than_the_least() {
+        let body = r#"{"currency":"USD"}"#;
+        let token = "x".repeat(1_000);
+        let sent = format!(
+            "PUT /buy_order?a=1 HTTP/1.1\r\nhost: localhost\r\nauthorization: {token}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let request = Request::put("http://localhost/buy_order?a=1")
+            .header("host", "localhost")
+            .header("authorization", &token)
+            .header("content-length", body.len())
+            .body(axum::body::Body::from(body))
+            .unwrap();
+        let more = sent.len().checked_sub(least_bytes(&request));
+        // A blank and a carriage return for each of three headers, and two carriage returns more.
+        assert_eq!(more, Some(8));
+    }
 }

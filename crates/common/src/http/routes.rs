@@ -26,13 +26,31 @@ pub struct Routes {
     pub(super) operators: Router,
 }
 
+impl Routes {
+    /// Adds routes for operators.
+    #[must_use]
+    pub fn with_operators(mut self, routes: Router) -> Self {
+        self.operators = self.operators.merge(routes);
+        self
+    }
+
+    /// What `change` makes of all routes, for example by a layer.
+    #[must_use]
+    pub fn map(self, change: impl Fn(Router) -> Router) -> Self {
+        Self {
+            clients: change(self.clients),
+            operators: change(self.operators),
+        }
+    }
+}
+
 /// Adds the common routes to those of a service, which `document` describes: `GET /healthcheck`, `GET /openapi.json` and `GET /docs`, whose
 /// page needs no network; and for operators `/livez`, `/readyz` and `/metrics`.
 pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness) -> Routes {
     document.merge(Common::openapi());
     let readiness = Arc::new(readiness);
     let checks = Arc::new(Mutex::new(HealthChecks::default()));
-    // The answers are of one client, at one moment.
+    // Unless they say otherwise, the answers are of one client, at one moment.
     Routes {
         clients: api
             .layer(map_response(not_stored))
@@ -47,7 +65,7 @@ pub fn routes(api: Router, mut document: openapi::OpenApi, readiness: Readiness)
 
 async fn not_stored(mut response: Response) -> Response {
     let never = HeaderValue::from_static("no-store");
-    response.headers_mut().insert(CACHE_CONTROL, never);
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(never);
     response
 }
 

@@ -48,6 +48,29 @@ async fn an_accepted_order_is_answered_in_the_form_of_the_contract() -> anyhow::
 }
 
 #[tokio::test]
+async fn an_accepted_order_and_its_repeats_have_one_position_and_a_refusal_has_none() -> anyhow::Result<()> {
+    let cluster = start_cluster().await?;
+    let accepted = buy(&cluster, "USD", "123.45", KEY).await?;
+    ensure!(
+        accepted.status == 200 && accepted.position.is_some(),
+        "{accepted:?}"
+    );
+    let repeat = buy(&cluster, "USD", "123.45", KEY).await?;
+    assert!(repeat.replayed);
+    assert_eq!(repeat.position, accepted.position);
+    let other = buy(&cluster, "USD", "123.45", &new_key()).await?;
+    ensure!(
+        other.position.is_some() && other.position != accepted.position,
+        "{other:?}"
+    );
+    for (amount, status) in [("0", 422), ("999999999.99", 409)] {
+        let refused = buy(&cluster, "USD", amount, &new_key()).await?;
+        assert_eq!((refused.status, refused.position), (status, None));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_amount_may_be_a_json_number_and_is_read_by_its_digits() -> anyhow::Result<()> {
     let cluster = start_cluster().await?;
     for (literal, expected) in [

@@ -1,11 +1,13 @@
-//! `ORDER_MIN_BTC` and `ORDER_MAX_BTC`.
+//! `ORDER_MIN_BTC`, `ORDER_MAX_BTC` and `ORDER_MAX_BTC_PER_CLIENT`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster::{Cluster, Options, Service, wait_until};
+use rust_decimal::Decimal;
 use serde_json::json;
 
+use super::turns::Clients;
 use super::{book, buy, metrics, new_key, start_cluster};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -13,13 +15,16 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// So short that every order asks for a new rate.
 const NO_TIME: &str = "0.000001";
 
-async fn start_limited(min: &str, max: &str, quotes_for: &str) -> anyhow::Result<Cluster> {
+fn limited_options(min: &str, max: &str, quotes_for: &str) -> Options {
     let create = Service::CreateBuyOrder;
-    let options = Options::only(&[Service::BtcPrice, create])
+    Options::only(&[Service::BtcPrice, create])
         .with_env(Service::BtcPrice, "QUOTE_MAX_AGE_S", quotes_for)
         .with_env(create, "ORDER_MIN_BTC", min)
-        .with_env(create, "ORDER_MAX_BTC", max);
-    Cluster::start(options).await
+        .with_env(create, "ORDER_MAX_BTC", max)
+}
+
+async fn start_limited(min: &str, max: &str, quotes_for: &str) -> anyhow::Result<Cluster> {
+    Cluster::start(limited_options(min, max, quotes_for)).await
 }
 
 #[tokio::test]
@@ -116,14 +121,87 @@ async fn not_limited(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
 
 #[tokio::test]
 async fn each_limit_that_is_not_set_is_named_at_the_start() -> anyhow::Result<()> {
-    let both = BTreeSet::from(["ORDER_MIN_BTC", "ORDER_MAX_BTC"].map(str::to_owned));
-    assert_eq!(not_limited(&start_cluster().await?).await?, both);
+    let variables = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    let all = variables(&["ORDER_MIN_BTC", "ORDER_MAX_BTC", "ORDER_MAX_BTC_PER_CLIENT"]);
+    assert_eq!(not_limited(&start_cluster().await?).await?, all);
     let max_only = start_limited("", "2", "2").await?;
+    let others = variables(&["ORDER_MIN_BTC", "ORDER_MAX_BTC_PER_CLIENT"]);
+    assert_eq!(not_limited(&max_only).await?, others);
+    let limited = limited_options("0.5", "2", "2");
+    let limited = limited.with_env(Service::CreateBuyOrder, "ORDER_MAX_BTC_PER_CLIENT", "10");
     assert_eq!(
-        not_limited(&max_only).await?,
-        BTreeSet::from(["ORDER_MIN_BTC".to_owned()])
+        not_limited(&Cluster::start(limited).await?).await?,
+        BTreeSet::new()
     );
-    let limited = start_limited("0.5", "2", "2").await?;
-    assert_eq!(not_limited(&limited).await?, BTreeSet::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_gets_no_more_of_the_book_than_its_limit_and_other_clients_get_theirs() -> anyhow::Result<()>
+{
+    let create = Service::CreateBuyOrder;
+    let limited = Options::only(&[Service::BtcPrice, create])
+        .with_tokens()
+        .with_env(create, "ORDER_MAX_BTC_PER_CLIENT", "10");
+    let cluster = Cluster::start(limited).await?;
+    cluster.prices().set_rate("USD", "1.00");
+    let clients = Clients::of(cluster).await?;
+    assert_eq!(clients.buy(0, "9.98").await?.status, 200);
+    let refused = clients.buy(0, "0.02").await?;
+    assert_eq!(
+        (refused.status, refused.body),
+        (
+            409,
+            json!({"detail": "the order would take what the client has in the book past 10.00000000 BTC"})
+        )
+    );
+    let last = clients.buy(0, "0.01").await?;
+    assert_eq!(last.status, 200);
+    assert_eq!(clients.buy(1, "10.00").await?.status, 200);
+
+    // What is voided is no longer in the book.
+    let cluster = &clients.cluster;
+    assert_eq!(cluster.void(last.order("id"), "too many").await?.code, Some(0));
+    assert_eq!(clients.buy(0, "0.01").await?.status, 200);
+    assert_eq!(clients.buy(0, "0.01").await?.status, 409);
+    let shown = metrics(&cluster.http(), &cluster.url(create)).await?;
+    let counted = "buy_orders_refused_total{reason=\"over_client_limit\"} 2".to_owned();
+    assert!(shown.contains(&counted), "{shown:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn orders_from_before_there_was_a_limit_are_counted_at_the_start() -> anyhow::Result<()> {
+    let create = Service::CreateBuyOrder;
+    let cluster = Cluster::start(Options::only(&[Service::BtcPrice, create])).await?;
+    cluster.prices().set_rate("USD", "1.00");
+    assert_eq!(buy(&cluster, "USD", "9.00", &new_key()).await?.status, 200);
+    // More than one step counts.
+    sqlx::raw_sql(
+        "SET session_replication_role = replica;
+         INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+         SELECT gen_random_uuid(), 1, 1, 1, gen_random_uuid(), 1, 0.00000001 FROM generate_series(1, 100000);
+         UPDATE buy_order_running_total SET btc_amount = btc_amount + 0.001;
+         SET session_replication_role = origin",
+    )
+    .execute(cluster.write_model())
+    .await?;
+    cluster.stop(create).await?;
+    cluster.set_env(create, "ORDER_MAX_BTC_PER_CLIENT", "10");
+    cluster.start_service(create).await?;
+    let (counted, all): (Decimal, bool) = sqlx::query_as(
+        "SELECT client_running_total.btc_amount, counted_to = (SELECT max(id) FROM buy_order)
+           FROM client_running_total, buy_order_running_total",
+    )
+    .fetch_one(cluster.write_model())
+    .await?;
+    assert_eq!((counted, all), ("9.001".parse()?, true));
+    assert_eq!(buy(&cluster, "USD", "1.00", &new_key()).await?.status, 409);
+    assert_eq!(buy(&cluster, "USD", "0.99", &new_key()).await?.status, 200);
     Ok(())
 }

@@ -31,6 +31,7 @@ mod turns;
 mod unfinished;
 mod verdicts;
 mod verify;
+mod voids;
 mod wire_format;
 
 use anyhow::Context as _;
@@ -43,6 +44,7 @@ use serde_json::Value;
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) replayed: bool,
+    pub(crate) position: Option<String>,
     pub(crate) retry_after: Option<String>,
     pub(crate) body: Value,
 }
@@ -77,6 +79,7 @@ pub(crate) async fn answer(response: reqwest::Response) -> anyhow::Result<Answer
     Ok(Answer {
         status: response.status().as_u16(),
         replayed: header("idempotent-replayed").as_deref() == Some("true"),
+        position: header("order-position"),
         retry_after: header("retry-after"),
         body: response.json().await.context("the body is not JSON")?,
     })
@@ -114,10 +117,12 @@ pub(crate) fn assert_one_order(answers: &[Answer]) {
     assert_eq!(new.count(), 1, "{answers:?}");
 }
 
-/// The number of orders, and the total, which must be their sum. A refused order changes neither.
+/// The number of orders, and the total, which must be the sum of those that are not voided. A refused order changes neither.
 pub(crate) async fn book(cluster: &Cluster) -> anyhow::Result<(i64, Decimal)> {
     let (orders, sum, total): (i64, Decimal, Decimal) = sqlx::query_as(
-        "SELECT count(*), coalesce(sum(btc_amount), 0), (SELECT btc_amount FROM buy_order_running_total) FROM buy_order",
+        "SELECT count(*), coalesce(sum(btc_amount) FILTER (WHERE buy_order_id IS NULL), 0),
+                (SELECT btc_amount FROM buy_order_running_total)
+           FROM buy_order LEFT JOIN buy_order_void ON buy_order_id = id",
     )
     .fetch_one(cluster.write_model())
     .await?;

@@ -78,8 +78,9 @@ async fn while_the_role_lacks_a_privilege_orders_are_503() -> anyhow::Result<()>
     assert_eq!(buy(&cluster, "USD", "1", &new_key()).await?.status, 200);
     for privilege in [
         "SELECT ON buy_order",
+        "SELECT ON buy_order_void",
         "SELECT ON currency",
-        "EXECUTE ON FUNCTION accept_orders",
+        "EXECUTE ON FUNCTION accept_orders(uuid[], bigint[], text[], numeric[], uuid[], numeric[], numeric[], text[], text[], numeric)",
     ] {
         operate(&cluster, &format!("REVOKE {privilege} FROM {role}")).await?;
         orders_are_refused_for_now(&cluster).await?;

@@ -17,8 +17,8 @@ const MAX_OF_A_CLIENT: i64 = 128;
 const MAX_WAITING: usize = 2_000;
 
 /// Clients 1 and 2, with their tokens. A quote is at hand.
-struct Clients {
-    cluster: Cluster,
+pub(crate) struct Clients {
+    pub(crate) cluster: Cluster,
     tokens: [String; 2],
 }
 
@@ -26,7 +26,11 @@ impl Clients {
     async fn start() -> anyhow::Result<Self> {
         let services = Options::only(&[Service::BtcPrice, Service::CreateBuyOrder]);
         let quotes_last = services.with_env(Service::BtcPrice, "QUOTE_MAX_AGE_S", "60");
-        let cluster = Cluster::start(quotes_last.with_tokens()).await?;
+        Self::of(Cluster::start(quotes_last.with_tokens()).await?).await
+    }
+
+    /// The first client has placed an order of USD 0.01 then.
+    pub(crate) async fn of(cluster: Cluster) -> anyhow::Result<Self> {
         let second = "INSERT INTO client (email) VALUES ('second@example.com') RETURNING id";
         let second: i64 = sqlx::query_scalar(second)
             .fetch_one(cluster.write_model())
@@ -42,13 +46,18 @@ impl Clients {
     }
 
     async fn place(&self, client: usize) -> anyhow::Result<Answer> {
+        self.buy(client, "0.01").await
+    }
+
+    /// An order of this amount of USD.
+    pub(crate) async fn buy(&self, client: usize, amount: &str) -> anyhow::Result<Answer> {
         let url = self.cluster.url(Service::CreateBuyOrder) + "/buy_order";
         let request = self
             .cluster
             .http()
             .put(url)
             .headers(bearer(&self.tokens[client])?);
-        super::answer(request.json(&new_order("USD", "0.01")).send().await?).await
+        super::answer(request.json(&new_order("USD", amount)).send().await?).await
     }
 
     async fn place_many(&self, client: usize, orders: usize) -> anyhow::Result<Vec<Answer>> {

@@ -9,7 +9,7 @@ use super::plans::draft;
 
 async fn accept(cluster: &Cluster, drafts: &[Draft]) -> anyhow::Result<Vec<Verdict>> {
     let mut connection = cluster.write_model().acquire().await?;
-    Ok(db::accept_orders(&mut connection, drafts).await?)
+    Ok(db::accept_orders(&mut connection, drafts, None).await?)
 }
 
 fn of_btc(btc_amount: &str) -> anyhow::Result<Draft> {

@@ -1,3 +1,5 @@
+mod voids;
+
 use super::*;
 
 fn row(id: i64) -> Row {
@@ -11,6 +13,7 @@ fn row(id: i64) -> Row {
         currency_amount: "1.00".to_owned(),
         btc_rate: "48478.88000000".to_owned(),
         btc_amount: "0.00002063".to_owned(),
+        voided_at: None,
     }
 }
 
@@ -46,6 +49,7 @@ fn entry(identity: Identity, outcome: Outcome) -> Entry {
     Entry {
         identity,
         fault: None,
+        sent_at: std::time::Instant::now(),
         took: std::time::Duration::ZERO,
         outcome,
     }
@@ -131,6 +135,7 @@ fn models_that_differ_are_found() {
     let violations = Violations::default();
     let mut changed = row(2);
     changed.btc_rate = "48478.89000000".to_owned();
-    compare(&[row(1), row(2), row(3)], &[row(1), changed, row(4)], &violations);
+    let read = [row(1), changed, row(4)];
+    compare(&[row(1), row(2), row(3)], &read, |row| row.id, &violations);
     assert_eq!(violations.sentences().len(), 3, "{:?}", violations.sentences());
 }

@@ -77,7 +77,7 @@ async fn network_disturbed(stage: &mut Stage) -> anyhow::Result<()> {
 
 /// Restarts the services with this log server.
 async fn log_to(cluster: &Cluster, log: &LogServer) -> anyhow::Result<()> {
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         cluster.set_env(service, "LOGGING_HOST", "127.0.0.1");
         cluster.set_env(service, "LOGGING_PORT", &log.port().to_string());
         cluster.set_env(service, "LOGGING_RETRY_S", "1");

@@ -13,7 +13,7 @@ const FROZEN: Duration = Duration::from_secs(40);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let killed = Scenario::new(1, "killed", |stage| Box::pin(killed(stage)));
-    let frozen = Service::ALL.map(|service| {
+    let frozen = Service::OF_ORDERS.map(|service| {
         let name = format!("frozen-{}", service.name());
         Scenario::new(2, name, move |stage| Box::pin(frozen(stage, service))).with_replicas()
     });

@@ -82,7 +82,8 @@ async fn release_when_both_wait(
     Ok(lock.commit().await?)
 }
 
-async fn room_in_cents(write_model: &PgPool) -> anyhow::Result<i64> {
+/// The room that is left under the cap, in cents.
+pub(super) async fn room_in_cents(write_model: &PgPool) -> anyhow::Result<i64> {
     let room: i64 =
         sqlx::query_scalar("SELECT floor((100 - btc_amount) * $1)::bigint FROM buy_order_running_total")
             .bind(BTC_IN_CENTS)

@@ -73,7 +73,7 @@ async fn the_document_names_every_status_and_its_example_works_when_tried() -> a
 
     let parameters = operation["parameters"].as_array().unwrap();
     let parameter_names: Vec<&Value> = parameters.iter().map(|parameter| &parameter["name"]).collect();
-    assert_eq!(parameter_names, ["last_reference", "page_size"]);
+    assert_eq!(parameter_names, ["last_reference", "page_size", "Order-Position"]);
     let is_optional = |parameter: &Value| parameter["required"] == json!(false);
     assert!(parameters.iter().all(is_optional), "{parameters:?}");
     let examples = parameters.iter().filter_map(|parameter| {

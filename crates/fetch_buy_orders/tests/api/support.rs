@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use cluster::{Cluster, Options, Service};
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -16,7 +17,7 @@ pub(crate) async fn cluster() -> anyhow::Result<Cluster> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
 
@@ -37,9 +38,15 @@ impl Answer {
 
 /// `GET` of a path with its query; the response must be JSON.
 pub(crate) async fn get(cluster: &Cluster, path: &str) -> anyhow::Result<Answer> {
+    get_with(cluster, path, HeaderMap::new()).await
+}
+
+/// As [`get`], with these headers.
+pub(crate) async fn get_with(cluster: &Cluster, path: &str, headers: HeaderMap) -> anyhow::Result<Answer> {
     let response = cluster
         .http()
         .get(cluster.url(Service::FetchBuyOrders) + path)
+        .headers(headers)
         .send()
         .await?;
     let (status, headers) = (response.status(), response.headers().clone());

@@ -131,6 +131,30 @@ async fn after_the_oldest_order_comes_an_empty_page() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_voided_order_leaves_the_pages_and_stays_a_reference() -> anyhow::Result<()> {
+    let cluster = cluster().await?;
+    insert(cluster.read_model(), 1, 1..=6).await?;
+    insert(cluster.read_model(), 2, 7..=7).await?;
+    let before = get(&cluster, "/buy_orders?page_size=2").await?;
+    assert_eq!(before.ids(), ids([6, 5].into_iter()));
+    sqlx::query("UPDATE buy_order_read_model SET voided_at = now() WHERE id IN (3, 5, 7)")
+        .execute(cluster.read_model())
+        .await?;
+
+    assert_eq!(
+        get(&cluster, "/buy_orders").await?.ids(),
+        ids([6, 4, 2, 1].into_iter())
+    );
+    // The client stands on the order that was voided: it misses none and sees none twice.
+    let answer = page_after(&cluster, 5, 2).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.ids(), ids([4, 2].into_iter()));
+    let stranger = page_after(&cluster, 7, 2).await?;
+    assert_eq!(stranger.status, StatusCode::NOT_FOUND, "another client's");
+    Ok(())
+}
+
+#[tokio::test]
 async fn orders_of_another_client_are_neither_shown_nor_known() -> anyhow::Result<()> {
     let cluster = cluster().await?;
     insert(cluster.read_model(), 1, 1..=3).await?;

@@ -1,9 +1,12 @@
-//! Compares `accept_orders`, the only way to write an order, with a plain model of its rules.
+//! Compares `accept_orders` and `void_order`, the only ways into the book and out of it, with a plain model of their rules.
 
 mod model;
+mod voids_and_limits;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
+
+use anyhow::Context as _;
 
 use cluster::{blocked_sessions, lock_running_total, wait_until};
 use common::buy_order_event::BuyOrderCreated;
@@ -17,7 +20,7 @@ use uuid::Uuid;
 
 use crate::outbox::Message;
 use crate::support::databases;
-use model::{CAP, Draft, Model, RATE, Verdict, batch, draft};
+use model::{CAP, Draft, Model, RATE, Step, Verdict, draft, step};
 
 /// The row of `accept_orders` for one draft.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -30,15 +33,24 @@ struct Answer {
     currency_amount: Option<Decimal>,
     btc_rate: Option<Decimal>,
     btc_amount: Option<Decimal>,
+    void_reason: Option<String>,
 }
 
 /// In the order of the drafts: one answer each, or the test fails.
 async fn accept(connection: &mut PgConnection, drafts: &[Draft]) -> anyhow::Result<Vec<Answer>> {
+    accept_within(connection, drafts, None).await
+}
+
+async fn accept_within(
+    connection: &mut PgConnection,
+    drafts: &[Draft],
+    client_limit: Option<Decimal>,
+) -> anyhow::Result<Vec<Answer>> {
     fn column<T>(drafts: &[Draft], part: impl FnMut(&Draft) -> T) -> Vec<T> {
         drafts.iter().map(part).collect()
     }
     let mut answers: Vec<Answer> =
-        sqlx::query_as("SELECT * FROM accept_orders($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+        sqlx::query_as("SELECT * FROM accept_orders($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
             .bind(column(drafts, |draft| draft.external_id))
             .bind(column(drafts, |draft| draft.request.client))
             .bind(column(drafts, |draft| draft.request.currency))
@@ -48,6 +60,7 @@ async fn accept(connection: &mut PgConnection, drafts: &[Draft]) -> anyhow::Resu
             .bind(column(drafts, Draft::btc_amount))
             .bind(column(drafts, Draft::traceparent))
             .bind(column(drafts, Draft::tracestate))
+            .bind(client_limit)
             .fetch_all(connection)
             .await?;
     answers.sort_by_key(|answer| answer.index);
@@ -77,6 +90,7 @@ impl Stored {
             currency_amount: Some(order.currency_amount.decimal()),
             btc_rate: Some(order.btc_rate.decimal()),
             btc_amount: Some(order.btc_amount.decimal()),
+            void_reason: (verdict == "voided").then(|| reason(order.external_id)),
         }
     }
 
@@ -103,10 +117,104 @@ async fn messages(connection: &mut PgConnection) -> anyhow::Result<Vec<Message>>
         .await?)
 }
 
+/// Why the tests void an order: text that JSON has to escape.
+fn reason(external_id: Uuid) -> String {
+    format!("\"{external_id}\" was a mistake: 100 \\ ü")
+}
+
+#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+struct VoidAnswer {
+    verdict: String,
+    id: Option<i64>,
+    reason: Option<String>,
+    voided_at: Option<OffsetDateTime>,
+}
+
+async fn void(connection: &mut PgConnection, external_id: Uuid, reason: &str) -> anyhow::Result<VoidAnswer> {
+    Ok(sqlx::query_as("SELECT * FROM void_order($1, $2)")
+        .bind(external_id)
+        .bind(reason)
+        .fetch_one(connection)
+        .await?)
+}
+
+/// Voids an order twice, and an order that is none.
+async fn compare_voids(connection: &mut PgConnection, model: &mut Model, place: usize) -> anyhow::Result<()> {
+    let unknown = void(connection, Uuid::new_v4(), "it is not there").await?;
+    anyhow::ensure!(unknown.verdict == "unknown", "{unknown:?}");
+    let Some(order) = place
+        .checked_rem(model.orders.len())
+        .and_then(|place| model.orders.get(place))
+    else {
+        return Ok(());
+    };
+    let external_id = order.external_id;
+    let first = void(connection, external_id, &reason(external_id)).await?;
+    let is_new = model.voided.insert(external_id);
+    anyhow::ensure!(
+        first.verdict == if is_new { "voided" } else { "voided_before" }
+            && first.reason == Some(reason(external_id)),
+        "{first:?}"
+    );
+    let again = void(connection, external_id, "another reason").await?;
+    let wanted = VoidAnswer {
+        verdict: "voided_before".to_owned(),
+        ..first
+    };
+    anyhow::ensure!(again == wanted, "{again:?} instead of {wanted:?}");
+    compare_book(connection, model).await.map(drop)
+}
+
 /// Gives a batch to `accept_orders` and to the model, and compares all results.
 async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Draft]) -> anyhow::Result<()> {
-    let answers = accept(connection, drafts).await?;
-    let verdicts: Vec<Verdict> = drafts.iter().map(|draft| model.decide(draft)).collect();
+    compare_within(connection, model, drafts, None).await
+}
+
+async fn compare_within(
+    connection: &mut PgConnection,
+    model: &mut Model,
+    drafts: &[Draft],
+    client_limit: Option<Decimal>,
+) -> anyhow::Result<()> {
+    let answers = accept_within(connection, drafts, client_limit).await?;
+    let mut verdicts: Vec<Vec<Verdict>> = drafts
+        .iter()
+        .map(|draft| model.decide(draft, client_limit))
+        .collect();
+    // One that is over the limit may be answered with the order of an equal request after it, at another rate.
+    for (draft, verdicts) in drafts.iter().zip(&mut verdicts) {
+        let equal = model.orders.iter().find(|order| order.request == draft.request);
+        if let Some(order) = equal.filter(|_| verdicts.contains(&Verdict::OverClientLimit)) {
+            verdicts.push(Verdict::Repeated(order.external_id));
+        }
+    }
+    let orders = compare_book(connection, model).await?;
+    for ((index, verdicts), (draft, answer)) in (0..).zip(&verdicts).zip(drafts.iter().zip(&answers)) {
+        let wanted = verdicts.iter().map(|verdict| {
+            let of = match verdict {
+                Verdict::Created => Some(draft.external_id),
+                Verdict::Repeated(first) | Verdict::Voided(first) => Some(*first),
+                Verdict::NoCurrency | Verdict::NoClient | Verdict::OverClientLimit | Verdict::OverCap => None,
+            };
+            let order = orders.iter().find(|stored| Some(stored.order.external_id) == of);
+            let nothing = Answer {
+                index,
+                verdict: verdict.name().to_owned(),
+                ..Answer::default()
+            };
+            order.map_or(nothing, |order| order.answer(index, verdict.name()))
+        });
+        let wanted: Vec<Answer> = wanted.collect();
+        anyhow::ensure!(
+            wanted.contains(answer),
+            "{draft:?}: {answer:?} instead of {wanted:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Compares orders, messages and totals with the model's. Returns the orders.
+async fn compare_book(connection: &mut PgConnection, model: &Model) -> anyhow::Result<Vec<Stored>> {
     let orders = stored(connection).await?;
 
     let same_orders = orders.len() == model.orders.len()
@@ -123,51 +231,56 @@ async fn compare(connection: &mut PgConnection, model: &mut Model, drafts: &[Dra
     });
     anyhow::ensure!(ascend, "ids or times do not ascend: {orders:?}");
 
-    for ((index, verdict), (draft, answer)) in (0..).zip(&verdicts).zip(drafts.iter().zip(&answers)) {
-        let of = match verdict {
-            Verdict::Created => Some(draft.external_id),
-            Verdict::Repeated(first) => Some(*first),
-            Verdict::NoCurrency | Verdict::NoClient | Verdict::OverCap => None,
-        };
-        let order = orders.iter().find(|stored| Some(stored.order.external_id) == of);
-        let nothing = Answer {
-            index,
-            verdict: verdict.name().to_owned(),
-            ..Answer::default()
-        };
-        let wanted = order.map_or(nothing, |order| order.answer(index, verdict.name()));
-        anyhow::ensure!(*answer == wanted, "{draft:?}: {answer:?} instead of {wanted:?}");
-    }
-
     let wanted: Vec<Message> = orders
         .iter()
         .zip(&model.orders)
         .map(|(stored, draft)| Message::created(&stored.order, draft.traceparent(), draft.tracestate()))
         .collect::<anyhow::Result<_>>()?;
-    let messages = messages(connection).await?;
+    let (of_voids, messages): (Vec<Message>, _) = messages(connection)
+        .await?
+        .into_iter()
+        .partition(Message::is_of_a_void);
     anyhow::ensure!(messages == wanted, "{messages:?} instead of {wanted:?}");
+
+    // By time, as they were announced.
+    let voids: Vec<(i64, String, OffsetDateTime, Uuid)> = sqlx::query_as(
+        "SELECT buy_order_id, reason, voided_at, message_id FROM buy_order_void ORDER BY voided_at",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut wanted = Vec::new();
+    let mut voided = HashSet::new();
+    for (id, text, voided_at, message_id) in &voids {
+        let order = orders.iter().find(|stored| stored.order.id == *id);
+        let order = &order.context("a void without an order")?.order;
+        anyhow::ensure!(*text == reason(order.external_id), "{text}");
+        voided.insert(order.external_id);
+        wanted.push(Message::voided(*message_id, order, text, *voided_at));
+    }
+    anyhow::ensure!(voided == model.voided, "{voided:?} instead of {:?}", model.voided);
+    anyhow::ensure!(of_voids == wanted, "{of_voids:?} instead of {wanted:?}");
 
     let total: Decimal = sqlx::query_scalar("SELECT btc_amount FROM buy_order_running_total")
         .fetch_one(connection)
         .await?;
     let sum: Decimal = orders
         .iter()
+        .filter(|stored| !voided.contains(&stored.order.external_id))
         .map(|stored| stored.order.btc_amount.decimal())
         .sum();
     anyhow::ensure!(
-        total == model.total && sum == total,
+        total == model.total() && sum == total,
         "total {total}, orders {sum}, model {}",
-        model.total
+        model.total()
     );
-    Ok(())
+    Ok(orders)
 }
 
 async fn empty_the_book(connection: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::raw_sql(
         "BEGIN;
-         ALTER TABLE buy_order DISABLE TRIGGER buy_order_is_append_only;
-         TRUNCATE buy_order, outbox;
-         ALTER TABLE buy_order ENABLE TRIGGER buy_order_is_append_only;
+         SET LOCAL session_replication_role = replica;
+         TRUNCATE buy_order, buy_order_void, outbox, client_running_total;
          UPDATE buy_order_running_total SET btc_amount = 0;
          COMMIT",
     )
@@ -176,8 +289,15 @@ async fn empty_the_book(connection: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn add_second_client(connection: &mut PgConnection) -> anyhow::Result<()> {
+    sqlx::query("INSERT INTO client (email) VALUES ('second@example.com')")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 #[test]
-fn batches_are_decided_as_the_rules_say() -> anyhow::Result<()> {
+fn batches_and_voids_are_decided_as_the_rules_say() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -186,19 +306,25 @@ fn batches_are_decided_as_the_rules_say() -> anyhow::Result<()> {
     let cluster = runtime.block_on(databases())?;
     let mut connection = runtime.block_on(cluster.write_model().acquire())?;
     let connection = std::cell::RefCell::new(&mut *connection);
+    runtime.block_on(add_second_client(&mut connection.borrow_mut()))?;
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 40,
         failure_persistence: None,
         max_shrink_iters: 500,
         ..ProptestConfig::default()
     });
-    let outcome = runner.run(&vec(batch(), 5), |batches| {
+    let outcome = runner.run(&vec(step(), 8), |steps| {
         let connection = &mut *connection.borrow_mut();
         let compared = runtime.block_on(async {
             empty_the_book(connection).await?;
             let mut model = Model::default();
-            for drafts in &batches {
-                compare(connection, &mut model, drafts).await?;
+            for step in &steps {
+                match step {
+                    Step::Accept { drafts, client_limit } => {
+                        compare_within(connection, &mut model, drafts, *client_limit).await?;
+                    }
+                    Step::Void(place) => compare_voids(connection, &mut model, *place).await?,
+                }
             }
             anyhow::Ok(())
         });
@@ -206,7 +332,7 @@ fn batches_are_decided_as_the_rules_say() -> anyhow::Result<()> {
     });
     match outcome {
         Ok(()) => Ok(()),
-        Err(TestError::Fail(reason, batches)) => anyhow::bail!("{reason}\nby the batches {batches:#?}"),
+        Err(TestError::Fail(reason, steps)) => anyhow::bail!("{reason}\nby the steps {steps:#?}"),
         Err(abort) => anyhow::bail!("{abort}"),
     }
 }
@@ -221,7 +347,7 @@ async fn a_large_batch_is_decided_whole_and_at_the_cap_one_by_one() -> anyhow::R
         let drafts: Vec<Draft> = batch.map(|key| draft(key, 20_000_000)).collect();
         compare(&mut connection, &mut model, &drafts).await?;
     }
-    assert_eq!((model.total, model.orders.len()), (CAP, 500));
+    assert_eq!((model.total(), model.orders.len()), (CAP, 500));
     Ok(())
 }
 
@@ -349,5 +475,31 @@ async fn repeats_alone_wait_for_no_lock_and_draw_no_id() -> anyhow::Result<()> {
     let answers = accept(&mut connection, &[draft(1, 1), draft(3, 1)]).await?;
     let verdicts: Vec<&str> = answers.iter().map(|answer| answer.verdict.as_str()).collect();
     assert_eq!(verdicts, ["repeated", "created"]);
+    Ok(())
+}
+
+/// Releases before version 6 call it without a limit, and know nothing of voids.
+#[tokio::test]
+async fn the_release_before_goes_on_accepting_orders() -> anyhow::Result<()> {
+    const CALL: &str = "
+        SELECT verdict, id
+          FROM accept_orders(ARRAY[gen_random_uuid()], ARRAY[1::bigint], ARRAY['USD'], ARRAY[1.0], ARRAY[$1], ARRAY[1.0], ARRAY[1.0],
+                             ARRAY[NULL], ARRAY[NULL])";
+    let cluster = databases().await?;
+    let mut connection = cluster.write_model().acquire().await?;
+    let key = Uuid::new_v4();
+    let mut verdicts = Vec::new();
+    for _ in 0..3 {
+        let (verdict, id): (String, i64) = sqlx::query_as(CALL).bind(key).fetch_one(&mut *connection).await?;
+        verdicts.push((verdict, id));
+        let external_id: Uuid = sqlx::query_scalar("SELECT external_id FROM buy_order")
+            .fetch_one(&mut *connection)
+            .await?;
+        if verdicts.len() == 2 {
+            void(&mut connection, external_id, "a mistake").await?;
+        }
+    }
+    let wanted = ["created", "repeated", "repeated"].map(|verdict| (verdict.to_owned(), 1));
+    assert_eq!(verdicts, wanted);
     Ok(())
 }

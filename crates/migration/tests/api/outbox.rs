@@ -1,6 +1,8 @@
 //! The messages of the outbox.
 
 use common::buy_order_event::BuyOrderCreated;
+use common::timestamp::rfc3339_micros;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A message as it is sent. The row has an id and a time besides.
@@ -29,5 +31,31 @@ impl Message {
             traceparent,
             tracestate,
         })
+    }
+
+    /// The message of a voided order.
+    pub(crate) fn voided(
+        message_id: Uuid,
+        order: &BuyOrderCreated,
+        reason: &str,
+        voided_at: OffsetDateTime,
+    ) -> Self {
+        let (id, external_id) = (order.id, order.external_id);
+        let (reason, voided_at) = (serde_json::json!(reason), rfc3339_micros(voided_at));
+        let payload = format!(
+            r#"{{"id":{id},"external_id":"{external_id}","reason":{reason},"voided_at":"{voided_at}"}}"#
+        );
+        Self {
+            r#type: "buy_order_voided".to_owned(),
+            routing_key: "buy_order".to_owned(),
+            message_id,
+            payload,
+            traceparent: None,
+            tracestate: None,
+        }
+    }
+
+    pub(crate) fn is_of_a_void(&self) -> bool {
+        self.r#type == "buy_order_voided"
     }
 }

@@ -26,6 +26,42 @@ async fn rows_that_no_order_can_have_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn void(id: u32, reason: &str) -> String {
+    format!(
+        "INSERT INTO buy_order_void_read_model (id, external_id, reason, voided_at)
+         VALUES ({id}, '3b14efb6-041f-4d31-b35a-37c82333af36', {reason}, now())"
+    )
+}
+
+#[tokio::test]
+async fn a_void_has_a_reason_that_fits_on_a_line_and_needs_no_order() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let pool = cluster.read_model();
+    for reason in [
+        "''",
+        "'   '",
+        "repeat('₿', 501)",
+        "E'two\\nlines'",
+        "E'\\u0085'",
+        "E'\\u0001'",
+        "E'\\x7f'",
+    ] {
+        let statement = void(1, reason);
+        each_breaks_its_check(pool, &[("buy_order_void_read_model_reason_check", statement)]).await?;
+    }
+    for (id, reason) in [(1, "repeat('₿', 500)"), (2, "' x '"), (3, "'größer | \"als\" 1'")] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(void(id, reason)))
+            .execute(pool)
+            .await?;
+    }
+    let again = refusal(pool, &void(3, "'another'")).await?;
+    assert_eq!(
+        again.constraint.as_deref(),
+        Some("buy_order_void_read_model_pkey")
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_order_has_one_row() -> anyhow::Result<()> {
     let cluster = databases().await?;

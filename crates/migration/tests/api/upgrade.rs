@@ -1,4 +1,4 @@
-//! The upgrade of a write model that older releases have filled to version 3.
+//! The upgrade of a write model that older releases have filled, to version 3, and of one in use, to version 6.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, FromRow as _, PgPool, Row as _};
 use time::OffsetDateTime;
 
 use crate::outbox::Message;
-use crate::support::{Once, Refusal, applied, failure, migrations, once, refusal};
+use crate::support::{Once, Refusal, applied, databases, failure, migrations, once, refusal, undo_version_6};
 
 mod write_model {
     refinery::embed_migrations!("../../migrations/write_model");
@@ -336,6 +336,15 @@ async fn a_release_that_was_rolled_back_is_told_so() -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn migration_waits(pool: &PgPool) -> anyhow::Result<()> {
+    wait_until("the migration waits", Duration::from_secs(60), async || {
+        const WAITS: &str = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'migration' AND wait_event_type = 'Lock' AND wait_event = 'relation'";
+        Ok(number(pool, WAITS).await? == 1)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn what_a_busy_write_model_holds_is_waited_for() -> anyhow::Result<()> {
     let cluster = before_the_upgrade().await?;
@@ -349,12 +358,7 @@ async fn what_a_busy_write_model_holds_is_waited_for() -> anyhow::Result<()> {
         .execute(&mut *writer)
         .await?;
     let run = Once::start(&cluster)?;
-    wait_until("the migration waits", Duration::from_secs(60), async || {
-        const WAITS: &str = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'migration' AND wait_event_type = 'Lock' AND wait_event = 'relation'";
-        Ok(number(pool, WAITS).await? == 1)
-    })
-    .await?;
+    migration_waits(pool).await?;
     sqlx::raw_sql(
         "WITH placed AS (
              INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, btc_rate, btc_amount)
@@ -383,5 +387,31 @@ async fn what_a_busy_write_model_holds_is_waited_for() -> anyhow::Result<()> {
     .fetch_one(pool)
     .await?;
     assert!(sum);
+    Ok(())
+}
+
+/// A call of accept_orders has locked the total, and has yet to insert its orders.
+#[tokio::test]
+async fn version_6_and_a_writer_do_not_wait_for_each_other() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let pool = cluster.write_model();
+    undo_version_6(pool).await?;
+    let mut writer = pool.begin().await?;
+    sqlx::raw_sql("SELECT FROM buy_order_running_total FOR UPDATE")
+        .execute(&mut *writer)
+        .await?;
+    let run = Once::start(&cluster)?;
+    migration_waits(pool).await?;
+    sqlx::raw_sql(
+        "INSERT INTO buy_order (external_id, client_id, currency_id, currency_amount, idempotence_key, btc_rate, btc_amount)
+         VALUES (gen_random_uuid(), 1, 1, 9, gen_random_uuid(), 48478.88, 0.00254647)",
+    )
+    .execute(&mut *writer)
+    .await?;
+    writer.commit().await?;
+    let (exit_code, events) = run.end().await?;
+    assert_eq!(exit_code, Some(0), "{events:?}");
+    assert_eq!(failure(&events), "", "{events:?}");
+    assert_eq!(number(pool, "SELECT count(*) FROM buy_order").await?, 1);
     Ok(())
 }

@@ -101,6 +101,37 @@ async fn a_refusal_says_what_was_refused_and_why() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn voids_are_append_only_and_have_a_reason() -> anyhow::Result<()> {
+    let cluster = databases().await?;
+    let pool = cluster.write_model();
+    run(pool, order(&[])).await?;
+    let insert =
+        |reason: &str| format!("INSERT INTO buy_order_void (buy_order_id, reason) VALUES (1, {reason})");
+    let check = "buy_order_void_reason_check";
+    for reason in ["''", "'  '", "repeat('ü', 501)", "E'two\\nlines'", "E'\\x1b[2J'"] {
+        each_breaks_its_check(pool, &[(check, insert(reason))]).await?;
+    }
+    let of_none = "INSERT INTO buy_order_void (buy_order_id, reason) VALUES (2, 'none')";
+    let refused = refusal(pool, of_none).await?;
+    assert_eq!(
+        refused.constraint.as_deref(),
+        Some("buy_order_void_buy_order_id_fkey")
+    );
+    run(pool, insert("repeat('ü', 500)")).await?;
+    for statement in [
+        "UPDATE buy_order_void SET reason = 'another'",
+        "DELETE FROM buy_order_void",
+        "TRUNCATE buy_order_void",
+    ] {
+        let refused = refusal(pool, statement).await?;
+        assert_eq!(refused.code, REFUSED, "{statement}: {refused:?}");
+        assert!(refused.message.ends_with("voids are append-only"), "{refused:?}");
+    }
+    assert_eq!(count(pool, "buy_order_void").await?, 1);
+    Ok(())
+}
+
 /// Asserts that a table has one row, that a second is refused and that the row cannot be deleted.
 async fn is_one_row_for_ever(pool: &PgPool, table: &'static str, row: &str) -> anyhow::Result<()> {
     let second = refusal(pool, &format!("INSERT INTO {table} {row}")).await?;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 
 use super::{SendResult, Ticket};
+use crate::recent_letters::RecentLetters;
 
 /// Letters that are published together: lapin copies each into frames before it sends them.
 const WINDOW: usize = 100;
@@ -25,6 +26,7 @@ pub(super) async fn run(
     connector: Connector,
     mut letters: UnboundedReceiver<(Ticket, Outgoing)>,
     results: UnboundedSender<SendResult>,
+    recent: RecentLetters,
 ) {
     let mut publishing = Publishing {
         connector,
@@ -52,6 +54,8 @@ pub(super) async fn run(
             window.push(message);
         }
         let published = publishing.publish(&window).await;
+        let taken = window.iter().zip(&published).filter(|(_, result)| result.is_ok());
+        taken.for_each(|(letter, _)| recent.add(letter));
         for result in tickets.into_iter().zip(published) {
             // Fails if the projector is gone, because the process ends.
             let _ = results.send(result);

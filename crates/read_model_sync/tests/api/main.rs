@@ -11,6 +11,8 @@ mod plans;
 mod projection;
 mod refused_letters;
 mod topology;
+mod void_checksums;
+mod voids;
 
 use std::time::Duration;
 
@@ -40,6 +42,16 @@ fn event(id: i64) -> Value {
         "currency_amount": format!("{id}.45"),
         "btc_rate": format!("{}.88000000", 48_478 + id),
         "btc_amount": format!("0.{:08}", 254_647 + id),
+    })
+}
+
+/// The event that order `id` was voided.
+fn void_event(id: i64) -> Value {
+    json!({
+        "id": id,
+        "external_id": external_id(id),
+        "reason": format!("fat finger {id}"),
+        "voided_at": format!("2026-11-28T15:{:02}:{:02}.{:06}Z", id / 60 % 60, id % 60, id),
     })
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// Restarts all services, so that they have done nothing yet.
 async fn restart(cluster: &Cluster) -> anyhow::Result<()> {
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         cluster.stop(service).await?;
         cluster.start_service(service).await?;
     }
@@ -48,7 +48,7 @@ async fn add_figures(bench: &mut Bench, cluster: &Cluster, when: &str) -> anyhow
     };
     tokio::time::sleep(settled_after).await;
     let mut sum = 0;
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         let bytes = cluster.vitals(service)?.resident_bytes;
         sum += bytes;
         let name = format!("memory of {}, {when}", service.name());

@@ -28,6 +28,27 @@ async fn another_clients_reference_is_404() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn another_clients_position_cannot_be_told_from_one_that_does_not_exist() -> anyhow::Result<()> {
+    let cluster = cluster_with_tokens().await?;
+    let second = token_of(&cluster, new_client(&cluster).await?)?;
+    let first = token_of(&cluster, 1)?;
+    let order = put(&cluster, &first, &new_order("USD", "1.00")).await?;
+    is_on_the_page(&cluster, &first, order.order_id()).await?;
+
+    let page_with = async |token: &str, position: &str| {
+        let url = cluster.url(FetchBuyOrders) + "/buy_orders";
+        let asked = stranger()?.get(url).headers(bearer(token)?);
+        send(asked.header("order-position", position)).await
+    };
+    let position = order.header("order-position");
+    assert_eq!(page_with(&first, position).await?.status, 200);
+    let others = page_with(&second, position).await?;
+    let unknown = page_with(&second, "3b14efb6-041f-4d31-b35a-37c82333af36").await?;
+    assert_eq!((others.status, &others.body), (503, &unknown.body));
+    Ok(())
+}
+
+#[tokio::test]
 async fn another_clients_key_is_another_order() -> anyhow::Result<()> {
     let cluster = cluster_with_tokens().await?;
     let second = token_of(&cluster, new_client(&cluster).await?)?;

@@ -33,7 +33,7 @@ async fn place(pool: &PgPool, name: &str, content: &str) -> anyhow::Result<()> {
 /// All services verify the servers of both models.
 pub(super) fn verify(cluster: &Cluster, certificates: &Certificates) {
     let ca_file = certificates.ca_file().display().to_string();
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         for model in ["WRITE_MODEL", "READ_MODEL"] {
             for (name, value) in [
                 ("HOST", "localhost"),

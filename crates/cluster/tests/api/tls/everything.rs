@@ -28,7 +28,7 @@ async fn an_order_is_placed_and_read_in_a_page_with_tls_between_all_parts() -> a
     databases::show(&cluster, &certificates.issue(Shown::Right)?).await?;
     databases::verify(&cluster, &certificates);
     broker::use_encrypted_broker(&cluster, &certificates, port.port());
-    for service in Service::ALL {
+    for service in Service::OF_ORDERS {
         certificates.place(service.name(), Shown::Right)?;
         peers::serve_tls(&cluster, &certificates, service);
         peers::ask_by_tls(&cluster, &certificates, service);

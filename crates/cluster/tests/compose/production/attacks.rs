@@ -30,9 +30,10 @@ impl Deployment {
             "UPDATE buy_order_running_total SET btc_amount = 0",
             "INSERT INTO outbox (type, routing_key, message_id, payload) VALUES ('x', 'x', gen_random_uuid(), '{}')",
         ];
-        const OF_THE_PAGES: [&str; 3] = [
+        const OF_THE_PAGES: [&str; 4] = [
             "UPDATE buy_order_read_model SET btc_amount = 1",
             "DELETE FROM buy_order_read_model",
+            "DELETE FROM buy_order_void_read_model",
             "DROP TABLE buy_order_read_model",
         ];
         for (service, model, user, attacks) in [

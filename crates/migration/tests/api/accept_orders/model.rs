@@ -1,6 +1,6 @@
 //! The rules of the book as plain Rust, and random batches to try them with.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use common::money::Currency;
 use proptest::collection::vec;
@@ -63,7 +63,9 @@ pub(super) enum Verdict {
     Repeated(Uuid),
     NoCurrency,
     NoClient,
+    OverClientLimit,
     OverCap,
+    Voided(Uuid),
 }
 
 impl Verdict {
@@ -73,39 +75,68 @@ impl Verdict {
             Self::Repeated(_) => "repeated",
             Self::NoCurrency => "no_currency",
             Self::NoClient => "no_client",
+            Self::OverClientLimit => "over_client_limit",
             Self::OverCap => "over_cap",
+            Self::Voided(_) => "voided",
         }
     }
 }
 
+/// The clients of the write model in these tests.
+pub(super) const CLIENTS: [i64; 2] = [1, 2];
+
 /// The rules, applied to one draft after the other.
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    pub(super) total: Decimal,
     pub(super) orders: Vec<Draft>,
-    pub(super) known: HashMap<Request, Uuid>,
+    pub(super) voided: HashSet<Uuid>,
 }
 
 impl Model {
-    pub(super) fn decide(&mut self, draft: &Draft) -> Verdict {
-        if let Some(first) = self.known.get(&draft.request) {
-            return Verdict::Repeated(*first);
+    /// The BTC of the orders in the book that this is true of.
+    fn sum(&self, of: impl Fn(&Draft) -> bool) -> Decimal {
+        let in_the_book = |order: &&Draft| !self.voided.contains(&order.external_id) && of(order);
+        self.orders
+            .iter()
+            .filter(in_the_book)
+            .map(Draft::btc_amount)
+            .sum()
+    }
+
+    pub(super) fn total(&self) -> Decimal {
+        self.sum(|_| true)
+    }
+
+    /// The verdict, or both where two reasons hold.
+    pub(super) fn decide(&mut self, draft: &Draft, client_limit: Option<Decimal>) -> Vec<Verdict> {
+        if let Some(first) = self.orders.iter().find(|order| order.request == draft.request) {
+            let first = first.external_id;
+            return vec![if self.voided.contains(&first) {
+                Verdict::Voided(first)
+            } else {
+                Verdict::Repeated(first)
+            }];
         }
         if Currency::parse(draft.request.currency).is_none() {
-            return Verdict::NoCurrency;
+            return vec![Verdict::NoCurrency];
         }
-        if draft.request.client != 1 {
-            return Verdict::NoClient;
+        let client = draft.request.client;
+        if !CLIENTS.contains(&client) {
+            return vec![Verdict::NoClient];
         }
-        match self.total.checked_add(draft.btc_amount()) {
-            Some(sum) if sum <= CAP => {
-                self.total = sum;
-                self.known.insert(draft.request, draft.external_id);
-                self.orders.push(*draft);
-                Verdict::Created
-            }
-            _ => Verdict::OverCap,
+        let of_client = self.sum(|order| order.request.client == client);
+        let mut reasons = Vec::new();
+        if client_limit.is_some_and(|limit| of_client + draft.btc_amount() > limit) {
+            reasons.push(Verdict::OverClientLimit);
         }
+        if self.total() + draft.btc_amount() > CAP {
+            reasons.push(Verdict::OverCap);
+        }
+        if reasons.is_empty() {
+            self.orders.push(*draft);
+            reasons.push(Verdict::Created);
+        }
+        reasons
     }
 }
 
@@ -126,7 +157,7 @@ pub(super) fn draft(key: u128, satoshis: i64) -> Draft {
 
 /// From small sets, so that requests repeat within a batch and across batches.
 pub(super) fn request() -> impl Strategy<Value = Request> {
-    let client = prop_oneof![12 => Just(1), 1 => Just(2), 1 => Just(-1)];
+    let client = prop_oneof![8 => Just(1), 4 => Just(2), 1 => Just(3), 1 => Just(-1)];
     let currency = prop_oneof![4 => Just("USD"), 2 => Just("EUR"), 2 => Just("GBP"), 1 => Just("XXX")];
     let amount = prop_oneof![Just(100), Just(1_050), Just(99_999_999_999)];
     (client, currency, amount, 1..6_u128).prop_map(|(client, currency, amount, key)| Request {
@@ -157,4 +188,25 @@ pub(super) fn batch() -> impl Strategy<Value = Vec<Draft>> {
         );
         vec(draft, 0..=40)
     })
+}
+
+/// What happens to a book.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Accept {
+        drafts: Vec<Draft>,
+        client_limit: Option<Decimal>,
+    },
+    /// Voids the order at this place, counted round the orders that are there.
+    Void(usize),
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let limit = prop_oneof![
+        3 => Just(None),
+        2 => satoshis(10_000_000_000).prop_map(|limit| Some(Decimal::new(limit, 8))),
+        1 => (1..3_000_i64).prop_map(|limit| Some(Decimal::new(limit, 8))),
+    ];
+    let accept = (batch(), limit).prop_map(|(drafts, client_limit)| Step::Accept { drafts, client_limit });
+    prop_oneof![3 => accept, 2 => any::<usize>().prop_map(Step::Void)]
 }
