@@ -1,11 +1,12 @@
 //! Start-up.
 
+use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use common::http;
 use common::http::client::client;
 use common::readiness::Readiness;
-use common::service::Lifecycle;
+use common::service::{self, Lifecycle};
 
 use crate::coinbase::Coinbase;
 use crate::config::Config;
@@ -14,11 +15,17 @@ use crate::metrics::METRICS;
 use crate::quote::Quotes;
 use crate::routes;
 
+/// Runs the service until it is asked to stop.
+#[must_use]
+pub fn run() -> ExitCode {
+    service::run("btc_price", Config::from_env, start)
+}
+
 /// Starts the HTTP server. Coinbase is asked when the first client asks, not before.
 ///
 /// # Errors
 /// When `EXTRA_CA_FILE` cannot be used or the address is taken.
-pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let client = client(config.coinbase_timeout, config.extra_ca.as_deref())?;
     let hold = config.quote_deviation_hold;

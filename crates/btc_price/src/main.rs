@@ -1,10 +1,7 @@
-//! Starts the process; nothing else.
+//! Starts the process. Its code is in the library: what is generic is compiled there, once.
 
 use std::process::ExitCode;
 
-use btc_price::app;
-use btc_price::config::Config;
-
 fn main() -> ExitCode {
-    common::service::run("btc_price", Config::from_env, app::start)
+    btc_price::app::run()
 }

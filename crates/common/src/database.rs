@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL.
 
 mod connector;
+mod from_row;
 mod metrics;
 pub mod outage;
 mod pool;

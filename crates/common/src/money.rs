@@ -5,6 +5,8 @@ use std::ops::{Index, IndexMut};
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgTypeInfo, PgValueRef, Postgres};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -187,6 +189,19 @@ macro_rules! decimal_newtype {
                 }
                 value.rescale(Self::SCALE);
                 Ok(Self(value))
+            }
+        }
+
+        /// As PostgreSQL's `numeric`.
+        impl sqlx::Type<Postgres> for $name {
+            fn type_info() -> PgTypeInfo {
+                <Decimal as sqlx::Type<Postgres>>::type_info()
+            }
+        }
+
+        impl<'r> sqlx::Decode<'r, Postgres> for $name {
+            fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+                Ok(<Decimal as sqlx::Decode<Postgres>>::decode(value)?.try_into()?)
             }
         }
 

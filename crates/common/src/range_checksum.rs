@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 /// The orders of a range of ids: their number and the SHA-256 of their content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RangeChecksum {
     /// The first id of the range.
@@ -21,6 +21,15 @@ pub struct RangeChecksum {
     /// Voids until then, in microseconds since 1970 by the clock of the write model, are part of the content. Later ones may be on their way.
     pub voids_to_epoch_us: i64,
 }
+
+crate::from_row!(RangeChecksum {
+    from_id,
+    to_id,
+    orders,
+    checksum,
+    identities,
+    voids_to_epoch_us
+});
 
 /// Follows the last range. Without it the input is truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,10 @@
 //! Start-up.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use common::http;
-use common::service::Lifecycle;
+use common::service::{self, Lifecycle};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -11,13 +12,19 @@ use crate::journeys::Journeys;
 use crate::pass_on::PassOn;
 use crate::routes::{State, router};
 use crate::viewers::Viewers;
-use crate::watch::{Published, run};
+use crate::watch::{Published, ask_for_ever};
+
+/// Runs the service until it is asked to stop.
+#[must_use]
+pub fn run() -> ExitCode {
+    service::run("console", Config::from_env, start)
+}
 
 /// Asks the services from now on, and serves the page. It waits for none of them.
 ///
 /// # Errors
 /// When the port cannot be bound or an HTTP client cannot be built.
-pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let Config {
         listen,
         peers,
@@ -36,7 +43,10 @@ pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
         journeys: Arc::new(Journeys::default()),
     };
     let listener = http::bind(&listen).await?;
-    lifecycle.spawn("watch", run(peers, extra_ca, publish, lifecycle.stopping()));
+    lifecycle.spawn(
+        "watch",
+        ask_for_ever(peers, extra_ca, publish, lifecycle.stopping()),
+    );
     let routes = router(state, own_name.as_deref());
     lifecycle.spawn("http", http::serve(listener, routes, lifecycle.stopping()));
     Ok(())

@@ -1,10 +1,7 @@
-//! Starts the process.
+//! Starts the process. Its code is in the library: what is generic is compiled there, once.
 
 use std::process::ExitCode;
 
-use console::app;
-use console::config::Config;
-
 fn main() -> ExitCode {
-    common::service::run("console", Config::from_env, app::start)
+    console::app::run()
 }

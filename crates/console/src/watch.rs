@@ -34,7 +34,7 @@ pub(crate) struct Published {
 pub(crate) type Latest = watch::Receiver<Arc<Published>>;
 
 /// Asks, judges and publishes until the process is asked to stop.
-pub(crate) async fn run(
+pub(crate) async fn ask_for_ever(
     peers: PerService<Peer>,
     extra_ca: Option<PathBuf>,
     publish: watch::Sender<Arc<Published>>,

@@ -1,28 +1,61 @@
 //! Start-up.
 
+use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 
 use common::auth::Callers;
+use common::endpoints::Database;
+use common::env::Env;
 use common::readiness::Readiness;
-use common::service::Lifecycle;
+use common::service::{self, Lifecycle};
 use common::{database, http, migrations};
 use tokio::sync::Notify;
 
+use crate::arguments::{Arguments, Command};
 use crate::batch;
+use crate::checksums;
 use crate::config::Config;
 use crate::limits;
 use crate::look_up::LookUp;
 use crate::metrics::{METRICS, watch_write_model};
 use crate::price::Prices;
 use crate::relay;
+use crate::republish;
 use crate::routes::{State, router};
+use crate::void;
+
+const NAME: &str = "create_buy_order";
+
+/// Runs the service, or the command that the command line names.
+#[must_use]
+pub fn run() -> ExitCode {
+    service::run_cli(NAME, |arguments: Arguments| match arguments.command {
+        None => service::serve(NAME, Config::from_env, start),
+        Some(Command::Republish(options)) => {
+            service::run_admin(NAME, republish::Config::from_env, |config, stopping| {
+                republish::run(config, options, stopping)
+            })
+        }
+        Some(Command::Void(options)) => service::run_admin(NAME, write_model, |config, stopping| {
+            void::run(config, options, stopping)
+        }),
+        Some(Command::Checksums(options)) => service::run_admin(NAME, write_model, |config, stopping| {
+            checksums::run(config, options, stopping)
+        }),
+    })
+}
+
+/// All that some commands need to be told.
+fn write_model(env: &mut Env) -> Database {
+    Database::from_env(env, "WRITE_MODEL_DB")
+}
 
 /// Waits for the schema of the write model, then serves requests and relays the outbox. It does not wait for the broker: orders are accepted
 /// while the broker is away.
 ///
 /// # Errors
 /// When the port cannot be bound or an HTTP client cannot be built.
-pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     config.limits.report_absent();
     let callers = Callers::start(config.auth, "orders:write", &lifecycle)?;

@@ -40,7 +40,7 @@ pub struct Draft {
 }
 
 /// An order in the book: a row of `buy_order`. Its currency is that of the request.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// `buy_order.id`. Ids ascend in the order of commits.
     pub id: i64,
@@ -49,25 +49,32 @@ pub struct Order {
     /// When the order was written, to the microsecond.
     pub created_at: OffsetDateTime,
     /// The amount that was paid.
-    #[sqlx(try_from = "Decimal")]
     pub currency_amount: FiatAmount,
     /// Fiat per BTC.
-    #[sqlx(try_from = "Decimal")]
     pub btc_rate: BtcRate,
     /// The BTC that was bought.
-    #[sqlx(try_from = "Decimal")]
     pub btc_amount: BtcAmount,
 }
 
+common::from_row!(Order {
+    id,
+    external_id,
+    created_at,
+    currency_amount,
+    btc_rate,
+    btc_amount
+});
+
 /// An order that an operator took out of the book.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Voided {
     /// The id that clients know the order by.
     pub external_id: Uuid,
     /// Why, in the words of the operator.
-    #[sqlx(rename = "void_reason")]
     pub reason: String,
 }
+
+common::from_row!(Voided { external_id, reason = "void_reason" });
 
 /// The write model's decision on a draft.
 #[derive(Debug, Clone, PartialEq, Eq)]

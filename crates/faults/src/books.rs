@@ -1,7 +1,6 @@
 //! The rows of the two models, as the checks compare them.
 
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgPool, Row as _};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 /// A row of either model. Decimals are texts: `12.50` and `12.5` differ here, as they do for a client.
@@ -55,44 +54,32 @@ pub struct Key {
     pub buy_order_id: i64,
 }
 
-impl FromRow<'_, PgRow> for Row {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            id: row.try_get("id")?,
-            external_id: row.try_get("external_id")?,
-            client_id: row.try_get("client_id")?,
-            created_at: row.try_get("created_at")?,
-            currency_id: row.try_get("currency_id")?,
-            currency: row.try_get("currency")?,
-            currency_amount: row.try_get("currency_amount")?,
-            btc_rate: row.try_get("btc_rate")?,
-            btc_amount: row.try_get("btc_amount")?,
-            voided_at: row.try_get("voided_at")?,
-        })
-    }
-}
+common::from_row!(Row {
+    id,
+    external_id,
+    client_id,
+    created_at,
+    currency_id,
+    currency,
+    currency_amount,
+    btc_rate,
+    btc_amount,
+    voided_at
+});
 
-impl FromRow<'_, PgRow> for Void {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            id: row.try_get("id")?,
-            external_id: row.try_get("external_id")?,
-            reason: row.try_get("reason")?,
-            voided_at: row.try_get("voided_at")?,
-        })
-    }
-}
+common::from_row!(Void {
+    id,
+    external_id,
+    reason,
+    voided_at
+});
 
-impl FromRow<'_, PgRow> for Key {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            currency: row.try_get("currency")?,
-            currency_amount: row.try_get("currency_amount")?,
-            idempotence_key: row.try_get("idempotence_key")?,
-            buy_order_id: row.try_get("buy_order_id")?,
-        })
-    }
-}
+common::from_row!(Key {
+    currency,
+    currency_amount,
+    idempotence_key,
+    buy_order_id
+});
 
 /// All orders of the write model, oldest first.
 ///
@@ -219,15 +206,11 @@ pub struct Size {
     pub voided_orders: i64,
 }
 
-impl FromRow<'_, PgRow> for Size {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            orders: row.try_get("orders")?,
-            voids: row.try_get("voids")?,
-            voided_orders: row.try_get("voided_orders")?,
-        })
-    }
-}
+common::from_row!(Size {
+    orders,
+    voids,
+    voided_orders
+});
 
 /// How much the write model holds.
 ///

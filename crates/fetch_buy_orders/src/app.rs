@@ -1,10 +1,11 @@
 //! Starts the service.
 
+use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use common::auth::Callers;
 use common::readiness::Readiness;
-use common::service::Lifecycle;
+use common::service::{self, Lifecycle};
 use common::{database, http, migrations};
 
 use crate::arrivals::Arrivals;
@@ -13,11 +14,17 @@ use crate::metrics::METRICS;
 use crate::reader::Reader;
 use crate::routes::{self, State};
 
+/// Runs the service until it is asked to stop.
+#[must_use]
+pub fn run() -> ExitCode {
+    service::run("fetch_buy_orders", Config::from_env, start)
+}
+
 /// Waits for the schema of the read model, then serves pages.
 ///
 /// # Errors
 /// When the port cannot be bound.
-pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     LazyLock::force(&METRICS);
     let callers = Callers::start(config.auth, "orders:read", &lifecycle)?;
     migrations::wait(&config.migration).await?;

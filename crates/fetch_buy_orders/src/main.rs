@@ -1,10 +1,7 @@
-//! Starts the process.
+//! Starts the process. Its code is in the library: what is generic is compiled there, once.
 
 use std::process::ExitCode;
 
-use fetch_buy_orders::app;
-use fetch_buy_orders::config::Config;
-
 fn main() -> ExitCode {
-    common::service::run("fetch_buy_orders", Config::from_env, app::start)
+    fetch_buy_orders::app::run()
 }

@@ -1,6 +1,7 @@
 //! Starts the service, or migrates once.
 
 use std::future::ready;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use common::broker;
@@ -22,19 +23,31 @@ const BROKER_WAIT: Duration = Duration::from_secs(3);
 
 /// Bring the schemas of both models, the roles of the services and the queues up to date, then answer /healthcheck.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+struct Arguments {
     /// Exit when all of it is up to date
     #[arg(long)]
-    pub once: bool,
+    once: bool,
 }
 
 impl service::Arguments for Arguments {}
+
+/// Runs the service, or migrates once.
+#[must_use]
+pub fn run() -> ExitCode {
+    service::run_cli("migration", |arguments: Arguments| {
+        if arguments.once {
+            service::run_admin("migration", Config::from_env, migrate_once)
+        } else {
+            service::serve("migration", Config::from_env, start)
+        }
+    })
+}
 
 /// Migrates both databases concurrently, then declares the queues. Waits for as long as one of the servers is away.
 ///
 /// # Errors
 /// A migration fails for a reason that is not transient.
-pub async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow::Result<Outcome> {
+async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow::Result<Outcome> {
     match stopping.run_until_cancelled(migrate(&config)).await {
         Some(migrated) => migrated?,
         None => return Ok(Outcome::NotDone),
@@ -53,7 +66,7 @@ pub async fn migrate_once(config: Config, stopping: CancellationToken) -> anyhow
 ///
 /// # Errors
 /// As [`migrate_once`]; and when the port cannot be bound, or a pool cannot be built.
-pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     migrate(&config).await?;
     let mut readiness = Readiness::default()
         .needs(

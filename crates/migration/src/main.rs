@@ -1,17 +1,7 @@
-//! Starts the process.
+//! Starts the process. Its code is in the library: what is generic is compiled there, once.
 
 use std::process::ExitCode;
 
-use common::service;
-use migration::app::{self, Arguments};
-use migration::config::Config;
-
 fn main() -> ExitCode {
-    service::run_cli("migration", |arguments: Arguments| {
-        if arguments.once {
-            service::run_admin("migration", Config::from_env, app::migrate_once)
-        } else {
-            service::serve("migration", Config::from_env, app::start)
-        }
-    })
+    migration::app::run()
 }

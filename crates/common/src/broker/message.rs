@@ -22,10 +22,9 @@ pub struct Outgoing {
 }
 
 /// An event as the outbox stores it, ready to be published.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The kind of the event: the property `type`.
-    #[sqlx(rename = "type")]
     pub kind: String,
     /// The routing key, which is the name of the queue.
     pub routing_key: String,
@@ -34,6 +33,8 @@ pub struct Event {
     /// The body, JSON.
     pub payload: String,
 }
+
+crate::from_row!(Event { kind = "type", routing_key, message_id, payload });
 
 impl Outgoing {
     /// The message of an event. Its headers carry the trace context of `trace`.

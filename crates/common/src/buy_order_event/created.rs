@@ -1,6 +1,5 @@
 //! An order was created.
 
-use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -10,7 +9,7 @@ use crate::money::{BtcAmount, BtcRate, FiatAmount};
 use crate::timestamp;
 
 /// An order was created. Its fields are the columns of the read model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuyOrderCreated {
     /// `buy_order.id` of the write model.
     #[serde(deserialize_with = "read_id")]
@@ -34,17 +33,26 @@ pub struct BuyOrderCreated {
     pub currency_iso3: String,
     /// What the client pays, in `currency_iso3`.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
-    #[sqlx(try_from = "Decimal")]
     pub currency_amount: FiatAmount,
     /// The price of one BTC, in `currency_iso3`.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
-    #[sqlx(try_from = "Decimal")]
     pub btc_rate: BtcRate,
     /// The BTC bought.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
-    #[sqlx(try_from = "Decimal")]
     pub btc_amount: BtcAmount,
 }
+
+crate::from_row!(BuyOrderCreated {
+    id,
+    client_id,
+    external_id,
+    created_at,
+    currency_id,
+    currency_iso3,
+    currency_amount,
+    btc_rate,
+    btc_amount
+});
 
 impl BuyOrderCreated {
     /// The `type` property of the message.

@@ -8,7 +8,7 @@ use super::fields::{read_id, read_reason, read_time};
 use crate::timestamp;
 
 /// An order was voided: an operator took it out of the book. Its fields are the columns of `buy_order_void_read_model`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuyOrderVoided {
     /// `buy_order.id` of the write model: which order.
     #[serde(deserialize_with = "read_id")]
@@ -25,6 +25,13 @@ pub struct BuyOrderVoided {
     )]
     pub voided_at: OffsetDateTime,
 }
+
+crate::from_row!(BuyOrderVoided {
+    id,
+    external_id,
+    reason,
+    voided_at
+});
 
 impl BuyOrderVoided {
     /// The `type` property of the message.

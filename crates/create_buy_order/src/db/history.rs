@@ -15,7 +15,7 @@ const ORDERS: &str = "
       LEFT JOIN LATERAL (SELECT reason, voided_at FROM buy_order_void WHERE buy_order_id = o.id LIMIT 1) AS void ON true";
 
 /// The ids of all orders at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// The lowest id; 1 when there is no order.
     pub first_id: i64,
@@ -24,6 +24,12 @@ pub struct Extent {
     /// The time, by the clock of the database, in microseconds since 1970.
     pub as_of_epoch_us: i64,
 }
+
+common::from_row!(Extent {
+    first_id,
+    last_id,
+    as_of_epoch_us
+});
 
 /// The current extent. Every later order has a higher id and is younger, and so is every later void.
 pub async fn end(connection: &mut PgConnection) -> sqlx::Result<Extent> {
@@ -81,14 +87,15 @@ pub async fn ids(
 }
 
 /// The event of a stored order, to be published again.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct PastEvent {
     /// `buy_order.id`.
     pub id: i64,
     /// The message, the same as for a new order.
-    #[sqlx(flatten)]
     pub event: Event,
 }
+
+common::from_row!(PastEvent { id; event });
 
 /// The events of up to `max` orders with ids above `after`, up to `last_id`.
 pub async fn events(

@@ -5,18 +5,19 @@ use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
 /// A row of the outbox.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct Message {
     /// `outbox.id`.
     pub id: i64,
     /// What to publish.
-    #[sqlx(flatten)]
     pub event: Event,
     /// The trace context of the request that made the message.
     pub traceparent: Option<String>,
     /// The state of other tracers in that context.
     pub tracestate: Option<String>,
 }
+
+common::from_row!(Message { id, traceparent, tracestate; event });
 
 /// The oldest messages, `max` at most.
 pub async fn oldest(connection: &mut PgConnection, max: i64) -> sqlx::Result<Vec<Message>> {
@@ -38,7 +39,7 @@ pub async fn delete(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<
 }
 
 /// The state of outbox and book, for `/metrics`.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct Gauges {
     /// Messages in the outbox.
     pub messages: i64,
@@ -49,6 +50,13 @@ pub struct Gauges {
     /// The BTC of all orders.
     pub total: Decimal,
 }
+
+common::from_row!(Gauges {
+    messages,
+    oldest_id,
+    oldest_age_s,
+    total
+});
 
 /// Reads the state of outbox and book.
 pub async fn gauges(connection: &mut PgConnection) -> sqlx::Result<Gauges> {

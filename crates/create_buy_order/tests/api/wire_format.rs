@@ -135,7 +135,6 @@ const ORDERS_AT_THE_LIMITS: &str = r"
            'id', id, 'created_at', created_at::timestamptz, 'external_id', gen_random_uuid(), 'client_id', id, 'currency_id', currency_id,
            'currency_amount', currency_amount, 'idempotence_key', gen_random_uuid(), 'btc_rate', btc_rate, 'btc_amount', btc_amount)) AS placed";
 
-#[derive(sqlx::FromRow)]
 struct OrderAtTheLimits {
     id: i64,
     client_id: i64,
@@ -147,6 +146,18 @@ struct OrderAtTheLimits {
     btc_amount: Decimal,
     payload: String,
 }
+
+common::from_row!(OrderAtTheLimits {
+    id,
+    client_id,
+    external_id,
+    created_at,
+    currency_id,
+    currency_amount,
+    btc_rate,
+    btc_amount,
+    payload
+});
 
 #[tokio::test]
 async fn what_the_write_model_writes_is_to_the_byte_what_this_code_would_write() -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ use crate::support::databases;
 use model::{CAP, Draft, Model, RATE, Step, Verdict, draft, step};
 
 /// The row of `accept_orders` for one draft.
-#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Answer {
     index: i64,
     verdict: String,
@@ -35,6 +35,18 @@ struct Answer {
     btc_amount: Option<Decimal>,
     void_reason: Option<String>,
 }
+
+common::from_row!(Answer {
+    index,
+    verdict,
+    id,
+    external_id,
+    created_at,
+    currency_amount,
+    btc_rate,
+    btc_amount,
+    void_reason
+});
 
 /// In the order of the drafts: one answer each, or the test fails.
 async fn accept(connection: &mut PgConnection, drafts: &[Draft]) -> anyhow::Result<Vec<Answer>> {
@@ -71,12 +83,13 @@ async fn accept_within(
 }
 
 /// A stored order.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Stored {
-    #[sqlx(flatten)]
     order: BuyOrderCreated,
     idempotence_key: Uuid,
 }
+
+common::from_row!(Stored { idempotence_key; order });
 
 impl Stored {
     fn answer(&self, index: i64, verdict: &str) -> Answer {
@@ -122,13 +135,20 @@ fn reason(external_id: Uuid) -> String {
     format!("\"{external_id}\" was a mistake: 100 \\ ü")
 }
 
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, PartialEq, Eq)]
 struct VoidAnswer {
     verdict: String,
     id: Option<i64>,
     reason: Option<String>,
     voided_at: Option<OffsetDateTime>,
 }
+
+common::from_row!(VoidAnswer {
+    verdict,
+    id,
+    reason,
+    voided_at
+});
 
 async fn void(connection: &mut PgConnection, external_id: Uuid, reason: &str) -> anyhow::Result<VoidAnswer> {
     Ok(sqlx::query_as("SELECT * FROM void_order($1, $2)")

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A message as it is sent. The row has an id and a time besides.
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     r#type: String,
     routing_key: String,
@@ -15,6 +15,8 @@ pub(crate) struct Message {
     traceparent: Option<String>,
     tracestate: Option<String>,
 }
+
+common::from_row!(Message { r#type = "type", routing_key, message_id, payload, traceparent, tracestate });
 
 impl Message {
     /// The message of a new order.

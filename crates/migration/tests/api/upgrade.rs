@@ -157,12 +157,13 @@ async fn orders_and_total_are_as_before(pool: &PgPool) -> anyhow::Result<()> {
 }
 
 /// A message, and when it was written.
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, PartialEq, Eq)]
 struct Unsent {
-    #[sqlx(flatten)]
     message: Message,
     created_at: OffsetDateTime,
 }
+
+common::from_row!(Unsent { created_at; message });
 
 async fn events_are_as_before(pool: &PgPool) -> anyhow::Result<()> {
     const BEFORE: &str = "

@@ -1,21 +1,29 @@
 //! What the process does, from start to serving.
 
+use std::process::ExitCode;
+
 {% if waits_for_broker %}
 use common::broker::topology::BUY_ORDER_QUEUE;
 use common::broker::{Connector, Role, Supervisor};
 {% endif %}
 use common::readiness::Readiness;
-use common::service::Lifecycle;
+use common::service::{self, Lifecycle};
 use common::{http, {% if databases %}database,{% endif %} {% if waits_for_migration %}migrations,{% endif %} };
 
 use crate::config::Config;
 use crate::routes::{self, State};
 
+/// Runs the service until it is asked to stop.
+#[must_use]
+pub fn run() -> ExitCode {
+    service::run("{{name}}", Config::from_env, start)
+}
+
 /// Waits for what the service needs, then serves.
 ///
 /// # Errors
 /// When the port cannot be bound.
-pub async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
+async fn start(config: Config, lifecycle: Lifecycle) -> anyhow::Result<()> {
     {% if waits_for_migration %}
     migrations::wait(&config.migration).await?;
     {% endif %}

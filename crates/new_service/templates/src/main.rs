@@ -1,10 +1,7 @@
-//! Starts the process; nothing else.
+//! Starts the process. Its code is in the library: what is generic is compiled there, once.
 
 use std::process::ExitCode;
 
-use {{name}}::app;
-use {{name}}::config::Config;
-
 fn main() -> ExitCode {
-    common::service::run("{{name}}", Config::from_env, app::start)
+    {{name}}::app::run()
 }

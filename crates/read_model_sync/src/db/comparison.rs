@@ -26,7 +26,7 @@ pub async fn checksum(
 }
 
 /// Rows outside of all ranges of the write model.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtraRows {
     /// Rows that the write model would have if it had made them.
     pub older: i64,
@@ -39,6 +39,14 @@ pub struct ExtraRows {
     /// The highest id of all rows, also inside the ranges; 0 when there is none.
     pub last_id: i64,
 }
+
+common::from_row!(ExtraRows {
+    older,
+    first_ids,
+    beyond,
+    younger,
+    last_id
+});
 
 /// The rows outside of `first_id` to `last_id`, both included. `as_of_epoch_us`, in microseconds since 1970, divides them: orders that the
 /// write model makes after `last_id` are younger.

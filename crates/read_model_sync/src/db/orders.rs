@@ -33,7 +33,7 @@ macro_rules! columns {
 }
 
 /// A stored order. Its values may be such that no event can have them.
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, PartialEq, Eq)]
 struct Stored {
     id: i64,
     client_id: i64,
@@ -45,6 +45,18 @@ struct Stored {
     btc_rate: Decimal,
     btc_amount: Decimal,
 }
+
+common::from_row!(Stored {
+    id,
+    client_id,
+    external_id,
+    created_at,
+    currency_id,
+    currency_iso3,
+    currency_amount,
+    btc_rate,
+    btc_amount
+});
 
 impl From<&BuyOrderCreated> for Stored {
     fn from(order: &BuyOrderCreated) -> Self {
