@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_compat::CompatExt as _;
 use async_rs::Runtime;
 use async_rs::traits::RuntimeKit;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{FieldTable, ShortString};
@@ -105,23 +107,27 @@ impl Session {
         Ok(session)
     }
 
-    async fn connect(connector: &Connector) -> Result<Self, Error> {
-        let Connector { endpoint, name, .. } = connector;
-        let stream = net::connect((endpoint.host.as_str(), endpoint.port), ADDRESS_TIMEOUT).await?;
-        let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
-        let uri = uri(endpoint);
-        let connection = if endpoint.encrypted {
-            let stream = encryption::encrypt(stream, endpoint).await?.compat();
-            in_time("log in", log_in(stream, encryption::runtime(), uri, name)).await?
-        } else {
-            let runtime = lapin::runtime::default_runtime()?;
-            in_time("log in", log_in(stream.compat(), runtime, uri, name)).await?
-        };
-        Ok(Self {
-            connector: connector.clone(),
-            connection: Arc::new(connection),
-            _hang_up: hang_up,
-        })
+    /// Boxed, so that lapin's connection is compiled in this crate alone, and not in each that connects.
+    fn connect(connector: &Connector) -> BoxFuture<'_, Result<Self, Error>> {
+        async move {
+            let Connector { endpoint, name, .. } = connector;
+            let stream = net::connect((endpoint.host.as_str(), endpoint.port), ADDRESS_TIMEOUT).await?;
+            let hang_up = HangUp(SockRef::from(&stream).try_clone()?);
+            let uri = uri(endpoint);
+            let connection = if endpoint.encrypted {
+                let stream = encryption::encrypt(stream, endpoint).await?.compat();
+                in_time("log in", log_in(stream, encryption::runtime(), uri, name)).await?
+            } else {
+                let runtime = lapin::runtime::default_runtime()?;
+                in_time("log in", log_in(stream.compat(), runtime, uri, name)).await?
+            };
+            Ok(Self {
+                connector: connector.clone(),
+                connection: Arc::new(connection),
+                _hang_up: hang_up,
+            })
+        }
+        .boxed()
     }
 
     /// Declares exchanges, queues and bindings. What exists already stays as it is.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::net::lookup_host;
@@ -41,20 +43,24 @@ impl Connector {
         }
     }
 
-    /// Connects to the first address that answers in time, and verifies the session's settings.
-    pub(super) async fn connect(&self) -> sqlx::Result<PgConnection> {
-        let Database { host, port, .. } = &self.endpoint;
-        // For verify-full sqlx needs the host name that the certificate names. And a host that begins with a slash is the folder of a socket.
-        if self.endpoint.ssl_mode == SslMode::VerifyFull || host.starts_with('/') {
-            return self.connect_within(CONNECT_TIMEOUT, host).await;
+    /// Connects to the first address that answers in time, and verifies the session's settings. Boxed, so that sqlx's connection is compiled
+    /// in this crate alone.
+    pub(super) fn connect(&self) -> BoxFuture<'_, sqlx::Result<PgConnection>> {
+        async move {
+            let Database { host, port, .. } = &self.endpoint;
+            // For verify-full sqlx needs the host name that the certificate names. And a host that begins with a slash is the folder of a socket.
+            if self.endpoint.ssl_mode == SslMode::VerifyFull || host.starts_with('/') {
+                return self.connect_within(CONNECT_TIMEOUT, host).await;
+            }
+            let look_up = async { Ok(lookup_host((host.as_str(), *port)).await?.collect()) };
+            let addresses: Vec<SocketAddr> = in_time(CONNECT_TIMEOUT, look_up).await?;
+            if addresses.len() == 1 {
+                // By its name, which TLS sends to the server.
+                return self.connect_within(CONNECT_TIMEOUT, host).await;
+            }
+            self.connect_to_any(addresses).await
         }
-        let look_up = async { Ok(lookup_host((host.as_str(), *port)).await?.collect()) };
-        let addresses: Vec<SocketAddr> = in_time(CONNECT_TIMEOUT, look_up).await?;
-        if addresses.len() == 1 {
-            // By its name, which TLS sends to the server.
-            return self.connect_within(CONNECT_TIMEOUT, host).await;
-        }
-        self.connect_to_any(addresses).await
+        .boxed()
     }
 
     /// Connects, and verifies that prepared statements survive a pooler.

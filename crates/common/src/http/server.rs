@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -95,7 +96,7 @@ pub fn serve(
     listeners: Listeners,
     routes: Routes,
     stopping: CancellationToken,
-) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+) -> BoxFuture<'static, anyhow::Result<()>> {
     let Routes { clients, operators } = routes;
     let (clients, apart) = match listeners.operators {
         None => (clients.merge(operators), None),
@@ -119,6 +120,7 @@ pub fn serve(
         };
         tokio::try_join!(clients, apart).map(drop)
     }
+    .boxed()
 }
 
 /// Each port has its own limit of connections, so clients cannot take those of the operators.
