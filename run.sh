@@ -33,7 +33,7 @@ PORTS=(CREATE_BUY_ORDER_EXT_PORT FETCH_BUY_ORDERS_EXT_PORT CONSOLE_EXT_PORT WRIT
 OBSERVING_IMAGES=(PROMETHEUS_IMAGE ALERTMANAGER_IMAGE GRAFANA_IMAGE JAEGER_IMAGE POSTGRES_EXPORTER_IMAGE)
 OBSERVING_PORTS=(GRAFANA_EXT_PORT PROMETHEUS_EXT_PORT ALERTMANAGER_EXT_PORT JAEGER_EXT_PORT)
 HEALTHY_WITHIN_S=300
-FIRST_BUILD='5 to 9 minutes' # measured: 8 min 24 s on a slow machine; docs/PERFORMANCE.md has 346 s for more than is built here
+FIRST_BUILD='4 to 7 minutes' # measured: 3 min 24 s on a quiet machine of 2 cores, half as fast on a slow one
 
 mode='' prices='' auth='' observe='' detach='' fresh=''
 say() { echo "run.sh: $*"; }

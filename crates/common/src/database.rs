@@ -1,7 +1,6 @@
 //! Connections to PostgreSQL.
 
 mod connector;
-mod from_row;
 mod metrics;
 pub mod outage;
 mod pool;

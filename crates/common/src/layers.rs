@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 11] = [
     &["env", "tls"],
     &["deployment"],
     &["buy_order_event", "range_checksum"],
-    &["money", "timestamp"],
+    &["from_row", "money", "timestamp"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

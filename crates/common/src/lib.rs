@@ -41,7 +41,8 @@ mod deployment;
 pub mod buy_order_event;
 pub mod range_checksum;
 
-// The types of money and time that both models use.
+// The types of money and time that both models use, and rows as structs.
+mod from_row;
 pub mod money;
 pub mod timestamp;
 

@@ -1,6 +1,9 @@
 //! Reads Prometheus' text format, as far as the services write it. The crates for it were last released in 2023 and before, and bring a
 //! library of regular expressions.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use rust_decimal::Decimal;
 
 /// The value of a series.
@@ -26,6 +29,8 @@ impl Sample {
 
     /// The value with all its digits, if it is a decimal.
     pub(crate) fn decimal(&self) -> Option<Decimal> {
+        // A decimal may have underscores between its digits, which a number must not.
+        self.number()?;
         let text = &self.value;
         text.parse().or_else(|_| Decimal::from_scientific(text)).ok()
     }
@@ -71,7 +76,7 @@ fn sample(line: &str) -> Option<Sample> {
         None => (Vec::new(), rest),
     };
     let value = rest.split_whitespace().next()?;
-    (!name.is_empty()).then(|| Sample {
+    is_name(name).then(|| Sample {
         name: name.to_owned(),
         labels,
         value: value.to_owned(),
@@ -88,9 +93,15 @@ fn labels(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
         }
         let (name, quoted) = rest.split_once("=\"")?;
         let (value, behind) = unescaped(quoted)?;
-        labels.push((name.trim().to_owned(), value));
+        labels.push((Some(name.trim()).filter(|name| is_name(name))?.to_owned(), value));
         rest = behind;
     }
+}
+
+/// A name of a metric or of a label.
+fn is_name(name: &str) -> bool {
+    let is_of_names = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    !name.is_empty() && name.bytes().all(is_of_names)
 }
 
 /// The text up to the closing quotation mark, and what is behind that.
@@ -133,6 +144,8 @@ mod tests {
         assert_eq!(decimal("b"), "12.34567891");
         assert_eq!(decimal("d"), "0.00000001");
         assert_eq!(read.number("c"), None);
+        let underscored = Exposition::read(b"e 1_000").0.remove(0);
+        assert_eq!((underscored.number(), underscored.decimal()), (None, None));
         assert_eq!(read.number("a"), None);
     }
 
@@ -148,6 +161,9 @@ mod tests {
             "a{b=\"c",
             "a{b=\"c\\",
             "a{b=\"c\"} ",
+            "a{=\"c\"} 1",
+            "a{\t,b=\"c\"} 1",
+            "a-b 1",
             "",
         ] {
             assert_eq!(Exposition::read(line.as_bytes()).0, [], "{line:?}");

@@ -1,5 +1,9 @@
 //! What the spans of the services say about orders that were placed from the page.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "a promise that is broken is a panic")]
+pub(crate) mod fuzz;
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -31,3 +31,6 @@ mod viewers;
 
 mod journeys;
 mod pass_on;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use {exposition::fuzz::exposition, journeys::fuzz::spans};

@@ -15,6 +15,9 @@ use faults::scenarios;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
+/// They wait most of the time. More than this, and what is measured is how they wait for the processors.
+const JOBS_PER_PROCESSOR: u32 = 2;
+
 /// Breaks a cluster under load, and compares its data with the answers that clients got.
 #[derive(Parser)]
 struct Arguments {
@@ -33,9 +36,9 @@ struct Arguments {
     /// Go on with further seeds for this long
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<u64>,
-    /// Number of scenarios at once, each with its own cluster
-    #[arg(long, default_value_t = 6)]
-    jobs: u32,
+    /// Number of scenarios at once, each with its own cluster; without it, two for each processor
+    #[arg(long)]
+    jobs: Option<u32>,
     /// Write the table into this page, between its marks
     #[arg(long, value_name = "PAGE")]
     report: Option<PathBuf>,
@@ -72,12 +75,16 @@ async fn main() -> anyhow::Result<ExitCode> {
     if chosen.is_empty() {
         bail!("no scenario has this name: --list shows them");
     }
+    let jobs = match arguments.jobs {
+        Some(jobs) => jobs,
+        None => u32::try_from(std::thread::available_parallelism()?.get())? * JOBS_PER_PROCESSOR,
+    };
     let began = Instant::now();
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     let mut seed = arguments.seed;
     loop {
-        run_all(&chosen, seed, arguments.jobs, &mut rows, &mut failed).await?;
+        run_all(&chosen, seed, jobs, &mut rows, &mut failed).await?;
         seed += 1;
         let all_seeds = seed >= arguments.seed + arguments.seeds;
         let limit = Duration::from_secs(arguments.minutes.unwrap_or(0) * 60);

@@ -1,5 +1,6 @@
 //! The environment of a scenario: a cluster under load. It makes faults and measures recovery.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,38 @@ pub struct Fault {
 struct Recovered {
     recovered_after: Duration,
     last: String,
+}
+
+/// Where the time of a probe went.
+struct Laps {
+    last: Instant,
+    ended: Vec<(&'static str, Duration)>,
+}
+
+impl Laps {
+    fn from(began: Instant) -> Self {
+        Self {
+            last: began,
+            ended: Vec::new(),
+        }
+    }
+
+    fn end(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.ended.push((name, now - self.last));
+        self.last = now;
+    }
+}
+
+impl fmt::Display for Laps {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let laps: Vec<String> = self
+            .ended
+            .iter()
+            .map(|(name, took)| format!("{name} within {took:.1?}"))
+            .collect();
+        formatter.write_str(&laps.join(", "))
+    }
 }
 
 /// The environment of a scenario.
@@ -178,7 +211,7 @@ impl Stage {
     async fn recover(&mut self) -> anyhow::Result<Recovered> {
         let ended = Instant::now();
         let mut last = String::from("none failed");
-        while let Some(why_not) = self.probe().await {
+        while let Some(why_not) = self.probe(&mut Laps::from(Instant::now())).await {
             if ended.elapsed() > GIVEN_UP_AFTER {
                 bail!("no recovery within {GIVEN_UP_AFTER:?}: {why_not}");
             }
@@ -199,7 +232,8 @@ impl Stage {
         let mut last = String::from("none failed");
         loop {
             let asked = Instant::now();
-            let mut why_not = self.probe().await;
+            let mut probed = Laps::from(asked);
+            let mut why_not = self.probe(&mut probed).await;
             for service in Service::OF_ORDERS {
                 if why_not.is_none() {
                     let ready = self.ask(service, "/readyz").await;
@@ -212,7 +246,7 @@ impl Stage {
             if why_not.is_some() || took > SLOW_PROBE {
                 recovered_after = began.elapsed();
                 let why_not = why_not.as_deref().unwrap_or("slow");
-                last = format!("{why_not}, after {took:.1?}");
+                last = format!("{why_not}, after {took:.1?} ({probed})");
             }
             match why_not {
                 Some(why_not) if began.elapsed() > GIVEN_UP_AFTER => {
@@ -230,12 +264,13 @@ impl Stage {
     }
 
     /// Checks whether everything works. Returns the reason if not.
-    async fn probe(&mut self) -> Option<String> {
+    async fn probe(&mut self, laps: &mut Laps) -> Option<String> {
         for service in Service::OF_ORDERS {
             if let Err(why) = self.ask(service, "/healthcheck").await {
                 return Some(format!("{} is not healthy: {why:#}", service.name()));
             }
         }
+        laps.end("healthy");
         let mut orders = Vec::new();
         for replica in 0..self.shared.client.create_replicas() {
             // Of each currency, because prices fail and recover by currency.
@@ -251,6 +286,7 @@ impl Stage {
                 other => return Some(format!("an order was answered {other:?}")),
             }
         }
+        laps.end("accepted");
         let began = Instant::now();
         for id in last {
             while !self.shared.client.shown_by_all(id).await {
@@ -260,6 +296,7 @@ impl Stage {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        laps.end("shown");
         None
     }
 

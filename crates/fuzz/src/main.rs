@@ -7,15 +7,17 @@ use std::sync::OnceLock;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 10] = [
+const TARGETS: [(&str, Target); 12] = [
     ("ack", fluent_logger::fuzz::ack),
     ("event", common::buy_order_event::fuzz::event),
+    ("exposition", console::exposition),
     ("jwks", common::auth::fuzz::jwks),
     ("message", read_model_sync::delivery::fuzz::message),
     ("page_query", fetch_buy_orders::fuzz::page_query),
     ("price", btc_price::fuzz::price),
     ("put_body", create_buy_order::fuzz::put_body),
     ("request_id", common::http::fuzz::request_id),
+    ("spans", console::spans),
     ("token", common::auth::fuzz::token),
     ("trace_context", common::trace_context::fuzz::trace_context),
 ];
