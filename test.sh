@@ -70,6 +70,8 @@ integration_tests() {
 run_integration() {
     local tests
     mapfile -t tests < <(integration_tests)
+    # Most of the time the tests wait for servers to start, and for timeouts: with one for each processor, half of the processors is idle.
+    export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(getconf _NPROCESSORS_ONLN) * 2))}
     cargo build --release --workspace --bins &&
         "${CARGO_TARGET_DIR:-target}/release/cluster" with-servers -- cargo test --release --workspace --no-fail-fast "${tests[@]}"
 }
