@@ -1,5 +1,13 @@
 //! The cluster as a program: what `run.sh --native`, `stop.sh` and `test.sh` call.
 
+/// Prints a line for people. Nobody may read it any more (`./run.sh | head`): the cluster goes on all the same, where `println!` panics.
+macro_rules! say {
+    ($($line:tt)+) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)+);
+    }};
+}
+
 mod arguments;
 mod cluster;
 mod contract;

@@ -59,7 +59,7 @@ impl NativeCluster {
             service.binary()?;
         }
         let began = Instant::now();
-        println!("starting PostgreSQL (write model, read model) and RabbitMQ");
+        say!("starting PostgreSQL (write model, read model) and RabbitMQ");
         let mut cluster = Self {
             parts: Vec::new(),
             leftovers: Arc::new(Leftovers::in_file(folder.processes_file())),
@@ -70,17 +70,17 @@ impl NativeCluster {
         };
         let servers = cluster.servers(folder, &data).await?;
         cluster.start_parts(servers).await?;
-        println!("  ready after {:.1} s", began.elapsed().as_secs_f32());
+        say!("  ready after {:.1} s", began.elapsed().as_secs_f32());
 
         if auth {
             cluster.start_issuer(folder)?;
         } else {
             let _ = fs::remove_file(folder.issuer_key());
         }
-        println!("starting the services");
+        say!("starting the services");
         let services = cluster.services(folder, price_source).await?;
         cluster.start_parts(services).await?;
-        println!("  healthy after {:.1} s", began.elapsed().as_secs_f32());
+        say!("  healthy after {:.1} s", began.elapsed().as_secs_f32());
         Ok(cluster)
     }
 
@@ -90,7 +90,7 @@ impl NativeCluster {
             self.contract.set(name, value);
         }
         self.issuer = Some(keys_server);
-        println!("  clients need a token of the development issuer: scripts/token.sh makes one");
+        say!("  clients need a token of the development issuer: scripts/token.sh makes one");
         Ok(())
     }
 

@@ -122,7 +122,7 @@ impl Folder {
             bail!("{} belongs to another user: remove it", elsewhere.display());
         }
         fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o711))?;
-        println!(
+        say!(
             "The servers do not run as root, and their accounts cannot enter {}: their data is in {}.",
             closed.display(),
             elsewhere.display()

@@ -48,7 +48,7 @@ impl Leftovers {
         let new = self.file.with_extension("new");
         let text: String = lines.values().map(String::as_str).collect();
         if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.file)) {
-            println!(
+            say!(
                 "the list of processes could not be written to {} ({error}): if this program is killed, end {part} by hand",
                 self.file.display()
             );

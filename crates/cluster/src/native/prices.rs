@@ -24,12 +24,12 @@ pub(crate) async fn choose(
     match price_source {
         PriceSource::Coinbase => return Ok(None),
         PriceSource::Auto if reaches_coinbase(contract, btc_price, client).await? => return Ok(None),
-        PriceSource::Auto => println!(
+        PriceSource::Auto => say!(
             "\n  *** {} cannot be reached from here: prices come from the SIMULATOR, at fixed rates. ***\n  \
              *** (--prices coinbase requires Coinbase, --prices simulator avoids this warning) ***\n",
             contract.get("CB_HOST")?
         ),
-        PriceSource::Simulator => println!("  prices come from the simulator, at fixed rates"),
+        PriceSource::Simulator => say!("  prices come from the simulator, at fixed rates"),
     }
     let simulator = PriceSimulator::start()?;
     for currency in Currency::ALL {

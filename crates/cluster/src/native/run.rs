@@ -42,20 +42,20 @@ pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(options.folder.path.join("control"))?;
     let contract = Contract::read(&options.env_file)?;
     if options.fresh {
-        println!("deleting all stored data");
+        say!("deleting all stored data");
         let data = folder.data()?;
         fs::remove_dir_all(&data).with_context(|| format!("could not delete {}", data.display()))?;
     }
     let cluster = tokio::select! {
         cluster = NativeCluster::start(&folder, contract, options.prices, options.auth) => cluster?,
         () = interrupted_while_starting(&mut shutdown) => {
-            println!("everything is stopped");
+            say!("everything is stopped");
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
     print_summary(&cluster, &folder)?;
     if !options.in_background {
-        println!("Ctrl-C stops everything.\n");
+        say!("Ctrl-C stops everything.\n");
     }
     fs::write(folder.ready_file(), std::process::id().to_string())?;
     let supervisor = cluster.supervise();
@@ -63,19 +63,19 @@ pub async fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
         served = control.serve(supervisor.parts()) => served.context("the control socket failed")?,
         () = shutdown.wait() => {}
     }
-    println!("stopping the services, then the servers; another Ctrl-C changes nothing");
+    say!("stopping the services, then the servers; another Ctrl-C changes nothing");
     let _ = fs::remove_file(folder.ready_file());
     supervisor.end().await;
     drop(cluster);
     let _ = fs::remove_file(folder.processes_file());
-    println!("everything is stopped; the data is kept");
+    say!("everything is stopped; the data is kept");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says at once that what was started will be stopped, which takes seconds.
 async fn interrupted_while_starting(shutdown: &mut ShutdownSignal) {
     shutdown.wait().await;
-    println!("interrupted: stopping what was started; another Ctrl-C changes nothing");
+    say!("interrupted: stopping what was started; another Ctrl-C changes nothing");
 }
 
 /// Stops the cluster of this folder, and nothing else.
@@ -84,7 +84,7 @@ async fn interrupted_while_starting(shutdown: &mut ShutdownSignal) {
 /// When it does not end.
 pub async fn stop(folder: &FolderArgument) -> anyhow::Result<ExitCode> {
     let Some(folder) = Folder::existing(&folder.path) else {
-        println!("no native cluster is running");
+        say!("no native cluster is running");
         return Ok(ExitCode::SUCCESS);
     };
     if folder.is_locked()? {
@@ -110,7 +110,7 @@ pub async fn stop(folder: &FolderArgument) -> anyhow::Result<ExitCode> {
                     command.display()
                 );
             }
-            println!("stopping the native cluster (process {holder})");
+            say!("stopping the native cluster (process {holder})");
             kill_process(Pid::from_raw(holder).context("not a process id")?, Signal::TERM)
                 .context("could not signal it")?;
         }
@@ -118,9 +118,9 @@ pub async fn stop(folder: &FolderArgument) -> anyhow::Result<ExitCode> {
             Ok(!folder.is_locked()? && !leftovers::is_running(holder))
         })
         .await?;
-        println!("stopped; the data is kept");
+        say!("stopped; the data is kept");
     } else {
-        println!("no native cluster is running");
+        say!("no native cluster is running");
     }
     leftovers::wait_for_end(&folder.processes_file())?;
     Ok(ExitCode::SUCCESS)
@@ -142,7 +142,7 @@ fn print_summary(cluster: &NativeCluster, folder: &Folder) -> anyhow::Result<()>
         Ok(_) => "https",
         Err(_) => "http",
     };
-    println!(
+    say!(
         "\nThe cluster is healthy: {scheme}://localhost:{console} shows it.\
          \nPrices come from: {prices}\n\
          \n  create_buy_order   {scheme}://127.0.0.1:{create}/docs\

@@ -160,7 +160,7 @@ async fn carry_out(part: &Part, action: Action) -> anyhow::Result<()> {
     let name = part.name();
     match action {
         Action::Stop => {
-            println!("{name} is stopped, as asked");
+            say!("{name} is stopped, as asked");
             part.set_state(State::Stopped);
             block_in_place(|| part.end());
             Ok(())
@@ -170,7 +170,7 @@ async fn carry_out(part: &Part, action: Action) -> anyhow::Result<()> {
             State::Stopped | State::Ended(_) => start(part).await,
         },
         Action::Restart => {
-            println!("{name} is restarted, as asked");
+            say!("{name} is restarted, as asked");
             start(part).await
         }
         Action::Kill => {
@@ -231,7 +231,7 @@ async fn ended(part: &Part) -> ExitStatus {
             && part.answers().await
         {
             part.set_state(State::Healthy);
-            println!(
+            say!(
                 "{} is healthy again after {:.1} s",
                 part.name(),
                 since.elapsed().as_secs_f32()
@@ -266,7 +266,7 @@ impl Failures {
         let pause = self.next_pause.as_secs_f32();
         let part = self.part;
         if self.count > 1 {
-            println!(
+            say!(
                 "{part} {what} again; it is restarted in {pause:.1} s (attempt {})",
                 self.count
             );
@@ -274,9 +274,12 @@ impl Failures {
         }
         let last_lines = last_lines();
         if last_lines.is_empty() {
-            println!("{part} {what}; it is restarted");
+            say!("{part} {what}; it is restarted");
         } else {
-            print!("{part} {what}; it is restarted. Its last lines:\n{last_lines}");
+            say!(
+                "{part} {what}; it is restarted. Its last lines:\n{}",
+                last_lines.trim_end()
+            );
         }
     }
 }

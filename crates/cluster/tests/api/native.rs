@@ -1,6 +1,9 @@
 //! `cluster run` and `cluster stop`, which `run.sh --native` and `stop.sh` call.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::{PortLease, Service, http_client, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -169,6 +173,21 @@ impl Site {
             .flatten()
             .filter_map(|entry| ours(&entry.path()))
             .collect()
+    }
+
+    /// The processes of this cluster that run this program.
+    fn pids_of(&self, program: &str) -> Vec<i32> {
+        let processes = procfs::process::all_processes().into_iter().flatten().flatten();
+        let ours = processes.filter(|process| {
+            let runs_it = process.exe().is_ok_and(|path| path == Path::new(program));
+            let marked = |environment: HashMap<OsString, OsString>| {
+                environment
+                    .values()
+                    .any(|value| value.to_string_lossy().contains(&self.mark))
+            };
+            runs_it && process.environ().is_ok_and(marked)
+        });
+        ours.map(|process| process.pid()).collect()
     }
 
     pub(crate) fn pid(&self) -> anyhow::Result<i32> {
@@ -436,6 +455,36 @@ fn what_cannot_be_a_name_of_the_private_servers_is_refused_by_name() -> anyhow::
     let said = site.fails("run", &["--detach"])?;
     assert!(said.contains("Q_PWD") && said.contains("single quotes"), "{said}");
     assert_eq!(site.processes(), Vec::<String>::new());
+    Ok(())
+}
+
+/// As with `./run.sh | head`.
+#[tokio::test]
+async fn a_cluster_whose_output_nobody_reads_any_more_still_restarts_its_parts() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let mut program = site.command("run", &[]).stdout(Stdio::piped()).spawn()?;
+    let mut first_line = String::new();
+    BufReader::new(program.stdout.take().context("no output")?).read_line(&mut first_line)?;
+    assert!(first_line.starts_with("starting PostgreSQL"), "{first_line}");
+    let health = site.url(1, "/healthcheck");
+    let is_healthy = async || {
+        let answer = http_client()?.get(&health).send().await?;
+        anyhow::Ok(answer.status().is_success())
+    };
+    // Before, a part that ends would end the start.
+    let ready = site.folder.path().join("state/ready");
+    wait_until("the cluster is up", LIMIT, async || Ok(ready.exists())).await?;
+    let service = env!("CARGO_BIN_EXE_cluster").replace("/cluster", "/fetch_buy_orders");
+    let pids = site.pids_of(&service);
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    kill_process(Pid::from_raw(pids[0]).context("no process")?, Signal::KILL)?;
+    wait_until("it is restarted", LIMIT, async || {
+        let now = site.pids_of(&service);
+        Ok(now.len() == 1 && now != pids && is_healthy().await?)
+    })
+    .await?;
+    crate::servers::terminate(program.id());
+    assert_eq!(program.wait()?.code(), Some(0));
     Ok(())
 }
 
