@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -28,6 +29,7 @@ pub use vitals::Vitals;
 use crate::account::Account;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+const OUTPUT_READ_LIMIT: Duration = Duration::from_secs(1);
 
 /// What to run, as whom, and how to end it.
 #[derive(Debug, Clone)]
@@ -70,14 +72,17 @@ impl Program {
     /// Starts it.
     pub(crate) fn start(&self, output: &Output) -> anyhow::Result<Process> {
         let mut child = spawn(self.command()).with_context(|| format!("could not start {}", self.name))?;
-        keep(child.stdout.take(), output);
-        keep(child.stderr.take(), output);
+        let readers = [
+            keep(child.stdout.take(), output),
+            keep(child.stderr.take(), output),
+        ];
         Ok(Process {
             program: self.clone(),
             pid: child.id(),
             child: Mutex::new(child),
             paused: AtomicBool::new(false),
             output: output.clone(),
+            readers,
         })
     }
 
@@ -86,9 +91,7 @@ impl Program {
         let output = Output::in_memory();
         let process = self.start(&output)?;
         let status = process.wait(limit).await?;
-        // The reader thread may not have read its last lines yet.
         if !status.success() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
             bail!("{} failed ({status}):\n{}", self.name, output.tail());
         }
         Ok(())
@@ -140,6 +143,7 @@ pub(crate) struct Process {
     child: Mutex<Child>,
     paused: AtomicBool,
     output: Output,
+    readers: [Option<JoinHandle<()>>; 2],
 }
 
 impl Process {
@@ -251,11 +255,12 @@ impl Process {
         Ok(procfs::process::Process::new(i32::try_from(self.pid)?)?)
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until its output is read.
     pub(crate) async fn wait(&self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.ended() {
+                self.wait_until_read().await;
                 return Ok(status);
             }
             if started.elapsed() > limit {
@@ -265,6 +270,15 @@ impl Process {
                     self.output.tail()
                 );
             }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Waits until its last lines are read, or until it is clear that a child of it still has the pipe.
+    async fn wait_until_read(&self) {
+        let started = Instant::now();
+        let is_read = |reader: &JoinHandle<()>| reader.is_finished();
+        while !self.readers.iter().flatten().all(is_read) && started.elapsed() < OUTPUT_READ_LIMIT {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::locked;
 use super::log_file::LogFile;
@@ -111,10 +112,10 @@ impl Lines {
 }
 
 /// Reads a stream to its end, in a thread of its own.
-pub(super) fn keep(stream: Option<impl Read + Send + 'static>, output: &Output) {
-    let Some(stream) = stream else { return };
+pub(super) fn keep(stream: Option<impl Read + Send + 'static>, output: &Output) -> Option<JoinHandle<()>> {
+    let stream = stream?;
     let output = output.clone();
-    std::thread::spawn(move || match output {
+    let reader = std::thread::spawn(move || match output {
         Output::Lines(lines) => {
             for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
                 locked(&lines).add(String::from_utf8_lossy(&line).into_owned());
@@ -122,6 +123,7 @@ pub(super) fn keep(stream: Option<impl Read + Send + 'static>, output: &Output) 
         }
         Output::Brief(end) => keep_end(stream, &end),
     });
+    Some(reader)
 }
 
 fn keep_end(mut stream: impl Read, end: &Mutex<Vec<u8>>) {

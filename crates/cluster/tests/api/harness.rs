@@ -42,11 +42,11 @@ async fn an_order_goes_from_put_to_get_and_the_cluster_leaves_nothing_behind() -
         .await?;
     assert_eq!(stored, 1);
     assert_eq!(cluster.prices().requests(), 1);
-    let created = cluster.logs(Service::CreateBuyOrder);
-    assert!(
-        created.iter().any(|event| event["event"] == "buy_order_created"),
-        "{created:?}"
-    );
+    wait_until("its event is read", LIMIT, async || {
+        let events = cluster.logs(Service::CreateBuyOrder);
+        Ok(events.iter().any(|event| event["event"] == "buy_order_created"))
+    })
+    .await?;
 
     let addresses = cluster.addresses().clone();
     let urls = Service::OF_ORDERS.map(|service| cluster.url(service));

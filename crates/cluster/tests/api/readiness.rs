@@ -121,8 +121,14 @@ async fn a_service_is_unready_while_something_is_away_that_it_cannot_work_withou
             becomes(&cluster, *service, ready()).await?;
         }
     }
-    let logged = cluster.logs(FetchBuyOrders);
-    let count = |event: &str| logged.iter().filter(|line| line["event"] == event).count();
+    let count = |event: &str| {
+        let logged = cluster.logs(FetchBuyOrders);
+        logged.iter().filter(|line| line["event"] == event).count()
+    };
+    wait_until("the last change is an event", LIMIT, async || {
+        Ok(count("service_ready") > 0)
+    })
+    .await?;
     assert_eq!(
         (count("service_not_ready"), count("service_ready")),
         (1, 1),

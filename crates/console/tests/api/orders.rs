@@ -81,12 +81,14 @@ async fn an_order_is_passed_on_counted_projected_and_its_way_is_known() -> anyho
         (&json!(0.0), &json!(TRACE))
     );
     assert!(spans.iter().all(|span| span["failed"] == false), "{last}");
-    let logs = cluster.logs(Service::Console);
-    let passed_on = logs
-        .iter()
-        .find(|line| line["event"] == "console_order_passed_on")
-        .unwrap();
-    assert_eq!(passed_on["trace_id"], TRACE);
+    wait_until("its event has its trace", LIMIT, async || {
+        let logs = cluster.logs(Service::Console);
+        let mut passed_on = logs
+            .iter()
+            .filter(|line| line["event"] == "console_order_passed_on");
+        Ok(passed_on.any(|line| line["trace_id"] == TRACE))
+    })
+    .await?;
     Ok(())
 }
 
