@@ -192,8 +192,9 @@ fn window(queue: &str) -> anyhow::Result<Vec<Outgoing>> {
             routing_key: queue.to_owned(),
             message_id: order.external_id,
             payload: serde_json::to_string(&order)?,
+            created_at: order.created_at,
         };
-        Ok(Outgoing::event("", &event, &context_of(None, None)))
+        Ok(Outgoing::event("", "bench", &event, &context_of(None, None)))
     };
     (0..WINDOW).map(message).collect()
 }

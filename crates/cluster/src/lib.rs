@@ -20,7 +20,7 @@
 //! A module uses only modules of its own layer and of the layers above it in this list; there are no cycles.
 //!
 //! 1. `account`, `address`, `background_server`, `http_client`, `ports`, `process`, `service`, `wait`: processes, ports, addresses, names.
-//! 2. `docs_page`, [`issuer`], `log_server`, `order`, `plans`, `prices`, `proxy`, `report_page`, `sessions`: tools of tests, each usable alone.
+//! 2. `docs_page`, `event_contract`, [`issuer`], `log_server`, `order`, `plans`, `prices`, `proxy`, `report_page`, `sessions`: tools of tests, each usable alone.
 //! 3. `servers`, `shared`: PostgreSQL and RabbitMQ.
 //! 4. `databases`, `links`, `options`, `replica`: what a cluster consists of, on these servers.
 //! 5. `cluster`: a cluster for tests. Its submodules each add one kind of operation to [`Cluster`].
@@ -41,6 +41,7 @@ mod service;
 mod wait;
 
 mod docs_page;
+mod event_contract;
 pub mod issuer;
 mod log_server;
 mod order;
@@ -71,6 +72,7 @@ pub use cluster::processes::Starved;
 pub use cluster::server_control::Server;
 pub use cluster::{Cluster, Issuer, ProcessId};
 pub use docs_page::docs_page_needs_no_network;
+pub use event_contract::check_event;
 pub use http_client::{bearer, http_client, http_client_with, https_client_with, trusted};
 pub use links::Link;
 pub use log_server::LogServer;

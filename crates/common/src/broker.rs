@@ -9,6 +9,9 @@
 pub mod topology;
 
 mod consumer;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod contract;
 mod encryption;
 mod intake;
 mod listener;

@@ -18,3 +18,8 @@ mod properties;
 pub use created::BuyOrderCreated;
 pub use fields::{MAX_REASON_CHARACTERS, is_reason};
 pub use voided::BuyOrderVoided;
+
+#[cfg(test)]
+pub(crate) use created::tests::GOLDEN as GOLDEN_CREATED;
+#[cfg(test)]
+pub(crate) use voided::tests::GOLDEN as GOLDEN_VOIDED;

@@ -11,6 +11,7 @@ use common::service::{self, Lifecycle};
 use common::{database, http, migrations};
 use tokio::sync::Notify;
 
+use crate::NAME;
 use crate::arguments::{Arguments, Command};
 use crate::batch;
 use crate::checksums;
@@ -23,8 +24,6 @@ use crate::relay;
 use crate::republish;
 use crate::routes::{State, router};
 use crate::void;
-
-const NAME: &str = "create_buy_order";
 
 /// Runs the service, or the command that the command line names.
 #[must_use]

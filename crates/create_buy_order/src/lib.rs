@@ -34,5 +34,8 @@ pub mod void;
 
 mod metrics;
 
+/// The name of this service.
+pub(crate) const NAME: &str = "create_buy_order";
+
 #[cfg(any(test, feature = "fuzzing"))]
 pub use routes::fuzz;

@@ -160,7 +160,7 @@ impl Relay {
         let outgoing: Vec<Outgoing> = messages
             .iter()
             .zip(&spans)
-            .map(|(message, span)| Outgoing::event(&self.broker.exchange, &message.event, span))
+            .map(|(message, span)| Outgoing::event(&self.broker.exchange, crate::NAME, &message.event, span))
             .collect();
         let results = self.publish_in_time(publisher, &outgoing).await;
         let results = results.inspect_err(|error| {

@@ -223,7 +223,7 @@ impl History {
     async fn publish(&self, publisher: &mut Publisher, events: &[Event]) -> Result<(), broker::Error> {
         let outgoing: Vec<Outgoing> = events
             .iter()
-            .map(|event| Outgoing::event(&self.exchange, event, &Context::new()))
+            .map(|event| Outgoing::event(&self.exchange, crate::NAME, event, &Context::new()))
             .collect();
         let results = publisher.publish_all(&outgoing).await?;
         let mut reasons = results.into_iter().filter_map(Result::err);

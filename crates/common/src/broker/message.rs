@@ -3,6 +3,7 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use opentelemetry::Context;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::topology::short;
@@ -32,14 +33,16 @@ pub struct Event {
     pub message_id: Uuid,
     /// The body, JSON.
     pub payload: String,
+    /// When it happened: the property `timestamp`, in whole seconds.
+    pub created_at: OffsetDateTime,
 }
 
-crate::from_row!(Event { kind = "type", routing_key, message_id, payload });
+crate::from_row!(Event { kind = "type", routing_key, message_id, payload, created_at });
 
 impl Outgoing {
-    /// The message of an event. Its headers carry the trace context of `trace`.
+    /// The message of an event that the service `app_id` sends. Its headers carry the trace context of `trace`.
     #[must_use]
-    pub fn event(exchange: &str, event: &Event, trace: &Context) -> Self {
+    pub fn event(exchange: &str, app_id: &str, event: &Event, trace: &Context) -> Self {
         let mut headers = FieldTable::default();
         for (name, text) in [(TRACEPARENT, traceparent(trace)), (TRACESTATE, tracestate(trace))] {
             if let Some(text) = text {
@@ -53,6 +56,9 @@ impl Outgoing {
                 .with_content_type("application/json".into())
                 .with_type(short(&event.kind))
                 .with_message_id(event.message_id.to_string().into())
+                .with_app_id(short(app_id))
+                // AMQP has no time before 1970.
+                .with_timestamp(event.created_at.unix_timestamp().try_into().unwrap_or_default())
                 .with_headers(headers),
             body: event.payload.clone().into_bytes(),
         }

@@ -2,20 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::fields::{read_decimal, read_id, read_iso3, read_time, write_decimal};
+use super::fields::{
+    btc_amount_schema, btc_rate_schema, fiat_amount_schema, read_decimal, read_id, read_iso3, read_time,
+    write_decimal,
+};
 use crate::money::{BtcAmount, BtcRate, FiatAmount};
 use crate::timestamp;
 
 /// An order was created. Its fields are the columns of the read model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BuyOrderCreated {
     /// `buy_order.id` of the write model.
     #[serde(deserialize_with = "read_id")]
+    #[schema(minimum = 1)]
     pub id: i64,
     /// `client.id` of the write model.
     #[serde(deserialize_with = "read_id")]
+    #[schema(minimum = 1)]
     pub client_id: i64,
     /// The id that clients see.
     pub external_id: Uuid,
@@ -27,18 +33,23 @@ pub struct BuyOrderCreated {
     pub created_at: OffsetDateTime,
     /// `currency.id` of the write model.
     #[serde(deserialize_with = "read_id")]
+    #[schema(minimum = 1)]
     pub currency_id: i64,
     /// ISO 4217: three capital letters. Not an enumeration: the write model alone decides which currencies exist.
     #[serde(deserialize_with = "read_iso3")]
+    #[schema(pattern = "^[A-Z]{3}$")]
     pub currency_iso3: String,
     /// What the client pays, in `currency_iso3`.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    #[schema(schema_with = fiat_amount_schema)]
     pub currency_amount: FiatAmount,
     /// The price of one BTC, in `currency_iso3`.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    #[schema(schema_with = btc_rate_schema)]
     pub btc_rate: BtcRate,
     /// The BTC bought.
     #[serde(serialize_with = "write_decimal", deserialize_with = "read_decimal")]
+    #[schema(schema_with = btc_amount_schema)]
     pub btc_amount: BtcAmount,
 }
 
@@ -61,14 +72,14 @@ impl BuyOrderCreated {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
+pub(super) mod tests {
     use time::macros::datetime;
     use uuid::uuid;
 
     use super::*;
 
     /// The time ends with a zero, because all six decimals are written.
-    const GOLDEN: &str = concat!(
+    pub(crate) const GOLDEN: &str = concat!(
         r#"{"id":1,"client_id":1,"external_id":"3b14efb6-041f-4d31-b35a-37c82333af36","#,
         r#""created_at":"2026-11-23T15:37:32.531850Z","currency_id":1,"currency_iso3":"USD","#,
         r#""currency_amount":"123.45","btc_rate":"48478.88000000","btc_amount":"0.00254647"}"#

@@ -10,8 +10,9 @@ use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
-use crate::money::parse_decimal;
+use crate::money::{BtcAmount, BtcRate, FiatAmount, parse_decimal};
 
 pub(super) fn write_decimal<T: fmt::Display, S: Serializer>(
     value: &T,
@@ -104,4 +105,38 @@ pub(super) fn read_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
             "not a reason of 1 to {MAX_REASON_CHARACTERS} characters: {text:.40?}"
         )))
     }
+}
+
+pub(super) fn fiat_amount_schema() -> Schema {
+    decimal_schema(
+        "What the client pays, in `currency_iso3`.",
+        FiatAmount::BOUND,
+        FiatAmount::SCALE,
+    )
+}
+
+pub(super) fn btc_rate_schema() -> Schema {
+    decimal_schema(
+        "The price of one BTC, in `currency_iso3`.",
+        BtcRate::BOUND,
+        BtcRate::SCALE,
+    )
+}
+
+pub(super) fn btc_amount_schema() -> Schema {
+    decimal_schema("The BTC bought.", BtcAmount::BOUND, BtcAmount::SCALE)
+}
+
+/// A decimal below `bound`, which is a power of 10: a string with all decimals, as it is sent now, or a number, as the original sent it.
+fn decimal_schema(description: &str, bound: u64, decimals: u32) -> Schema {
+    let digits = bound.ilog10();
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(format!(r"^[0-9]{{1,{digits}}}\.[0-9]{{{decimals}}}$")));
+    let number = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .exclusive_minimum(Some(0))
+        .exclusive_maximum(Some(bound));
+    let either = OneOfBuilder::new().item(text).item(number);
+    either.description(Some(description)).into()
 }

@@ -2,21 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::fields::{read_id, read_reason, read_time};
 use crate::timestamp;
 
 /// An order was voided: an operator took it out of the book. Its fields are the columns of `buy_order_void_read_model`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BuyOrderVoided {
     /// `buy_order.id` of the write model: which order.
     #[serde(deserialize_with = "read_id")]
+    #[schema(minimum = 1)]
     pub id: i64,
     /// The id of that order that clients see.
     pub external_id: Uuid,
-    /// Why, in the operator's words; see [`is_reason`](super::is_reason).
+    /// Why, in the operator's words: up to 500 characters, none of them a control character.
     #[serde(deserialize_with = "read_reason")]
+    #[schema(min_length = 1, max_length = 500)]
     pub reason: String,
     /// When the void was written, with microseconds.
     #[serde(
@@ -40,14 +43,14 @@ impl BuyOrderVoided {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
+pub(super) mod tests {
     use time::macros::datetime;
     use uuid::uuid;
 
     use super::*;
 
     /// The time ends with a zero, because all six decimals are written.
-    const GOLDEN: &str = concat!(
+    pub(crate) const GOLDEN: &str = concat!(
         r#"{"id":7,"external_id":"3b14efb6-041f-4d31-b35a-37c82333af36","reason":"fat finger","#,
         r#""voided_at":"2026-11-28T15:37:32.531850Z"}"#
     );

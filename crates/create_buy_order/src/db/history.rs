@@ -105,7 +105,7 @@ pub async fn events(
     max: i64,
 ) -> sqlx::Result<Vec<PastEvent>> {
     sqlx::query_as(
-        "SELECT placed.id, $4 AS type, $5 AS routing_key, placed.external_id AS message_id,
+        "SELECT placed.id, $4 AS type, $5 AS routing_key, placed.external_id AS message_id, placed.created_at,
                 buy_order_created_payload(placed, (SELECT iso3 FROM currency WHERE currency.id = placed.currency_id)) AS payload
            FROM buy_order AS placed
           WHERE placed.id > $1 AND placed.id <= $2
@@ -130,7 +130,7 @@ pub async fn void_events(
 ) -> sqlx::Result<Vec<Event>> {
     // The order is looked up for each void, because the plan of a join, made while the tables were empty, would read them whole.
     sqlx::query_as(
-        "SELECT $4 AS type, $5 AS routing_key, void.message_id,
+        "SELECT $4 AS type, $5 AS routing_key, void.message_id, void.voided_at AS created_at,
                 buy_order_voided_payload(void, (SELECT external_id FROM buy_order WHERE buy_order.id = void.buy_order_id)) AS payload
            FROM buy_order_void AS void
           WHERE void.buy_order_id BETWEEN $1 AND $2 AND ($3 IS NULL OR void.voided_at >= $3)

@@ -22,7 +22,7 @@ common::from_row!(Message { id, traceparent, tracestate; event });
 /// The oldest messages, `max` at most.
 pub async fn oldest(connection: &mut PgConnection, max: i64) -> sqlx::Result<Vec<Message>> {
     sqlx::query_as(
-        "SELECT id, type, routing_key, message_id, payload, traceparent, tracestate FROM outbox ORDER BY id LIMIT $1",
+        "SELECT id, type, routing_key, message_id, payload, created_at, traceparent, tracestate FROM outbox ORDER BY id LIMIT $1",
     )
     .bind(max)
     .fetch_all(connection)

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 const UNKNOWN: &str = "3b14efb6-041f-4d31-b35a-37c82333af36";
 
-async fn void(cluster: &Cluster, order: &Answer, reason: &str) -> anyhow::Result<Ended> {
+pub(super) async fn void(cluster: &Cluster, order: &Answer, reason: &str) -> anyhow::Result<Ended> {
     cluster.void(order.order("id"), reason).await
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster::{Cluster, Options, Service, wait_until};
-use common::buy_order_event::BuyOrderCreated;
+use cluster::{Cluster, Options, Service, check_event, wait_until};
+use common::buy_order_event::{BuyOrderCreated, BuyOrderVoided};
 use lapin::message::Delivery;
 use lapin::options::BasicGetOptions;
 use lapin::types::{AMQPValue, ShortString};
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::broker::channel;
+use super::voids::void;
 use super::{Answer, answer, buy, count, new_key, start_cluster};
 
 /// The next message of the queue, which has no other consumer.
@@ -91,6 +92,8 @@ async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request(
         Some(accepted.order("id"))
     );
     assert_eq!(*properties.delivery_mode(), Some(2), "persistent");
+    assert_eq!(text(properties.app_id()).as_deref(), Some("create_buy_order"));
+    check_event(BuyOrderCreated::MESSAGE_TYPE, &message.data)?;
     assert_eq!(
         trace_id(traceparent(&message)),
         Some(TRACE),
@@ -98,6 +101,9 @@ async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request(
         traceparent(&message)
     );
     let event: BuyOrderCreated = serde_json::from_slice(&message.data)?;
+    let since_created =
+        i64::try_from(properties.timestamp().context("no timestamp")?)? - event.created_at.unix_timestamp();
+    assert!((0..=1).contains(&since_created), "{since_created} s");
     assert_eq!(
         std::str::from_utf8(&message.data)?,
         serde_json::to_string(&event)?
@@ -116,6 +122,26 @@ async fn an_order_is_published_in_the_wire_format_with_the_trace_of_its_request(
             "btc_rate": "35330.89000000",
             "btc_amount": order["btc_amount"],
         })
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_void_is_published_as_its_contract_says() -> anyhow::Result<()> {
+    let cluster = start_cluster().await?;
+    let order = buy(&cluster, "USD", "1", &new_key()).await?;
+    next_message(&cluster).await?;
+    // As long as a reason may be, and none of it in one byte.
+    let reason = "\u{1f4a5}".repeat(500);
+    assert_eq!(void(&cluster, &order, &reason).await?.code, Some(0));
+    let message = next_message(&cluster).await?;
+    let kind = message.properties.kind().as_ref().map(ToString::to_string);
+    assert_eq!(kind.as_deref(), Some(BuyOrderVoided::MESSAGE_TYPE));
+    check_event(BuyOrderVoided::MESSAGE_TYPE, &message.data)?;
+    let event: BuyOrderVoided = serde_json::from_slice(&message.data)?;
+    assert_eq!(
+        (event.external_id.to_string().as_str(), event.reason),
+        (order.order("id"), reason)
     );
     Ok(())
 }
@@ -189,6 +215,7 @@ async fn what_the_write_model_writes_is_to_the_byte_what_this_code_would_write()
                 btc_amount: order.btc_amount.try_into()?,
             };
             assert_eq!(order.payload, serde_json::to_string(&event)?, "{setting}");
+            check_event(BuyOrderCreated::MESSAGE_TYPE, order.payload.as_bytes())?;
         }
     }
     Ok(())
