@@ -24,10 +24,9 @@ pub fn check_event(kind: &str, body: &[u8]) -> anyhow::Result<()> {
     let body: Value = serde_json::from_slice(body).context("the body is not JSON")?;
     let (mut compiler, mut schemas) = (Compiler::new(), Schemas::new());
     compiler.enable_format_assertions();
-    let compiled = compiler
-        .add_resource(LOCATION, document)
-        .and_then(|()| compiler.compile(&schema, &mut schemas));
-    let schema = compiled.map_err(|error| anyhow!("the contract is faulty: {error:#}"))?;
+    let faulty = |error| anyhow!("the contract is faulty: {error:#}");
+    compiler.add_resource(LOCATION, document).map_err(faulty)?;
+    let schema = compiler.compile(&schema, &mut schemas).map_err(faulty)?;
     schemas
         .validate(&body, schema)
         .map_err(|error| anyhow!("{kind} is not as its contract says: {error:#}"))
