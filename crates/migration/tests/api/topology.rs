@@ -70,8 +70,8 @@ async fn what_somebody_deletes_comes_back() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_broker_that_is_away_holds_up_no_start_and_is_told() -> anyhow::Result<()> {
     let cluster = databases().await?;
-    let nobody = PortLease::take()?.port().to_string();
-    cluster.set_env(Service::Migration, "Q_PORT", &nobody);
+    let nobody = PortLease::take()?.port();
+    cluster.set_env(Service::Migration, "Q_PORT", &nobody.to_string());
     cluster.launch(Service::Migration)?;
     healthy(&cluster).await?;
     let readyz = cluster.url(Service::Migration) + "/readyz";
@@ -80,9 +80,7 @@ async fn a_broker_that_is_away_holds_up_no_start_and_is_told() -> anyhow::Result
     wait_until("an event names its address", LIMIT, async || {
         let events = cluster.logs(Service::Migration);
         let failed = named(&events, "queue_not_declared");
-        Ok(failed
-            .iter()
-            .any(|event| event["queue_port"].to_string() == nobody))
+        Ok(failed.iter().any(|event| event["queue_port"] == nobody))
     })
     .await
 }
