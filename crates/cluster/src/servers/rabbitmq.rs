@@ -123,7 +123,7 @@ impl RabbitMq {
             account.as_ref(),
         )?;
         let script = server_script()?;
-        let modules = Modules::link(&folder.join("plugins"), &script)?;
+        let modules = Modules::link(&folder.join("plugins"), &script, account.as_ref())?;
         let environment = environment(folder, &ports, &modules);
         let mut port_mapper = Program::new(
             "epmd",

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use crate::account::{Account, private_directory};
+
 const ERLANG_LIBRARIES: &str = "/usr/lib/erlang/lib";
 /// Those of the plugins `rabbitmq_…` that a node may use. All other folders are libraries.
 const PLUGINS: [&str; 5] = [
@@ -31,7 +33,7 @@ pub(super) struct Modules {
 
 impl Modules {
     /// Links the plugins of a start script into `folder`, which may hold the links of an earlier start.
-    pub(super) fn link(folder: &Path, script: &Path) -> anyhow::Result<Self> {
+    pub(super) fn link(folder: &Path, script: &Path, account: Option<&Account>) -> anyhow::Result<Self> {
         let packaged = fs::canonicalize(script)?
             .parent()
             .map(|sbin| sbin.join("../plugins"));
@@ -46,7 +48,7 @@ impl Modules {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(context)?;
         }
-        fs::create_dir(folder).with_context(context)?;
+        private_directory(folder, account)?;
         for entry in fs::read_dir(&packaged)? {
             let name = entry?.file_name();
             if is_used(&name.to_string_lossy()) {
@@ -83,8 +85,57 @@ fn compiled(name: &str, libraries: &[&Path]) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
+
+    /// Under a strict umask, too: nobody else could read what root makes.
+    #[test]
+    fn the_account_of_the_node_owns_the_folder_and_a_second_start_links_again() {
+        let root = tempfile::tempdir().unwrap();
+        let (script, folder) = (
+            root.path().join("sbin/rabbitmq-server"),
+            root.path().join("linked"),
+        );
+        for package in [
+            "sbin",
+            "plugins/rabbit-3.10.8/ebin",
+            "plugins/rabbitmq_mqtt-3.10.8/ebin",
+        ] {
+            fs::create_dir_all(root.path().join(package)).unwrap();
+        }
+        fs::write(&script, "").unwrap();
+        let account = Account::for_server("rabbitmq").unwrap();
+        for _ in 0..2 {
+            let modules = Modules::link(&folder, &script, account.as_ref()).unwrap();
+            assert_eq!(modules.plugins.as_ref(), Some(&folder));
+            assert!(
+                modules
+                    .first
+                    .iter()
+                    .any(|first| first.ends_with("rabbit-3.10.8/ebin")),
+                "{modules:?}"
+            );
+            let linked: Vec<_> = fs::read_dir(&folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert_eq!(linked, ["rabbit-3.10.8"]);
+            let owner = fs::metadata(&folder).unwrap().uid();
+            assert_eq!(owner, account.as_ref().map_or(owner, |account| account.uid));
+        }
+    }
+
+    #[test]
+    fn a_package_with_another_layout_is_left_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let script = root.path().join("rabbitmq-server");
+        fs::write(&script, "").unwrap();
+        let modules = Modules::link(&root.path().join("linked"), &script, None).unwrap();
+        assert_eq!((modules.plugins, modules.first), (None, Vec::new()));
+    }
 
     #[test]
     fn plugins_that_nobody_enables_are_left_out() {
