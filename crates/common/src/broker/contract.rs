@@ -99,10 +99,19 @@ fn breaks(committed: &Value, new: &Value) -> Vec<String> {
         let pointer = format!("/{part}");
         let at = |document: &Value| map(document.pointer(&pointer).unwrap_or(&Value::Null));
         let kept = at(new);
-        let gone = at(committed)
-            .into_iter()
-            .filter(|(name, _)| !kept.contains_key(name));
-        sentences.extend(gone.map(|(name, _)| format!("{name} is gone from {part}. {ADVICE}.")));
+        for (name, before) in at(committed) {
+            match kept.get(&name) {
+                None => sentences.push(format!("{name} is gone from {part}. {ADVICE}.")),
+                Some(after)
+                    if ["address", "bindings"]
+                        .iter()
+                        .any(|key| after[key] != before[key]) =>
+                {
+                    sentences.push(format!("{name} of {part} is sent in another way. {ADVICE}."));
+                }
+                Some(_) => {}
+            }
+        }
     }
     let schemas = |document: &Value| map(&document["components"]["schemas"]);
     let now = schemas(new);
@@ -180,6 +189,18 @@ fn each_change_that_breaks_a_consumer_is_named() {
             "buy_order",
             Value::Null,
             "buy_order is gone from channels",
+        ),
+        (
+            "/channels/buy_order",
+            "address",
+            json!("orders"),
+            "buy_order of channels is sent in another way",
+        ),
+        (
+            "/channels/buy_order/bindings/amqp/exchange",
+            "type",
+            json!("fanout"),
+            "buy_order of channels is sent in another way",
         ),
         (
             "/components/messages",
